@@ -1,0 +1,53 @@
+"""Every error that the package raises on purpose; all derive from `SaffronError`."""
+
+
+class SaffronError(Exception):
+    """Base class of the errors that langchain-saffron raises on purpose."""
+
+
+class SettingsError(SaffronError, ValueError):
+    """A setting or a combination of settings that cannot work; the message says what to change."""
+
+
+class PromptError(SaffronError, ValueError):
+    """Messages that cannot be turned into a prompt for this model."""
+
+
+class ContextOverflowError(SaffronError, ValueError):
+    """A prompt that leaves no room for an answer in the model's context."""
+
+
+class ModelLoadError(SaffronError, ValueError):
+    """A model, tokenizer or reward model that cannot be loaded or does not fit."""
+
+
+class VocabularyMismatchError(ModelLoadError):
+    """Policy and reward model do not share their ordinary tokens."""
+
+
+class UnsupportedModelError(ModelLoadError):
+    """A model architecture that cannot share a trie of prefixes."""
+
+
+class RewardModelRequiredError(SettingsError):
+    """A search that needs a reward model was asked for without one."""
+
+
+class BudgetError(SettingsError):
+    """A compute budget that does not even cover the prompt."""
+
+
+class CacheFullError(SaffronError, RuntimeError):
+    """The KV cache has no free slot left for a request."""
+
+
+class NumericalError(SaffronError, ArithmeticError):
+    """A model returned NaN; the message names the model."""
+
+
+class EngineClosedError(SaffronError, RuntimeError):
+    """The engine was closed before or while the request ran."""
+
+
+class RequestCancelledError(SaffronError, RuntimeError):
+    """The request was cancelled before it had an answer."""

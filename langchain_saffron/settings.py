@@ -1,0 +1,147 @@
+"""What a user sets: the search, its width and ranking, the compute budget, and the effort presets."""
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from langchain_saffron.errors import SettingsError
+
+SearchName = Literal["saffron", "greedy", "sample", "best_of_n", "rebase", "deal"]
+Ranking = Literal["constrained", "paper"]
+OnExhausted = Literal["narrow", "stop", "refuse"]
+Effort = Literal["off", "low", "medium", "high", "max"]
+
+DEFAULT_REFUSAL = "I can't help with that."
+DEFAULT_SAFETY_THRESHOLD = 2.0
+
+# width and commit lag of each effort; "off" is plain decoding of the policy and has neither
+EFFORTS: dict[str, tuple[int, int | None]] = {
+    "low": (1, None),
+    "medium": (4, 8),
+    "high": (16, 16),
+    "max": (64, 32),
+}
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __init__(self, **data: object) -> None:
+        try:
+            super().__init__(**data)
+        except ValidationError as error:
+            raise SettingsError(describe_validation(error)) from error
+
+
+def describe_validation(error: ValidationError) -> str:
+    """One readable line for each problem in a pydantic validation error."""
+    lines = []
+    for problem in error.errors():
+        where = ".".join(str(part) for part in problem["loc"] if part != "function-after")
+        shown = f" (got {problem['input']!r})" if problem["type"] != "missing" else ""
+        lines.append(f"{where}: {problem['msg']}{shown}")
+    return "; ".join(lines)
+
+
+class ComputeBudget(_Frozen):
+    """What one request may spend.
+
+    Attributes:
+        max_tflops: Forward TFLOP of policy and reward model together, the prompt included.
+        max_seconds: Wall-clock seconds, counted from the moment the request is handed in.
+        max_reward_calls: Sequences scored by the reward model (the prompt's own score is the first).
+        on_exhausted: `"narrow"` shrinks the width early enough for the rest of the answer to fit and
+            stops at the limit; `"stop"` keeps the width and gives the best answer so far;
+            `"refuse"` keeps the width and answers with the refusal text when the limit is met.
+    """
+
+    max_tflops: Positive | None = None
+    max_seconds: Positive | None = None
+    max_reward_calls: Annotated[int, Field(ge=1)] | None = None
+    on_exhausted: OnExhausted = "narrow"
+
+    @property
+    def limited(self) -> bool:
+        """Whether any limit is set."""
+        return any(x is not None for x in (self.max_tflops, self.max_seconds, self.max_reward_calls))
+
+
+class SearchSettings(_Frozen):
+    """How one answer is searched for; every field can be set a request.
+
+    Attributes:
+        search: The decoding method. `"greedy"` and `"sample"` are plain decoding of the policy.
+        width: Beams kept after every step.
+        top_p: Nucleus mass: a token is a candidate if the tokens more likely than it hold less than this.
+        temperature: `None` and `0` are deterministic; otherwise the search samples (no effect on `"paper"`).
+        min_tokens: The answer may not end earlier (the paper uses 16; short answers want 0).
+        max_tokens: The answer ends here at the latest; clamped to the model's context.
+        stop: Strings that end the answer; they are not part of it.
+        seed: Makes sampling repeatable.
+        lookahead: Tokens that DeAL rolls out before it asks the reward model.
+        ranking: `"constrained"` ranks by likelihood plus capped reward, `"paper"` by the newest
+            token's predicted reward (SAFFRON paper, section 4.1).
+        safety_threshold: Reward from which more safety no longer counts; `None` takes the reward model's own.
+        safety_weight: Nats of log-likelihood that one point of missing reward outweighs.
+        length_penalty: Exponent of the length in a finished answer's score, as in transformers.
+        refusal_threshold: Nothing whose predicted reward lies below it is ever part of the answer.
+        refusal_text: What is said where the search refuses.
+        commit_lag: Tokens that the best beam may be ahead of what is already final; `None` for no bound.
+        budget: What the request may spend.
+    """
+
+    search: SearchName = "saffron"
+    width: Annotated[int, Field(ge=1)] = 4
+    top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.8
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    min_tokens: Annotated[int, Field(ge=0)] = 0
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    lookahead: Annotated[int, Field(ge=0)] = 0
+    ranking: Ranking = "constrained"
+    safety_threshold: Finite | None = None
+    safety_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 3.0
+    length_penalty: Finite = 1.0
+    refusal_threshold: Finite | None = None
+    refusal_text: str = DEFAULT_REFUSAL
+    commit_lag: Annotated[int, Field(ge=0)] | None = None
+    budget: ComputeBudget = ComputeBudget()
+
+    @field_validator("temperature")
+    @classmethod
+    def _zero_is_none(cls, value: float | None) -> float | None:
+        return value or None
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _stop_strings(cls, value: object) -> object:
+        strings = (value,) if isinstance(value, str) else tuple(value or ())  # type: ignore[arg-type]
+        if any(not isinstance(s, str) or not s for s in strings):
+            raise ValueError("stop strings must be non-empty strings")
+        return strings
+
+    @property
+    def needs_reward_model(self) -> bool:
+        """Whether the search asks a multifurcation reward model."""
+        return self.search == "saffron"
+
+    @property
+    def needs_process_reward_model(self) -> bool:
+        """Whether the search asks a process reward model."""
+        return self.search in ("best_of_n", "rebase", "deal")
+
+
+def check_effort(effort: str) -> None:
+    """Raise `SettingsError` unless `effort` names a preset."""
+    if effort != "off" and effort not in EFFORTS:
+        raise SettingsError(f"effort: {effort!r} is not one of 'off', 'low', 'medium', 'high', 'max'")
+
+
+def is_number(value: object) -> bool:
+    """Whether a reward is a usable number (neither missing nor NaN)."""
+    return isinstance(value, int | float) and not math.isnan(value)
