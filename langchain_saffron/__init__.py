@@ -1,0 +1,47 @@
+"""Safe decoding for LangChain: a tree search guided by a multifurcation reward model."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from langchain_saffron.chat_models import ChatSaffron
+    from langchain_saffron.engine import SaffronEngine, SearchResult, SearchStats
+    from langchain_saffron.errors import SaffronError
+    from langchain_saffron.llms import SaffronLLM
+    from langchain_saffron.models.mrm import MultifurcationRewardModel
+    from langchain_saffron.settings import ComputeBudget, SearchSettings
+
+_HOME = {
+    "ChatSaffron": "chat_models",
+    "ComputeBudget": "settings",
+    "MultifurcationRewardModel": "models.mrm",
+    "SaffronEngine": "engine",
+    "SaffronError": "errors",
+    "SaffronLLM": "llms",
+    "SearchResult": "engine",
+    "SearchSettings": "settings",
+    "SearchStats": "engine",
+}
+
+__all__ = [
+    "ChatSaffron",
+    "ComputeBudget",
+    "MultifurcationRewardModel",
+    "SaffronEngine",
+    "SaffronError",
+    "SaffronLLM",
+    "SearchResult",
+    "SearchSettings",
+    "SearchStats",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # torch and transformers take seconds to import: `saffron --help` and settings should not wait for them
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,213 @@
+"""The forest of token tries: which token sits in which slot, below which parent.
+
+A node *is* its slot: the index under which its keys and values lie in the pool. Beams share a prefix
+because they share nodes; requests share a system prompt, and the next chat turn its history, for the
+same reason (SAFFRON paper, section 4.4 and Proposition 2).
+"""
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from langchain_saffron.errors import CacheFullError
+
+NO_PARENT = -1
+
+
+class TokenForest:
+    """Tries of tokens, one a salt, over a bounded number of slots.
+
+    A node lives as long as somebody holds a reference on it or it has a child. Prompts that were
+    `keep`-ed stay until they are the least recently used and somebody needs their slots.
+
+    Attributes:
+        capacity: The most nodes that may live at once.
+        filled: bool array [capacity]: whether the slot's keys and values have been computed.
+        depth: int array [capacity]: tokens above the node, which is also its position id.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        if capacity < 1:
+            raise ValueError(f"capacity must be at least 1, got {capacity}")
+        self.capacity = capacity
+        self.filled = np.zeros(capacity, dtype=bool)
+        self.depth = np.zeros(capacity, dtype=np.int64)
+        self._token = [0] * capacity
+        self._parent = [NO_PARENT] * capacity
+        self._references = [0] * capacity
+        self._children: dict[int, dict[int, int]] = {}
+        self._roots: dict[str, dict[int, int]] = {}
+        self._salt_of_root: dict[int, str] = {}
+        self._free = list(range(capacity))
+        self._kept: OrderedDict[int, None] = OrderedDict()
+        self._paths: dict[int, np.ndarray] = {}
+
+    @property
+    def used(self) -> int:
+        """Nodes alive now."""
+        return self.capacity - len(self._free)
+
+    @property
+    def kept(self) -> int:
+        """Prompts that stay only until their slots are needed."""
+        return len(self._kept)
+
+    def token(self, node: int) -> int:
+        """The token id in `node`."""
+        return self._token[node]
+
+    def parent(self, node: int) -> int:
+        """The slot above `node`, or -1 for the first token of a prompt."""
+        return self._parent[node]
+
+    def path(self, node: int) -> np.ndarray:
+        """The slots from the first token down to `node` itself, int64 [depth + 1]."""
+        tail: list[int] = []
+        while node != NO_PARENT:
+            if (head := self._paths.get(node)) is not None:
+                return np.concatenate([head, np.array(tail[::-1], dtype=np.int64)])
+            tail.append(node)
+            node = self._parent[node]
+        return np.array(tail[::-1], dtype=np.int64)
+
+    def remember(self, nodes: Iterable[int]) -> None:
+        """Keep the paths of `nodes`, and of no others, at hand: their children's are one step longer."""
+        self._paths = {node: self.path(node) for node in nodes}
+
+    def match(self, tokens: Sequence[int], salt: str = "") -> list[int]:
+        """The nodes of the longest prefix of `tokens` that is there, whether filled or not."""
+        found: list[int] = []
+        below = self._roots.get(salt, {})
+        for token in tokens:
+            node = below.get(token)
+            if node is None:
+                break
+            found.append(node)
+            below = self._children.get(node, {})
+        return found
+
+    def insert(self, tokens: Sequence[int], parent: int = NO_PARENT, salt: str = "") -> list[int]:
+        """Add `tokens` below `parent`, sharing what exists, and take a reference on the last one.
+
+        Returns:
+            The slot of every token, in order.
+
+        Raises:
+            CacheFullError: No slot is left, not even by dropping kept prompts. Nothing was added.
+        """
+        nodes: list[int] = []
+        # the new tail must not be evicted while it grows: it is held by the reference on its tip
+        held = parent
+        if held != NO_PARENT:
+            self.acquire(held)
+        try:
+            for token in tokens:
+                node = self._below(held, salt).get(token)
+                if node is None:
+                    node = self._create(token, held, salt)
+                self.acquire(node)
+                if held != NO_PARENT:
+                    self.release(held)
+                held = node
+                nodes.append(node)
+        except CacheFullError:
+            if held != NO_PARENT:
+                self.release(held)
+            raise
+        return nodes
+
+    def acquire(self, node: int) -> None:
+        """Hold `node`, and so everything above it."""
+        self._references[node] += 1
+
+    def release(self, node: int) -> None:
+        """Give one reference back; a node that nobody needs returns its slot at once."""
+        if self._references[node] < 1:
+            raise ValueError(f"slot {node} is not held")
+        self._references[node] -= 1
+        while node != NO_PARENT and self._references[node] == 0 and not self._children.get(node):
+            node = self._remove(node)
+
+    def keep(self, node: int) -> None:
+        """Let the path to `node` stay until it is the least recently used and slots are short."""
+        if node in self._kept:
+            self._kept.move_to_end(node)
+        else:
+            self.acquire(node)
+            self._kept[node] = None
+
+    def drop_kept(self) -> None:
+        """Forget all kept prompts."""
+        while self._kept:
+            self._evict()
+
+    def evictable(self) -> int:
+        """How many slots dropping all kept prompts would give back."""
+        doomed: set[int] = set()
+        for leaf in self._kept:
+            node = leaf
+            while node != NO_PARENT and node not in doomed:
+                others = self._references[node] - (node in self._kept)
+                living = sum(child not in doomed for child in self._children.get(node, {}).values())
+                if others or living:
+                    break
+                doomed.add(node)
+                node = self._parent[node]
+        return len(doomed)
+
+    def live_nodes(self, leaves: Iterable[int]) -> int:
+        """The number of distinct nodes on the paths to `leaves`."""
+        seen: set[int] = set()
+        for leaf in leaves:
+            node = leaf
+            while node != NO_PARENT and node not in seen:
+                seen.add(node)
+                node = self._parent[node]
+        return len(seen)
+
+    def _below(self, parent: int, salt: str) -> dict[int, int]:
+        return self._roots.get(salt, {}) if parent == NO_PARENT else self._children.get(parent, {})
+
+    def _create(self, token: int, parent: int, salt: str) -> int:
+        while not self._free:
+            self._evict()
+        # the lowest slot first: what lives together stays close together
+        node = heapq.heappop(self._free)
+        self._token[node] = token
+        self._parent[node] = parent
+        self.filled[node] = False
+        if parent == NO_PARENT:
+            self.depth[node] = 0
+            self._roots.setdefault(salt, {})[token] = node
+            self._salt_of_root[node] = salt
+        else:
+            self.depth[node] = self.depth[parent] + 1
+            self._children.setdefault(parent, {})[token] = node
+        return node
+
+    def _remove(self, node: int) -> int:
+        parent = self._parent[node]
+        self._children.pop(node, None)
+        self._paths.pop(node, None)
+        if parent == NO_PARENT:
+            salt = self._salt_of_root.pop(node)
+            roots = self._roots[salt]
+            del roots[self._token[node]]
+            if not roots:
+                del self._roots[salt]
+        else:
+            del self._children[parent][self._token[node]]
+        self.filled[node] = False
+        heapq.heappush(self._free, node)
+        return parent
+
+    def _evict(self) -> None:
+        if not self._kept:
+            raise CacheFullError(
+                f"all {self.capacity} slots of the KV cache are in use: raise max_cache_tokens, "
+                "or use a smaller width or max_tokens"
+            )
+        node, _ = self._kept.popitem(last=False)
+        self.release(node)

@@ -1,0 +1,114 @@
+"""The slots themselves: keys and values of every layer, preallocated, indexed by slot."""
+
+import numpy as np
+import torch
+from transformers.cache_utils import Cache
+
+
+class KeyValuePool(Cache):
+    """Keys and values of one model, `[kv heads, slots, head size]` a layer, written in place.
+
+    It speaks the transformers `Cache` protocol for one forward at a time: `aim` says where the new rows
+    go and what is read, then every layer calls `update`. It is built without the model's config: given
+    one, transformers would truncate sliding layers, whose window the mask takes care of here.
+
+    Attributes:
+        gathers: How often a layer's visible slots had to be copied together because they lay scattered.
+    """
+
+    def __init__(self, capacity: int, initial: int = 1024) -> None:
+        super().__init__(layers=[])
+        self.capacity = capacity
+        self.gathers = 0
+        self._slots = min(capacity, initial)
+        self._keys: dict[int, torch.Tensor] = {}
+        self._values: dict[int, torch.Tensor] = {}
+        self._write = torch.empty(0, dtype=torch.long)
+        self._span: tuple[int, int] | None = (0, 0)
+        self._read = torch.empty(0, dtype=torch.long)
+
+    @property
+    def allocated_bytes(self) -> int:
+        """Bytes that the pool's tensors take now."""
+        tensors = [*self._keys.values(), *self._values.values()]
+        return sum(t.numel() * t.element_size() for t in tensors)
+
+    @property
+    def bytes_per_slot(self) -> int:
+        """Bytes of keys and values that one node takes over all layers (0 before the first forward)."""
+        return self.allocated_bytes // self._slots if self._keys else 0
+
+    def aim(self, write: np.ndarray, read: np.ndarray | tuple[int, int]) -> None:
+        """Set the next forward's slots.
+
+        Args:
+            write: int array [rows]: the slot of every new row.
+            read: Either `(low, high)`, a span of slots to be read in place, or an int array of slots
+                that are copied together.
+        """
+        highest = read[1] if isinstance(read, tuple) else int(read.max()) + 1
+        self._grow(max(int(write.max()) + 1, highest))
+        self._write = torch.from_numpy(np.ascontiguousarray(write))
+        self._span = read if isinstance(read, tuple) else None
+        if not isinstance(read, tuple):
+            self._read = torch.from_numpy(np.ascontiguousarray(read))
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: object, **kwargs: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write the new rows of one layer and return what the rows may read.
+
+        Args:
+            key_states: [1, kv heads, rows, key size].
+            value_states: [1, kv heads, rows, value size].
+            layer_idx: The layer.
+            *args: Ignored; some models pass more.
+            **kwargs: Ignored likewise.
+
+        Returns:
+            Keys and values, [1, kv heads, visible slots, size]; a view where the slots lie together.
+        """
+        if layer_idx not in self._keys:
+            self._keys[layer_idx] = self._allocate(key_states)
+            self._values[layer_idx] = self._allocate(value_states)
+        keys, values = self._keys[layer_idx], self._values[layer_idx]
+        write = self._write.to(keys.device, non_blocking=True)
+        keys.index_copy_(1, write, key_states[0])
+        values.index_copy_(1, write, value_states[0])
+        if self._span is not None:
+            low, high = self._span
+            return keys[None, :, low:high], values[None, :, low:high]
+        self.gathers += 1
+        read = self._read.to(keys.device, non_blocking=True)
+        return keys.index_select(1, read)[None], values.index_select(1, read)[None]
+
+    def wipe(self, slots: np.ndarray) -> None:
+        """Zero `slots`: a NaN left there would reach everybody who reads past it with weight zero."""
+        for tensor in (*self._keys.values(), *self._values.values()):
+            tensor[:, torch.from_numpy(slots[slots < tensor.shape[1]]).to(tensor.device)] = 0
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Always 0: positions come from the trie, never from a length."""
+        return 0
+
+    def get_query_offset(self, layer_idx: int = 0) -> int:
+        """Always 0, for the same reason."""
+        return 0
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
+        """The number of visible slots, and an offset of 0."""
+        return (self._span[1] - self._span[0] if self._span else len(self._read)), 0
+
+    def _allocate(self, like: torch.Tensor) -> torch.Tensor:
+        # zeros, not empty: masked slots are multiplied by a zero weight, which NaN would survive
+        return like.new_zeros(like.shape[1], self._slots, like.shape[3])
+
+    def _grow(self, needed: int) -> None:
+        if needed <= self._slots:
+            return
+        self._slots = min(self.capacity, max(needed, 2 * self._slots))
+        for store in (self._keys, self._values):
+            for layer, old in store.items():
+                new = old.new_zeros(old.shape[0], self._slots, old.shape[2])
+                new[:, : old.shape[1]] = old
+                store[layer] = new

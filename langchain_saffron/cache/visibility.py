@@ -1,0 +1,106 @@
+"""Who may attend to whom: every new row sees its ancestors in the trie and itself."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from langchain_saffron.cache.forest import NO_PARENT, TokenForest
+
+# reading a span in place beats copying as long as few strangers lie in it
+SPAN_SLACK = 1.5
+
+
+@dataclass(frozen=True)
+class LayerMasks:
+    """Which kinds of attention a model's layers use.
+
+    Attributes:
+        window: Sliding window in tokens, or `None`.
+        kinds: The values of `config.layer_types` in use: one kind takes a plain mask, several a dict.
+    """
+
+    window: int | None
+    kinds: tuple[str, ...] = ("full_attention",)
+
+
+@dataclass(frozen=True)
+class Visibility:
+    """What one forward reads: the slots, and which of them each row may see.
+
+    Attributes:
+        read: A span `(low, high)` of slots, or an int array of slots.
+        allowed: bool array [rows, visible slots].
+        distance: int array [rows, visible slots] of depth differences, only where a window needs it.
+    """
+
+    read: np.ndarray | tuple[int, int]
+    allowed: np.ndarray
+    distance: np.ndarray | None
+
+    def masks(
+        self, layers: LayerMasks, dtype: torch.dtype, device: torch.device, additive: bool
+    ) -> torch.Tensor | dict[str, torch.Tensor]:
+        """The 4D masks [1, 1, rows, visible slots] in the form that the model takes.
+
+        Args:
+            layers: The model's kinds of attention.
+            dtype: The model's dtype, for additive masks.
+            device: Where the model runs.
+            additive: Whether the attention function adds the mask (eager) or reads booleans (sdpa).
+        """
+        made = {}
+        for kind in layers.kinds:
+            allowed = self.allowed
+            if kind == "sliding_attention" and layers.window is not None:
+                assert self.distance is not None
+                allowed = allowed & (self.distance < layers.window)
+            mask = torch.from_numpy(allowed)[None, None].to(device, non_blocking=True)
+            if additive:
+                lowest = torch.finfo(dtype).min
+                mask = torch.zeros(mask.shape, dtype=dtype, device=device).masked_fill_(~mask, lowest)
+            made[kind] = mask
+        return made if len(made) > 1 else next(iter(made.values()))
+
+
+def visible_rows(forest: TokenForest, rows: np.ndarray, windowed: bool) -> Visibility:
+    """Work out what the new `rows` read.
+
+    Args:
+        forest: The trie that the rows live in.
+        rows: int array [rows] of slots; a parent that is among them comes before its children.
+        windowed: Whether distances are needed for a sliding window.
+    """
+    index = {int(slot): i for i, slot in enumerate(rows)}
+    parents = [forest.parent(int(slot)) for slot in rows]
+    has_child = {p for p in parents if p in index}
+    # a row whose parent is new too copies its parent's visibility: only the others need a path
+    above = {
+        i: forest.path(p) if p != NO_PARENT else np.empty(0, dtype=np.int64)
+        for i, p in enumerate(parents)
+        if p not in index
+    }
+    slots = np.unique(np.concatenate([rows, *above.values()]))
+    low, high = int(slots[0]), int(slots[-1]) + 1
+    in_place = high - low <= SPAN_SLACK * len(slots)
+    read: np.ndarray | tuple[int, int] = (low, high) if in_place else slots
+    count = high - low if in_place else len(slots)
+
+    def columns(wanted: np.ndarray) -> np.ndarray:
+        return wanted - low if in_place else np.searchsorted(slots, wanted)
+
+    allowed = np.zeros((len(rows), count), dtype=bool)
+    own = columns(rows)
+    for i, parent in enumerate(parents):
+        if parent in index:
+            allowed[i] = allowed[index[parent]]
+        else:
+            allowed[i, columns(above[i])] = True
+        allowed[i, own[i]] = True
+
+    distance = None
+    if windowed:
+        shown = np.arange(low, high) if in_place else slots
+        distance = forest.depth[rows][:, None] - forest.depth[shown][None, :]
+    forest.remember(slot for slot in index if slot not in has_child)
+    return Visibility(read, allowed, distance)

@@ -1,0 +1,388 @@
+"""The engine: one worker thread that owns the models, and the calls that hand it requests."""
+
+import asyncio
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from langchain_saffron.engine.handle import AsyncHandle, Handle
+from langchain_saffron.engine.request import Event, Request
+from langchain_saffron.engine.result import SearchResult
+from langchain_saffron.engine.scheduler import Scheduler
+from langchain_saffron.engine.text import StopChecker, TextStream
+from langchain_saffron.engine.worker import Worker
+from langchain_saffron.errors import (
+    BudgetError,
+    ContextOverflowError,
+    RewardModelRequiredError,
+    SettingsError,
+)
+from langchain_saffron.models.decoder import DEFAULT_CACHE_TOKENS, TrieDecoder
+from langchain_saffron.models.loading import KITCHEN, ModelSource, end_token_ids, load_causal_lm, load_tokenizer
+from langchain_saffron.models.mrm import MultifurcationRewardModel
+from langchain_saffron.models.vocabulary import check_vocabularies
+from langchain_saffron.search import SearchInputs, plain_search, saffron_search
+from langchain_saffron.search.purse import Purse
+from langchain_saffron.settings import DEFAULT_SAFETY_THRESHOLD, SearchSettings
+
+DEFAULT_MAX_TOKENS = 512
+SEARCHES = {"saffron": saffron_search, "greedy": plain_search, "sample": plain_search}
+# parts of a generation config that plain decoding here does not apply
+IGNORED_PROCESSORS = (
+    "no_repeat_ngram_size",
+    "encoder_repetition_penalty",
+    "bad_words_ids",
+    "suppress_tokens",
+    "begin_suppress_tokens",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "exponential_decay_length_penalty",
+    "sequence_bias",
+    "guidance_scale",
+)
+
+
+class SaffronEngine:
+    """A policy and its reward model behind one queue of requests; knows nothing of LangChain.
+
+    All models run on one worker thread. Requests that run at the same time share its forwards, whoever
+    sends them and from whatever thread.
+
+    Attributes:
+        policy: The policy over its trie cache.
+        tokenizer: The policy's tokenizer.
+        reward_model: The MRM, if there is one.
+        end_tokens: Tokens that end a turn.
+        is_kitchen: Whether this is the small embedded demonstration model.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        reward_model: MultifurcationRewardModel | None = None,
+        max_cache_tokens: int = DEFAULT_CACHE_TOKENS,
+        is_kitchen: bool = False,
+    ) -> None:
+        """Take loaded models; `from_pretrained` loads them.
+
+        Raises:
+            VocabularyMismatchError: Policy and reward model do not share their ordinary tokens.
+            UnsupportedModelError: A model cannot share a trie.
+        """
+        if reward_model is not None:
+            check_vocabularies(tokenizer, reward_model.tokenizer)
+        self.policy = TrieDecoder(model, "policy", max_cache_tokens)
+        self.tokenizer = tokenizer
+        self.reward_model = reward_model
+        self.is_kitchen = is_kitchen
+        self.end_tokens = end_token_ids(model, tokenizer)
+        self._generation = getattr(model, "generation_config", None)
+        self._seen = None if reward_model is None else self._fit(reward_model.seen, False)
+        self._bias = None if reward_model is None else self._fit(reward_model.bias, 0.0)
+        self.scheduler = Scheduler(
+            self.policy, reward_model.decoder if reward_model else None, self._to_rewards
+        )
+        self._worker = Worker(self.scheduler)
+        self._finalizer = weakref.finalize(self, self._worker.close)
+        self._warned = False
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: ModelSource | None = None,
+        reward_model: str | Path | MultifurcationRewardModel | None = None,
+        reward_base: ModelSource | None = None,
+        process_reward_model: Any = None,
+        device: str = "cpu",
+        dtype: str | torch.dtype = "float32",
+        *,
+        tokenizer: Any = None,
+        device_map: Any = None,
+        attn_implementation: str | None = None,
+        quantization_config: Any = None,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        hf_token: str | None = None,
+        max_cache_tokens: int = DEFAULT_CACHE_TOKENS,
+    ) -> "SaffronEngine":
+        """Load an engine.
+
+        Args:
+            model: The policy: a hub id, a directory or a loaded causal LM. `None` takes the embedded kitchen
+                models, policy and reward model.
+            reward_model: An MRM directory or hub id (published layout or ours), or a loaded MRM. `None` is
+                enough for `search="greedy"` and `"sample"`.
+            reward_base: The MRM's base model, where its directory does not name one that can be found.
+            process_reward_model: Scores finished text, for the searches that compare methods.
+            device: `"cpu"`, `"cuda"`, `"cuda:1"`, …
+            dtype: Of the weights, such as `"float32"` or `"bfloat16"`; `"auto"` for the checkpoint's own.
+            tokenizer: The policy's, for a loaded model that does not say where it came from.
+            device_map: Passed to transformers (accelerate).
+            attn_implementation: `"sdpa"` (default) or `"eager"`.
+            quantization_config: Passed to transformers, for the policy.
+            revision: The policy's branch, tag or commit on the hub.
+            trust_remote_code: Whether code in checkpoints may run.
+            hf_token: For gated or private models.
+            max_cache_tokens: The KV cache's bound in tokens, for each model.
+
+        Raises:
+            ModelLoadError: Something cannot be found, is damaged, or does not fit.
+        """
+        if process_reward_model is not None:
+            raise SettingsError("process_reward_model: no search of this version asks one; leave it out")
+        is_kitchen = model is None
+        if is_kitchen:
+            model = KITCHEN / "policy"
+            if reward_model is None:
+                reward_model = KITCHEN / "mrm"
+        assert model is not None
+        common: dict[str, Any] = {
+            "device_map": device_map,
+            "attn_implementation": attn_implementation,
+            "trust_remote_code": trust_remote_code,
+            "hf_token": hf_token,
+        }
+        if tokenizer is None:
+            tokenizer = load_tokenizer(model, "policy", revision, hf_token, trust_remote_code)
+        # the reward model first: it is the smaller one, and a mistake in it should not cost the policy's load
+        if reward_model is not None and not isinstance(reward_model, MultifurcationRewardModel):
+            reward_model = MultifurcationRewardModel.from_pretrained(
+                reward_model, reward_base, device=device, dtype=str(dtype), max_cache_tokens=max_cache_tokens, **common
+            )
+        if reward_model is not None:
+            check_vocabularies(tokenizer, reward_model.tokenizer)
+        policy = load_causal_lm(
+            model,
+            "policy",
+            device=device,
+            dtype=dtype,
+            quantization_config=quantization_config,
+            revision=revision,
+            **common,
+        )
+        return cls(policy, tokenizer, reward_model, max_cache_tokens, is_kitchen)
+
+    def generate(
+        self,
+        prompt_ids: Sequence[int],
+        reward_prompt_ids: Sequence[int] | None = None,
+        settings: SearchSettings | None = None,
+        record_beams: bool = False,
+        *,
+        cache_salt: str = "",
+        context_ids: Sequence[int] = (),
+        timeout: float | None = None,
+    ) -> SearchResult:
+        """Search for an answer, and wait for it. May be called from many threads at once.
+
+        Args:
+            prompt_ids: The policy's prompt, taken as it is: no template, no BOS added.
+            reward_prompt_ids: The reward model's prompt; `None` takes the policy's.
+            settings: How to search; `None` for the defaults.
+            record_beams: Whether `SearchResult.beams` is wanted.
+            cache_salt: Requests share cached prompts only under the same salt.
+            context_ids: The end of the prompt that the answer continues mid-text, for its first space.
+            timeout: Seconds after which the request fails.
+
+        Returns:
+            The answer.
+
+        Raises:
+            SettingsError: Settings that cannot work, before any forward.
+            ContextOverflowError: The prompt leaves no room for an answer.
+            TimeoutError: The timeout passed.
+        """
+        handle = Handle()
+        self._submit(
+            handle.put, handle.cancelled, prompt_ids, reward_prompt_ids, settings, record_beams, cache_salt,
+            context_ids, timeout,
+        )
+        return handle.result()
+
+    def stream(
+        self,
+        prompt_ids: Sequence[int],
+        reward_prompt_ids: Sequence[int] | None = None,
+        settings: SearchSettings | None = None,
+        *,
+        cache_salt: str = "",
+        context_ids: Sequence[int] = (),
+        timeout: float | None = None,
+    ) -> Iterator[str | SearchResult]:
+        """Like `generate`, but gives text as it becomes final, and the result last.
+
+        Closing the iterator stops the search within a step.
+        """
+        handle = Handle()
+        self._submit(
+            handle.put, handle.cancelled, prompt_ids, reward_prompt_ids, settings, False, cache_salt, context_ids,
+            timeout,
+        )
+        yield from handle.events()
+
+    async def astream(
+        self,
+        prompt_ids: Sequence[int],
+        reward_prompt_ids: Sequence[int] | None = None,
+        settings: SearchSettings | None = None,
+        *,
+        cache_salt: str = "",
+        context_ids: Sequence[int] = (),
+        timeout: float | None = None,
+    ) -> AsyncIterator[str | SearchResult]:
+        """Like `stream`, on the running event loop, which is never blocked.
+
+        Cancelling the task or closing the iterator stops the search within a step.
+        """
+        handle = AsyncHandle(asyncio.get_running_loop())
+        self._submit(
+            handle.put, handle.cancelled, prompt_ids, reward_prompt_ids, settings, False, cache_salt, context_ids,
+            timeout,
+        )
+        try:
+            ended = False
+            while not ended:
+                item = await handle.receive()
+                ended = isinstance(item, SearchResult)
+                yield item
+        finally:
+            handle.cancelled.set()
+
+    def close(self) -> None:
+        """Stop the worker; running requests fail with `EngineClosedError`."""
+        self._finalizer()
+
+    def resolve(
+        self, settings: SearchSettings | None, prompt_length: int, reward_length: int | None = None
+    ) -> SearchSettings:
+        """Fill in what the models decide: `max_tokens` and `safety_threshold`.
+
+        Raises:
+            RewardModelRequiredError: The search needs a reward model that is not there.
+            SettingsError: The search is not available, or the settings contradict each other.
+            ContextOverflowError: The prompt leaves no room for an answer.
+        """
+        settings = settings or SearchSettings()
+        if settings.search not in SEARCHES:
+            raise SettingsError(f"search={settings.search!r} is not available: use one of {sorted(SEARCHES)}")
+        if settings.needs_reward_model and self.reward_model is None:
+            raise RewardModelRequiredError(
+                f"search={settings.search!r} needs a reward model: pass reward_model=, or use search='greedy'"
+            )
+        if settings.refusal_threshold is not None and not settings.needs_reward_model:
+            raise SettingsError(f"refusal_threshold has no effect on search={settings.search!r}: use search='saffron'")
+        if settings.budget.max_reward_calls is not None and not settings.needs_reward_model:
+            raise BudgetError(f"max_reward_calls has no effect on search={settings.search!r}: use search='saffron'")
+        rooms = [("policy", self.policy, prompt_length)]
+        if settings.needs_reward_model and self.reward_model is not None:
+            rooms.append(("reward model", self.reward_model.decoder, reward_length or prompt_length))
+        for name, decoder, length in rooms:
+            if length >= decoder.context:
+                raise ContextOverflowError(
+                    f"the prompt has {length} tokens, but the {name}'s context has {decoder.context} with the answer "
+                    "included: shorten the messages"
+                )
+        room = min(decoder.context - length for _, decoder, length in rooms)
+        wanted = settings.max_tokens or getattr(self._generation, "max_new_tokens", None) or DEFAULT_MAX_TOKENS
+        threshold = settings.safety_threshold
+        if threshold is None and self.reward_model is not None:
+            threshold = self.reward_model.safety_threshold
+        if threshold is None:
+            threshold = DEFAULT_SAFETY_THRESHOLD
+        return settings.model_copy(update={"max_tokens": min(wanted, room), "safety_threshold": threshold})
+
+    def _submit(
+        self,
+        send: Callable[[Event], None],
+        cancelled: threading.Event,
+        prompt_ids: Sequence[int],
+        reward_prompt_ids: Sequence[int] | None,
+        settings: SearchSettings | None,
+        record_beams: bool,
+        cache_salt: str,
+        context_ids: Sequence[int],
+        timeout: float | None,
+    ) -> None:
+        policy_ids = self._checked(prompt_ids, self.policy, "prompt_ids")
+        reward_ids = policy_ids
+        if reward_prompt_ids is not None and self.reward_model is not None:
+            reward_ids = self._checked(reward_prompt_ids, self.reward_model.decoder, "reward_prompt_ids")
+        settings = self.resolve(settings, len(policy_ids), len(reward_ids))
+        plain = not settings.needs_reward_model
+        if plain:
+            self._warn_of_processors()
+        decoders = [self.policy] if plain or self.reward_model is None else [self.policy, self.reward_model.decoder]
+        lengths = [len(policy_ids), len(reward_ids)]
+        purse = Purse(
+            settings.budget,
+            row_cost=lambda length: sum(
+                d.row_cost(prompt - 1 + length) for d, prompt in zip(decoders, lengths, strict=False)
+            ),
+            calls_per_row=0 if plain else 1,
+        )
+        inputs = SearchInputs(
+            settings=settings,
+            end_tokens=self.end_tokens,
+            seen=self._seen,
+            stops=StopChecker(self.tokenizer, settings.stop, context_ids),
+            purse=purse,
+            repetition_penalty=getattr(self._generation, "repetition_penalty", None) or 1.0,
+            prompt=policy_ids,
+            trace=[] if record_beams else None,
+        )
+        self._worker.submit(
+            Request(
+                inputs=inputs,
+                start=SEARCHES[settings.search],
+                policy_ids=policy_ids,
+                reward_ids=None if plain else reward_ids,
+                salt=cache_salt,
+                stream=TextStream(self.tokenizer, settings.stop, context_ids),
+                send=send,
+                deadline=None if timeout is None else time.perf_counter() + timeout,
+                cancelled=cancelled,
+            )
+        )
+
+    def _checked(self, ids: Sequence[int], decoder: TrieDecoder, name: str) -> tuple[int, ...]:
+        checked = tuple(int(i) for i in ids)
+        if not checked:
+            raise SettingsError(f"{name} is empty: a prompt needs at least one token")
+        if min(checked) < 0 or max(checked) >= decoder.vocabulary:
+            raise SettingsError(f"{name} holds ids outside the {decoder.name}'s vocabulary of {decoder.vocabulary}")
+        return checked
+
+    def _to_rewards(self, logits: torch.Tensor) -> torch.Tensor:
+        """`M(s)` over the policy's vocabulary, from the reward model's logits."""
+        assert self._bias is not None
+        short = self.policy.vocabulary - logits.shape[-1]
+        logits = torch.nn.functional.pad(logits, (0, short)) if short > 0 else logits[:, : self.policy.vocabulary]
+        return (logits + self._bias).to(self.policy.device)
+
+    def _fit(self, row: torch.Tensor, fill: float | bool) -> torch.Tensor:
+        """A row over the reward model's vocabulary, cut or filled to the policy's: extra tokens are unseen."""
+        size = self.policy.vocabulary
+        fitted = torch.full((size,), fill, dtype=row.dtype, device=row.device)
+        shared = min(size, len(row))
+        fitted[:shared] = row[:shared]
+        return fitted.to(self.policy.device) if row.dtype == torch.bool else fitted
+
+    def _warn_of_processors(self) -> None:
+        if self._warned or self._generation is None:
+            return
+        self._warned = True
+        odd = [name for name in IGNORED_PROCESSORS if getattr(self._generation, name, None)]
+        if odd:
+            warnings.warn(
+                f"the policy's generation config sets {', '.join(odd)}, which plain decoding here does not apply",
+                stacklevel=4,
+            )
+
+

@@ -1,0 +1,80 @@
+"""A request on its way through the engine, and the events that it sends."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from langchain_saffron.engine.branch import Branch
+from langchain_saffron.engine.result import SearchResult, SearchStats
+from langchain_saffron.engine.text import TextStream
+from langchain_saffron.search import Search, SearchInputs
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """Text that became final."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The end of a request."""
+
+    result: SearchResult
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The error that ended a request."""
+
+    error: BaseException
+
+
+Event = Delta | Done | Failed
+
+
+@dataclass(eq=False)
+class Request:
+    """One answer in the making.
+
+    Attributes:
+        inputs: What the search knows.
+        start: Makes the search.
+        policy_ids: The prompt.
+        reward_ids: The prompt in the reward model's template; `None` where the search asks no reward model.
+        salt: Whose cache it shares.
+        stream: The response's text.
+        send: Takes events, on the engine's thread.
+        deadline: Clock reading after which the request fails with `TimeoutError`.
+        stats: What it has cost.
+        cancelled: Set by the caller; looked at before every step.
+    """
+
+    inputs: SearchInputs
+    start: Callable[[SearchInputs], Search]
+    policy_ids: tuple[int, ...]
+    reward_ids: tuple[int, ...] | None
+    salt: str
+    stream: TextStream
+    send: Callable[[Event], None]
+    deadline: float | None = None
+    stats: SearchStats = field(default_factory=SearchStats)
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    committed: int = 0
+    search: Search | None = None
+    branches: dict[str, Branch] = field(default_factory=dict)
+    scored: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def slots_needed(self) -> int:
+        """An upper bound of the slots that it may hold at once, in one model."""
+        prompt = max(len(self.policy_ids), len(self.reward_ids or ()))
+        return prompt + self.inputs.settings.width * self.inputs.max_tokens
+
+    @property
+    def waiting_for(self) -> list[str]:
+        """The models whose scores are still missing."""
+        return [name for name in self.branches if name not in self.scored]

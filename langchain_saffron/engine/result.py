@@ -1,0 +1,78 @@
+"""What a request gives back."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+
+from langchain_saffron.search import Answer
+from langchain_saffron.search.base import FinishReason
+
+
+@dataclass(slots=True)
+class SearchStats:
+    """What one request cost; readable as attributes or, like a dict, by name.
+
+    Attributes:
+        policy_calls: Sequences scored by the policy, as the paper counts calls.
+        reward_calls: Sequences scored by a reward model.
+        policy_tokens: Tokens that went through the policy, the prompt's included.
+        reward_tokens: Tokens that went through the reward model.
+        cached_tokens: Prompt tokens of both models that were in the cache already.
+        tflops: Forward TFLOP of both models.
+        seconds: From the hand-in to the answer.
+        width: The most beams scored at once.
+        unseen_fallbacks: How often the mask of unseen tokens emptied a beam's nucleus.
+        min_reward: The lowest predicted reward of any token of the answer.
+        budget_exhausted: Whether a limit of the compute budget ended the search.
+    """
+
+    policy_calls: int = 0
+    reward_calls: int = 0
+    policy_tokens: int = 0
+    reward_tokens: int = 0
+    cached_tokens: int = 0
+    tflops: float = 0.0
+    seconds: float = 0.0
+    width: int = 0
+    unseen_fallbacks: int = 0
+    min_reward: float | None = None
+    budget_exhausted: bool = False
+
+    def close(self, answer: Answer, seconds: float) -> None:
+        """Add what is known only at the end."""
+        self.seconds = seconds
+        self.width = answer.width
+        self.unseen_fallbacks = answer.unseen_fallbacks
+        self.min_reward = answer.min_reward
+        self.budget_exhausted = answer.budget_exhausted
+
+    def as_dict(self) -> dict[str, int | float | bool | None]:
+        """A plain dict, for metadata and JSON."""
+        return asdict(self)
+
+    def keys(self) -> Iterator[str]:
+        """The names, so that `dict(stats)` works."""
+        return iter(asdict(self))
+
+    def __getitem__(self, name: str) -> int | float | bool | None:
+        return self.as_dict()[name]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """An answer.
+
+    Attributes:
+        token_ids: The response's tokens, the end-of-turn token included where there is one.
+        text: The response's text, cut before a stop string; the refusal text included where it refused.
+        reward: Predicted reward of the response; `None` where no reward model was asked.
+        finish_reason: `"stop"`, `"length"`, `"refusal"` or `"budget"`.
+        beams: If recorded, the live beams after every step, as lists of response token ids.
+        stats: What it cost.
+    """
+
+    token_ids: list[int]
+    text: str
+    reward: float | None
+    finish_reason: FinishReason
+    beams: list[list[list[int]]] | None = None
+    stats: SearchStats = field(default_factory=SearchStats)

@@ -1,0 +1,114 @@
+"""From final tokens to final text: whole characters only, nothing past a stop string."""
+
+from collections.abc import Sequence
+from typing import Any
+
+BROKEN = "\ufffd"
+
+
+class TextStream:
+    """Detokenises a growing response.
+
+    What `push` and `finish` return, joined, is the response's text: half a character waits for its other
+    half, what could begin a stop string waits until it is known not to, and nothing follows a stop string.
+
+    Attributes:
+        text: All text given out so far.
+        stopped: Whether a stop string was found.
+    """
+
+    def __init__(self, tokenizer: Any, stop: Sequence[str] = (), context: Sequence[int] = ()) -> None:
+        """Start a stream.
+
+        Args:
+            tokenizer: The policy's.
+            stop: Strings that end the text.
+            context: Tokens before the response that it continues word by word (a prefill, a plain prompt):
+                they decide about a leading space.
+        """
+        self.text = ""
+        self.stopped = False
+        self._tokenizer = tokenizer
+        self._stop = tuple(stop)
+        self._ids = list(context)
+        self._start = 0
+        self._read = len(self._ids)
+        self._waiting = ""
+
+    def push(self, tokens: Sequence[int]) -> str:
+        """Add final tokens; return the text that became final."""
+        self._ids.extend(tokens)
+        return self._release(self._decode_new(last=False), last=False)
+
+    def finish(self) -> str:
+        """Return the rest."""
+        return self._release(self._decode_new(last=True), last=True)
+
+    def add(self, text: str) -> str:
+        """Append text that no token stands for, such as a refusal."""
+        self.text += text
+        return text
+
+    def _decode_new(self, last: bool) -> str:
+        # decoding from a little before the new tokens keeps spaces and joiners right, at constant cost
+        before = decode(self._tokenizer, self._ids[self._start : self._read])
+        after = decode(self._tokenizer, self._ids[self._start :])
+        if len(after) <= len(before) or (after.endswith(BROKEN) and not last):
+            return ""
+        self._start, self._read = self._read, len(self._ids)
+        return after[len(before) :]
+
+    def _release(self, new: str, last: bool) -> str:
+        if self.stopped:
+            return ""
+        text = self._waiting + new
+        found = [place for stop in self._stop if (place := text.find(stop)) >= 0]
+        if found:
+            self.stopped = True
+            text, self._waiting = text[: min(found)], ""
+        else:
+            held = 0 if last else _could_begin(text, self._stop)
+            text, self._waiting = text[: len(text) - held], text[len(text) - held :]
+        self.text += text
+        return text
+
+
+class StopChecker:
+    """Tells whether a response, given as tokens, has just completed a stop string."""
+
+    def __init__(self, tokenizer: Any, stop: Sequence[str], context: Sequence[int] = ()) -> None:
+        self._tokenizer = tokenizer
+        self._stop = tuple(stop)
+        self._context = tuple(context)
+        # a token is at least one byte: this many always hold the longest stop string and what it touches
+        self._tail = max((len(s.encode("utf-8", "surrogatepass")) for s in stop), default=0) + 8
+
+    def __call__(self, tokens: Sequence[int]) -> bool:
+        """Whether the text of `tokens` contains a stop string near its end."""
+        if not self._stop:
+            return False
+        if len(tokens) > self._tail:
+            text = decode(self._tokenizer, tokens[-self._tail :])
+        else:
+            before = decode(self._tokenizer, self._context)
+            text = decode(self._tokenizer, [*self._context, *tokens])[len(before) :]
+        return any(stop in text for stop in self._stop)
+
+
+def decode(tokenizer: Any, ids: Sequence[int]) -> str:
+    """The text of `ids`, control tokens left out, spaces as they are."""
+    if not ids:
+        return ""
+    text: str = tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return text
+
+
+def _could_begin(text: str, stops: Sequence[str]) -> int:
+    """The length of the longest end of `text` that begins a stop string."""
+    longest = 0
+    for stop in stops:
+        for size in range(min(len(stop) - 1, len(text)), longest, -1):
+            if text.endswith(stop[:size]):
+                longest = size
+                break
+    return longest

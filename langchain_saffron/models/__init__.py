@@ -1,0 +1,1 @@
+"""Models: loading, the policy and reward models over their trie caches, and what they cost."""

@@ -1,0 +1,183 @@
+"""Loading of models and tokenizers: hub id, directory or loaded object, with errors that say what to do."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from langchain_saffron.errors import ModelLoadError
+
+ModelSource = str | Path | torch.nn.Module
+
+KITCHEN = Path(__file__).resolve().parents[1] / "kitchen" / "weights"
+
+
+def default_device() -> str:
+    """The accelerator if there is one, else the CPU."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def default_dtype(device: str) -> str:
+    """float32 on a CPU, where it is exact and not slower; the checkpoint's own elsewhere."""
+    return "float32" if device == "cpu" else "auto"
+
+
+def resolve_directory(path: str | Path, name: str, revision: str | None = None, hf_token: str | None = None) -> Path:
+    """The local directory of `path`, downloaded from the hub if it is an id.
+
+    Raises:
+        ModelLoadError: There is no such directory, and the hub has no such id or cannot be reached.
+    """
+    directory = Path(path).expanduser()
+    if directory.is_dir():
+        return directory
+    _refuse_missing(path, name)
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(str(path), revision=revision, token=hf_token))
+    except Exception as error:
+        raise ModelLoadError(_not_found(path, name, error)) from error
+
+
+def load_causal_lm(
+    source: ModelSource,
+    name: str,
+    *,
+    device: str = "cpu",
+    dtype: str | torch.dtype = "float32",
+    device_map: Any = None,
+    attn_implementation: str | None = None,
+    quantization_config: Any = None,
+    revision: str | None = None,
+    trust_remote_code: bool | None = False,
+    hf_token: str | None = None,
+) -> Any:
+    """Load a causal LM for inference.
+
+    Args:
+        source: A hub id, a directory, or a loaded model, which is taken as it is (device and dtype too).
+        name: What error messages call it.
+        device: Where it runs, unless `device_map` says.
+        dtype: A torch dtype or its name, or `"auto"` for the checkpoint's own.
+        device_map: Passed to transformers.
+        attn_implementation: `"sdpa"` or `"eager"`; others cannot take a tree's mask.
+        quantization_config: Passed to transformers.
+        revision: The hub's branch, tag or commit.
+        trust_remote_code: Whether code in the checkpoint may run. Leave it off unless you read that code.
+        hf_token: For gated or private models.
+
+    Returns:
+        The transformers model, in eval mode.
+
+    Raises:
+        ModelLoadError: The model cannot be found or read, or its weights are incomplete.
+    """
+    if isinstance(source, torch.nn.Module):
+        return source.eval()
+    if attn_implementation not in (None, "sdpa", "eager"):
+        raise ModelLoadError(
+            f"attn_implementation={attn_implementation!r} cannot take the mask of a tree: use 'sdpa' or 'eager'"
+        )
+    if not Path(source).expanduser().is_dir():
+        _refuse_missing(source, name)
+    options = {
+        "revision": revision,
+        "token": hf_token,
+        "device_map": device_map,
+        "attn_implementation": attn_implementation,
+        "quantization_config": quantization_config,
+    }
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            str(source),
+            dtype=_dtype(dtype),
+            trust_remote_code=bool(trust_remote_code),
+            output_loading_info=True,
+            **{key: value for key, value in options.items() if value is not None},
+        )
+    except OSError as error:
+        raise ModelLoadError(_not_found(source, name, error)) from error
+    except Exception as error:
+        raise ModelLoadError(f"the {name} {str(source)!r} cannot be loaded: {error}") from error
+    # transformers fills holes with random numbers and a log line; a safety component must not
+    missing = sorted(report["missing_keys"]) + [key for key, *_ in report.get("mismatched_keys", ())]
+    if missing:
+        raise ModelLoadError(
+            f"the {name} {str(source)!r} lacks {len(missing)} weights, first {missing[:3]}: the checkpoint is "
+            "incomplete or belongs to another architecture"
+        )
+    if device_map is None and quantization_config is None:
+        try:
+            model = model.to(device)
+        except (RuntimeError, AssertionError) as error:
+            raise ModelLoadError(f"the {name} cannot be moved to device {device!r}: {error}") from error
+    return model.eval().requires_grad_(False)
+
+
+def load_tokenizer(
+    source: ModelSource,
+    name: str,
+    revision: str | None = None,
+    hf_token: str | None = None,
+    trust_remote_code: bool | None = False,
+) -> Any:
+    """Load the tokenizer that belongs to `source`.
+
+    Raises:
+        ModelLoadError: There is none, or it is not a fast tokenizer.
+    """
+    if isinstance(source, torch.nn.Module):
+        where = getattr(source, "name_or_path", "") or ""
+        if not where:
+            raise ModelLoadError(
+                f"the {name} was passed as a loaded model that does not say where its tokenizer is: pass tokenizer="
+            )
+    else:
+        where = str(source)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            where, revision=revision or "main", token=hf_token, trust_remote_code=bool(trust_remote_code)
+        )
+    except Exception as error:
+        raise ModelLoadError(f"the tokenizer of the {name} {where!r} cannot be loaded: {error}") from error
+    if not tokenizer.is_fast:
+        raise ModelLoadError(f"the {name} {where!r} has no fast tokenizer (tokenizer.json), which is needed")
+    return tokenizer
+
+
+def end_token_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    """All tokens that end a turn: what the generation config names, else the tokenizer's own."""
+    named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    if named is None:
+        named = tokenizer.eos_token_id
+    if named is None:
+        return ()
+    return tuple(named) if isinstance(named, list | tuple) else (int(named),)
+
+
+def _dtype(dtype: str | torch.dtype) -> Any:
+    if isinstance(dtype, torch.dtype) or dtype == "auto":
+        return dtype
+    found = getattr(torch, str(dtype).removeprefix("torch."), None)
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ModelLoadError(f"dtype: {dtype!r} is none of 'float32', 'bfloat16', 'float16', 'float64', 'auto'")
+    return found
+
+
+def _refuse_missing(source: str | Path, name: str) -> None:
+    """A path that is plainly local and not there should not be looked for on the hub."""
+    text = str(source)
+    local = isinstance(source, Path) or text.startswith((".", "/", "~")) or os.sep * 2 in text or text.count("/") > 1
+    if local or not text.strip():
+        raise ModelLoadError(f"the {name} {text!r} is not a directory that exists")
+
+
+def _not_found(source: object, name: str, error: Exception) -> str:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return (
+        f"the {name} {str(source)!r} was not found: it is no directory here, and the hub gave: {first} "
+        "(check the name; gated models need hf_token=; offline, pass a directory)"
+    )

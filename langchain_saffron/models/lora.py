@@ -1,0 +1,76 @@
+"""Merging a LoRA adapter into its base: `W ← W + (alpha / r) · B A`, without needing peft."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from transformers.pytorch_utils import Conv1D
+
+from langchain_saffron.errors import ModelLoadError
+
+PREFIX = "base_model.model."
+# parts of the adapter format that would silently change the result if they were ignored
+UNSUPPORTED = ("use_dora", "lora_bias", "rank_pattern", "alpha_pattern", "modules_to_save", "layer_replication")
+
+
+@torch.no_grad()
+def merge_adapter(model: torch.nn.Module, config_file: Path, weights_file: Path) -> None:
+    """Merge the adapter into `model`, in place.
+
+    Args:
+        model: The base that the adapter was trained on.
+        config_file: peft's `adapter_config.json`.
+        weights_file: peft's `adapter_model.safetensors`.
+
+    Raises:
+        ModelLoadError: A file is missing or damaged, the adapter is of a kind that cannot be merged here,
+            or it does not fit the base.
+    """
+    config, weights = _read(config_file, weights_file)
+    modules = dict(model.named_modules())
+    rank = config["r"]
+    scaling = config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    pairs: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in weights.items():
+        path, _, rest = key.removeprefix(PREFIX).partition(".lora_")
+        if rest.split(".")[0] not in ("A", "B"):
+            raise ModelLoadError(f"{weights_file}: {key} is no LoRA weight; only plain LoRA can be merged")
+        pairs.setdefault(path, {})[rest[0]] = tensor
+    for path, pair in pairs.items():
+        module = modules.get(path)
+        if not isinstance(module, torch.nn.Linear | Conv1D) or set(pair) != {"A", "B"}:
+            raise ModelLoadError(
+                f"{weights_file} adapts {path!r}, which the base ({type(model).__name__}) does not have as a plain "
+                "linear layer: the adapter belongs to another base, or the base is quantized"
+            )
+        delta = (pair["B"].float() @ pair["A"].float()) * scaling
+        delta = delta.T if isinstance(module, Conv1D) else delta
+        if delta.shape != module.weight.shape:
+            raise ModelLoadError(
+                f"{weights_file} adapts {path!r} with shape {tuple(delta.shape)}, but the base has "
+                f"{tuple(module.weight.shape)}: the adapter belongs to another base"
+            )
+        merged = module.weight.float() + delta.to(module.weight.device)
+        module.weight.copy_(merged.to(module.weight.dtype))
+
+
+def _read(config_file: Path, weights_file: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    for path in (config_file, weights_file):
+        if not path.exists():
+            raise ModelLoadError(f"{path} is missing")
+    try:
+        config = json.loads(config_file.read_text(encoding="utf-8"))
+        weights = load_file(weights_file)
+    except (ValueError, SafetensorError) as error:
+        raise ModelLoadError(f"{config_file.parent} holds a damaged adapter: {error}") from error
+    odd = [key for key in UNSUPPORTED if config.get(key)]
+    if config.get("peft_type") != "LORA" or odd or config.get("bias", "none") != "none":
+        raise ModelLoadError(
+            f"{config_file}: only plain LoRA adapters can be merged (found {config.get('peft_type')}"
+            f"{' with ' + ', '.join(odd) if odd else ''}): merge it with peft and save the merged model"
+        )
+    return config, weights

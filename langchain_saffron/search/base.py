@@ -1,0 +1,129 @@
+"""The protocol between a search and whoever scores its nodes."""
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+import torch
+
+from langchain_saffron.search.purse import Purse
+from langchain_saffron.settings import SearchSettings
+
+FinishReason = Literal["stop", "length", "refusal", "budget"]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Node:
+    """A handle of one prefix: its newest token below its parent. Compared by identity.
+
+    Attributes:
+        parent: The prefix without its newest token; `None` for the root.
+        token: The newest token id; -1 at the root.
+        length: Response tokens in the prefix.
+    """
+
+    parent: "Node | None"
+    token: int
+    length: int
+
+    def child(self, token: int) -> "Node":
+        """A new handle for this prefix followed by `token`."""
+        return Node(self, token, self.length + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Expand:
+    """What a search asks for: the next-token scores of some nodes.
+
+    Attributes:
+        nodes: The nodes to score. What is neither here, nor in `retain`, nor above either is forgotten.
+        retain: Nodes that stay in the cache without being scored.
+        committed: Response tokens that became final since the last request.
+    """
+
+    nodes: tuple[Node, ...]
+    retain: tuple[Node, ...] = ()
+    committed: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The answer to an `Expand`.
+
+    Attributes:
+        logits: float32 [nodes, vocabulary]: the policy's.
+        rewards: float32 [nodes, vocabulary]: the reward model's `M(s)`, or `None`.
+    """
+
+    logits: torch.Tensor
+    rewards: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How a search ended.
+
+    Attributes:
+        tokens: The response, the end-of-turn token included where there is one.
+        finish_reason: `"stop"`, `"length"`, `"refusal"` or `"budget"`.
+        reward: Predicted reward of the whole response; `None` where no reward model was asked.
+        min_reward: The lowest predicted reward of any of its tokens.
+        unseen_fallbacks: How often the mask emptied a nucleus (section 4.3).
+        node: The handle of the response, so that the next turn can share it.
+        budget_exhausted: Whether a limit of the budget ended the search.
+        width: The most beams that were scored at once.
+    """
+
+    tokens: tuple[int, ...]
+    finish_reason: FinishReason
+    reward: float | None = None
+    min_reward: float | None = None
+    unseen_fallbacks: int = 0
+    node: Node | None = None
+    budget_exhausted: bool = False
+    width: int = 1
+
+
+Search: TypeAlias = Generator[Expand, Scores, Answer]
+
+ROOT = Node(None, -1, 0)
+
+
+def _never(tokens: Sequence[int]) -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class SearchInputs:
+    """What a search knows besides the scores.
+
+    Attributes:
+        settings: The user's settings, `max_tokens` and `safety_threshold` filled in.
+        end_tokens: Tokens that end a turn.
+        seen: bool [vocabulary]: tokens that the reward model was trained on; `None` for all.
+        stops: Whether a response, given as tokens, has just completed a stop string.
+        purse: What may still be spent.
+        repetition_penalty: As in transformers; 1.0 is none.
+        prompt: The prompt's ids, which the repetition penalty also looks at.
+        trace: Where the live beams are recorded after every step, if wanted.
+    """
+
+    settings: SearchSettings
+    end_tokens: tuple[int, ...] = ()
+    seen: torch.Tensor | None = None
+    stops: Callable[[Sequence[int]], bool] = _never
+    purse: Purse = field(default_factory=Purse)
+    repetition_penalty: float = 1.0
+    prompt: tuple[int, ...] = ()
+    trace: list[list[list[int]]] | None = None
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest response."""
+        assert self.settings.max_tokens is not None
+        return self.settings.max_tokens
+
+    def record(self, beams: Sequence[Sequence[int]]) -> None:
+        """Note the live beams of a step."""
+        if self.trace is not None:
+            self.trace.append([list(tokens) for tokens in beams])

@@ -1,0 +1,110 @@
+"""Live and finished beams: their scores, the pool, and what of them is final."""
+
+import math
+from dataclasses import dataclass
+
+from langchain_saffron.search.base import Node
+from langchain_saffron.search.selection import Candidate
+from langchain_saffron.settings import SearchSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Beam:
+    """A response, live or finished.
+
+    Attributes:
+        node: Its handle.
+        tokens: Its token ids.
+        logprob: Cumulative log-probability under the policy (over the temperature, if any).
+        reward: Predicted reward of the whole; `None` for the empty response.
+        min_reward: The lowest predicted reward of any token.
+        score: What live beams are ranked by.
+        finished: Whether it has ended its turn or completed a stop string.
+    """
+
+    node: Node
+    tokens: tuple[int, ...] = ()
+    logprob: float = 0.0
+    reward: float | None = None
+    min_reward: float = math.inf
+    score: float = 0.0
+    finished: bool = False
+
+    def grow(self, candidate: Candidate, finished: bool) -> "Beam":
+        """This beam followed by a candidate token."""
+        return Beam(
+            self.node.child(candidate.token),
+            (*self.tokens, candidate.token),
+            self.logprob + candidate.logprob,
+            candidate.reward,
+            min(self.min_reward, candidate.reward),
+            candidate.score,
+            finished,
+        )
+
+
+class Scoring:
+    """Scores of finished beams, and what a live one can still reach."""
+
+    def __init__(self, settings: SearchSettings) -> None:
+        """Read the weights from settings whose `safety_threshold` is filled in."""
+        assert settings.safety_threshold is not None
+        self._paper = settings.ranking == "paper"
+        self._threshold = settings.safety_threshold
+        self._weight = settings.safety_weight
+        self._penalty = settings.length_penalty
+
+    def as_finished(self, beam: Beam) -> float:
+        """`L / length^length_penalty + weight · min(R, threshold)`; the reward alone for `"paper"`."""
+        reward = -math.inf if beam.reward is None else beam.reward
+        if self._paper:
+            return reward
+        return self._likelihood(beam) + self._weight * min(reward, self._threshold)
+
+    def reachable(self, beam: Beam) -> float:
+        """What the beam would score now if its reward rose to the threshold.
+
+        The length is taken as it is, as `early_stopping=False` does in transformers' beam search.
+        """
+        return math.inf if self._paper else self._likelihood(beam) + self._weight * self._threshold
+
+    def _likelihood(self, beam: Beam) -> float:
+        return beam.logprob / max(len(beam.tokens), 1) ** self._penalty
+
+
+class Pool:
+    """The best finished beams, best first, at most as many as the search is wide."""
+
+    def __init__(self, scoring: Scoring) -> None:
+        self._scoring = scoring
+        self.beams: list[Beam] = []
+
+    def add(self, beams: list[Beam], size: int) -> None:
+        """Take finished beams in and drop the worst beyond `size`."""
+        merged = [*self.beams, *beams]
+        # a stable sort: the one that finished earlier wins a tie
+        self.beams = sorted(merged, key=self._scoring.as_finished, reverse=True)[:size]
+
+    def settled(self, live: list[Beam], size: int) -> bool:
+        """Whether it is full and no live beam can still beat its worst."""
+        if len(self.beams) < size:
+            return False
+        if self._scoring.reachable(self.beams[0]) == math.inf:
+            return True
+        worst = self._scoring.as_finished(self.beams[-1])
+        return not any(self._scoring.reachable(beam) > worst for beam in live[:1])
+
+    def keep(self, prefix: tuple[int, ...]) -> None:
+        """Drop what does not begin with `prefix`."""
+        self.beams = [beam for beam in self.beams if beam.tokens[: len(prefix)] == prefix]
+
+
+def shared_length(beams: list[Beam]) -> int:
+    """How many tokens all `beams` begin with."""
+    if not beams:
+        return 0
+    first, last = min(b.tokens for b in beams), max(b.tokens for b in beams)
+    for i, (a, b) in enumerate(zip(first, last, strict=False)):
+        if a != b:
+            return i
+    return min(len(first), len(last))
