@@ -1,0 +1,131 @@
+"""LangChain messages → turns: plain text by role, or a clear refusal. Knows no tokenizer and no template."""
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    ChatMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolCall,
+    ToolMessage,
+)
+
+from langchain_saffron.errors import PromptError
+from langchain_saffron.models.plain_text import replace_surrogates
+
+_ALIASES = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "ai": "assistant",
+}
+# How other providers repeat a message's tool calls inside its content.
+_TOOL_CALL_BLOCKS = {"tool_call", "tool_use", "function_call"}
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A normalised message.
+
+    Attributes:
+        role: system, user, assistant or tool.
+        text: What it says, with lone surrogates, which no tokenizer can encode, replaced by U+FFFD.
+        tool_calls: Of an assistant.
+        tool_call_id: Which call a tool's result answers.
+        tool_name: The tool that answered, if the message says so.
+    """
+
+    role: str
+    text: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    tool_name: str | None = None
+
+    def as_template_message(self) -> dict[str, Any]:
+        """The form that chat templates read."""
+        message: dict[str, Any] = {"role": self.role, "content": self.text}
+        if self.tool_calls:
+            message["tool_calls"] = [
+                {
+                    "type": "function",
+                    "id": call["id"],
+                    "function": {"name": call["name"], "arguments": call["args"]},
+                }
+                for call in self.tool_calls
+            ]
+        if self.role == "tool":
+            message |= {"tool_call_id": self.tool_call_id, "name": self.tool_name}
+        return message
+
+    def as_reward_turns(self) -> list[tuple[str, str]]:
+        """The turn as the reward model reads it, which knows system, user and assistant only.
+
+        A tool's result is input to the model, so it counts as a user's; tool calls are written out as JSON.
+        """
+        if self.role == "tool":
+            return [("user", self.text)]
+        calls = [
+            json.dumps({"name": call["name"], "arguments": call["args"]}, ensure_ascii=False, default=str)
+            for call in self.tool_calls
+        ]
+        return [(self.role, "\n".join([self.text, *calls] if self.text else calls or [self.text]))]
+
+
+def to_turns(messages: Sequence[BaseMessage]) -> list[Turn]:
+    """Normalises a conversation.
+
+    Raises:
+        PromptError: It is empty, or has a message or content block that a text model cannot take.
+    """
+    if not messages:
+        raise PromptError("there are no messages: pass at least one")
+    return [_to_turn(message) for message in messages]
+
+
+def _to_turn(message: BaseMessage) -> Turn:
+    if isinstance(message, AIMessage):
+        calls = tuple(message.tool_calls)
+        return Turn("assistant", _text(message, skipped=_TOOL_CALL_BLOCKS if calls else ()), calls)
+    if isinstance(message, ToolMessage):
+        return Turn("tool", _text(message), (), message.tool_call_id, message.name)
+    if isinstance(message, SystemMessage):
+        return Turn("system", _text(message))
+    if isinstance(message, HumanMessage):
+        return Turn("user", _text(message))
+    if isinstance(message, ChatMessage):
+        # A role is written into the prompt by the template, next to control tokens: only known ones are safe.
+        role = _ALIASES.get(message.role.lower())
+        if role is None:
+            raise PromptError(f"unknown role {message.role!r}: use system, user or assistant")
+        return Turn(role, _text(message))
+    raise PromptError(f"messages of type {type(message).__name__} cannot be part of a prompt")
+
+
+def _text(message: BaseMessage, skipped: Collection[str] = ()) -> str:
+    content = message.content
+    if isinstance(content, str):
+        return replace_surrogates(content)
+    return replace_surrogates("".join(_block_text(block, message, skipped) for block in content))
+
+
+def _block_text(block: Any, message: BaseMessage, skipped: Collection[str]) -> str:
+    if isinstance(block, str):
+        return block
+    kind = block.get("type") if isinstance(block, dict) else type(block).__name__
+    if kind == "text" and isinstance(block.get("text"), str):
+        return block["text"]
+    if kind == "refusal" and isinstance(message, AIMessage) and isinstance(block.get("refusal"), str):
+        return block["refusal"]
+    if kind in skipped:
+        return ""
+    raise PromptError(
+        f"content block of type {kind!r} in a {message.type} message: this is a text model, "
+        "which takes strings and blocks of type 'text' only"
+    )

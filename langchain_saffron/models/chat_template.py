@@ -1,0 +1,237 @@
+"""Rendering of chat templates such that user text cannot become a control token.
+
+A chat template is a program that writes control strings around what the messages say. To tell its own control
+strings from those that messages contain (or that come to be where the two meet), every character of the
+messages is set between marks: characters that occur nowhere else. Whatever control string is then found in
+the rendered text is the template's. It gets its private name (see `plain_text`), and the marks are removed.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+from langchain_saffron.errors import PromptError
+from langchain_saffron.models.merging import Message, merged_forms
+from langchain_saffron.models.plain_text import SafeEncoder
+
+
+class Change(Protocol):
+    """What is done to a text, given the number of the field that it comes from."""
+
+    def __call__(self, text: str, field: int) -> str:
+        """The changed text."""
+
+
+_PRIVATE = re.compile("[\U000f0000-\U0010fffd]")
+_FIRST, _LAST = 0xF0000, 0x10FFFD
+_IDENTIFIER = re.compile(r"[A-Za-z0-9_$][A-Za-z0-9_$.-]*")
+
+
+class TemplateRefusal(Exception):
+    """A template raised, or left out something that it was given."""
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A rendered conversation.
+
+    Attributes:
+        text: For `SafeEncoder.encode`: control tokens by their private names.
+        messages: As rendered: merged where the template demanded it.
+        last_start: Where in `text` the last message's own text begins (its first non-blank character); `None`
+            if the template changes what messages say.
+    """
+
+    text: str
+    messages: list[Message]
+    last_start: int | None = None
+
+
+class _Marks:
+    """The marks of one rendering, and what is done to strings with them."""
+
+    def __init__(self, strings: str, fields: int, encoder: SafeEncoder) -> None:
+        singles = sorted(s for s in encoder.control_strings if len(s) == 1 and s in strings)
+        size = fields + len(singles) + 1
+        taken = {ord(c) for c in _PRIVATE.findall(strings)}
+        base = next((b for b in range(_FIRST, _LAST - size, size) if taken.isdisjoint(range(b, b + size))), None)
+        if base is None:
+            raise PromptError("the messages use up all of Unicode's private characters")
+        self._encoder = encoder
+        self._mark = chr(base)
+        self._labels = [chr(base + 1 + index) for index in range(fields)]
+        self._label_pattern = re.compile(f"[{chr(base + 1)}-{chr(base + fields)}]" if fields else "(?!)")
+        # A control string of one character cannot be taken apart: something else stands for it meanwhile.
+        self._hide = {ord(s): chr(base + 1 + fields + index) for index, s in enumerate(singles)}
+        self._show = {ord(v): chr(k) for k, v in self._hide.items()}
+        # Templates may trim blanks, so these stay outermost, unless they could be part of a control string.
+        self._trimmable = not any(c.isspace() for s in encoder.control_strings for c in s)
+
+    def spread(self, text: str, field: int) -> str:
+        """`text` with marks around each character, labelled as the field it comes from."""
+        core = text.strip() if self._trimmable else text
+        if not core:
+            return text
+        lead, _, trail = text.partition(core)
+        core = core.translate(self._hide) if self._hide else core
+        return f"{lead}{self._labels[field]}{self._mark}{self._mark.join(core)}{self._mark}{trail}"
+
+    def broken(self, text: str, field: int) -> str:
+        """`text` with marks only where they are needed, inside control strings."""
+        return self._encoder.break_controls(text.translate(self._hide), self._mark)
+
+    def has(self, rendered: str, field: int) -> bool:
+        return self._labels[field] in rendered
+
+    def remove(self, rendered: str) -> str:
+        text = self._label_pattern.sub("", rendered.replace(self._mark, ""))
+        return text.translate(self._show) if self._show else text
+
+    def start(self, rendered: str, field: int) -> int | None:
+        position = rendered.find(self._labels[field])
+        return len(self.remove(rendered[:position])) if position >= 0 else None
+
+
+class ChatTemplate:
+    """A chat template together with the tokenizer it writes for."""
+
+    def __init__(self, tokenizer: Any, encoder: SafeEncoder, template: str | None = None) -> None:
+        self._tokenizer = tokenizer
+        self._encoder = encoder
+        self._template = template
+
+    def source(self, tools: list[Any] | None = None) -> str:
+        """The template's text.
+
+        Raises:
+            PromptError: There is none.
+        """
+        try:
+            return self._tokenizer.get_chat_template(self._template, tools)
+        except ValueError as error:
+            raise PromptError(
+                "the tokenizer has no chat template: pass chat_template=..., or use SaffronLLM, which takes "
+                f"plain text ({str(error).splitlines()[0]})"
+            ) from error
+
+    def render(self, messages: list[Message], tools: list[Any] | None = None) -> Chat:
+        """A conversation with the header of the answer.
+
+        What the template cannot take as it is gets merged: turns of the same role that follow each other into
+        one, and a system text into the user's next turn, with a blank line between.
+
+        Raises:
+            PromptError: The template refuses every form; the message is its own.
+        """
+        first: TemplateRefusal | None = None
+        for form in merged_forms(messages):
+            try:
+                return self._render(form, tools, add_generation_prompt=True)
+            except TemplateRefusal as refusal:
+                first = first or refusal
+        raise PromptError(f"the chat template cannot take these messages: {first}") from first
+
+    def render_continued(self, messages: list[Message], tools: list[Any] | None = None) -> Chat | None:
+        """A conversation that ends within its last message, or `None` if the template does not support it."""
+        try:
+            return self._render(messages, tools, continue_final_message=True)
+        except TemplateRefusal:
+            return None
+
+    def _render(self, messages: list[Message], tools: list[Any] | None, **options: bool) -> Chat:
+        source = self.source(tools)
+        strings = "\0".join([source, *_strings(messages), *_strings(tools)])
+        fields = 2 * len(messages) + 1
+        marks = _Marks(strings, fields, self._encoder)
+
+        def apply(change: Change) -> str:
+            return self._apply(*_changed(messages, tools, change), source, options)
+
+        marked = apply(marks.spread)
+        self._check_complete(messages, tools, marks, marked)
+        name = self._encoder.name_controls
+        try:
+            raw = apply(lambda text, field: text)
+            if marks.remove(marked) == raw:
+                named = name(marked)
+                return Chat(marks.remove(named), messages, marks.start(named, 2 * len(messages) - 2))
+            # The template looks at what messages say, or edits it (SmolLM3 takes `/no_think` out). It must
+            # see the words unmarked then, which is fine as long as that adds no control string.
+            broken = apply(marks.broken)
+            if self._encoder.control_sequence(broken) == self._encoder.control_sequence(marked):
+                return Chat(marks.remove(name(broken)), messages)
+        except TemplateRefusal:
+            pass  # raised because of words that it did not see in the marked text
+        return Chat(marks.remove(name(marked)), messages)
+
+    def _apply(self, messages: list[Message], tools: Any, source: str, options: dict[str, bool]) -> str:
+        try:
+            return self._tokenizer.apply_chat_template(
+                messages, tools=tools, chat_template=source, tokenize=False, **options
+            )
+        except Exception as error:  # a template is a program: whatever it raises is its way to say no
+            raise TemplateRefusal(f"{type(error).__name__}: {error}") from error
+
+    @staticmethod
+    def _check_complete(messages: list[Message], tools: Any, marks: _Marks, marked: str) -> None:
+        """Templates leave out without a word what they do not know: a system role, tools."""
+        for index, message in enumerate(messages):
+            if message["content"].strip() and not marks.has(marked, 2 * index):
+                raise TemplateRefusal(f"it leaves out message {index + 1}, of role {message['role']!r}")
+            if message.get("tool_calls") and not marks.has(marked, 2 * index + 1):
+                raise TemplateRefusal(f"it leaves out the tool calls of message {index + 1}")
+        if tools and not marks.has(marked, 2 * len(messages)):
+            raise TemplateRefusal("it does not support tools")
+
+
+def _changed(
+    messages: list[Message], tools: list[Any] | None, change: Change
+) -> tuple[list[Message], list[Any] | None]:
+    """Messages and tools with every text changed; roles stay.
+
+    The fields of message i are 2i (content) and 2i + 1 (tool calls); the last one is for the tools.
+    """
+    changed = []
+    for index, message in enumerate(messages):
+        copy = {**message, "content": change(message["content"], 2 * index)}
+        for key in ("name", "tool_call_id", "tool_calls"):
+            if message.get(key) is not None and not (key == "tool_call_id" and _is_identifier(message[key])):
+                copy[key] = _mapped(message[key], partial(change, field=2 * index + 1))
+        changed.append(copy)
+    return changed, tools and _mapped(tools, partial(change, field=2 * len(messages)))
+
+
+def _mapped(value: Any, change: Callable[[str], str]) -> Any:
+    """`value` with its strings changed, except keys and ids, which templates look up and measure."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {
+            k if _is_identifier(k) else change(k): v if _is_fixed(k, v) else _mapped(v, change)
+            for k, v in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_mapped(item, change) for item in value]
+    return value
+
+
+def _is_fixed(key: str, value: Any) -> bool:
+    return (key == "type" and value == "function") or (key == "id" and _is_identifier(value))
+
+
+def _is_identifier(value: Any) -> bool:
+    return isinstance(value, str) and _IDENTIFIER.fullmatch(value) is not None
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield str(key)
+            yield from _strings(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _strings(item)

@@ -1,0 +1,175 @@
+"""Encoding of text in which only trusted parts may become control tokens.
+
+A tokenizer turns every occurrence of an added token's string, such as `<|im_end|>`, into that token, whoever
+wrote it. `SafeEncoder` keeps a copy of the tokenizer in which every control token goes by another,
+unguessable name. Trusted text has its control strings replaced by these names; in all other text a control
+string is nothing but characters. Since the whole text is still encoded in one go, by the same normalizer,
+pre-tokenizer, model and added-token rules, ordinary text gets exactly the ids of the original tokenizer.
+"""
+
+import json
+import re
+import secrets
+import threading
+from collections.abc import Iterable, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from tokenizers import Tokenizer
+
+from langchain_saffron.errors import PromptError
+
+_LONE_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+def is_control(token: Any) -> bool:
+    """Whether an added token is a control token.
+
+    All are, flagged special or not, except the runs of blanks that some tokenizers (GPT-NeoX, Gemma) keep
+    among their added tokens: those are how ordinary text is written. `▁` is SentencePiece's space.
+    """
+    return token.special or not all(character.isspace() or character == "▁" for character in token.content)
+
+
+def replace_surrogates(text: str) -> str:
+    """`text` with lone surrogates, which no tokenizer can encode, as U+FFFD; pairs become their character."""
+    if not _LONE_SURROGATES.search(text):
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+class SafeEncoder:
+    """Encodes text in which control tokens arise from their private names alone.
+
+    Attributes:
+        control_ids: The ids of the tokenizer's control tokens.
+        control_strings: Their strings.
+        pattern: Matches a control string where the tokenizer would see one.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        """Builds the copy: one pass over the vocabulary, so share the encoder (see `safe_encoder`).
+
+        Args:
+            tokenizer: A transformers tokenizer backed by the `tokenizers` library.
+
+        Raises:
+            PromptError: It is not.
+        """
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if not isinstance(backend, Tokenizer):
+            raise PromptError(
+                f"{type(tokenizer).__name__} is not backed by the `tokenizers` library, which prompts that "
+                "user text cannot escape need. Load the model's tokenizer.json with AutoTokenizer."
+            )
+        controls = {i: token for i, token in tokenizer.added_tokens_decoder.items() if is_control(token)}
+        nonce = secrets.token_hex(16)
+        self._names = {token.content: f"{nonce}x{index}x" for index, token in controls.items()}
+        self.control_ids = frozenset(controls)
+        self.control_strings = frozenset(self._names)
+        self.pattern = _control_pattern(controls.values())
+        self._starts = re.compile(f"(?=(?:{_alternatives(self.control_strings)}))(.)", re.DOTALL)
+        self._copy = _renamed(backend, controls, self._names)
+        bos = tokenizer.bos_token_id
+        opening = self._copy.encode("", add_special_tokens=True).ids
+        # Whatever else the tokenizer adds, such as an end token, has no place before text to be continued.
+        self.bos_ids = [bos] if bos is not None and bos in opening[:1] else []
+        self._newline = self.encode("\n")
+
+    def name_controls(self, trusted: str) -> str:
+        """`trusted` with the private names in place of its control strings, ready for `encode`."""
+        return self.pattern.sub(lambda match: self._names[match[0]], trusted)
+
+    def control_sequence(self, trusted: str) -> list[str]:
+        """The control strings in `trusted`, in order."""
+        return self.pattern.findall(trusted)
+
+    def break_controls(self, text: str, mark: str) -> str:
+        """`text` with `mark` inside every control string of two or more characters, overlapping ones too."""
+        return self._starts.sub(lambda match: match[1] + mark, text) if self.pattern.search(text) else text
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text; control tokens only where it has their private names. Nothing is added around it."""
+        return self._copy.encode(text, add_special_tokens=False).ids
+
+    def encode_continuation(self, text: str) -> list[int]:
+        """Ids of a text that follows other text: without the blank that SentencePiece puts first."""
+        ids = self.encode("\n" + text)
+        split = len(self._newline)
+        return ids[split:] if ids[:split] == self._newline else self.encode(text)
+
+
+_encoders: "WeakKeyDictionary[Any, tuple[int, SafeEncoder]]" = WeakKeyDictionary()
+_lock = threading.Lock()
+
+
+def safe_encoder(tokenizer: Any) -> SafeEncoder:
+    """The `SafeEncoder` of a tokenizer, built once as long as no token is added to it."""
+    with _lock:
+        size, encoder = _encoders.get(tokenizer, (-1, None))
+        if encoder is None or size != len(tokenizer):
+            encoder = SafeEncoder(tokenizer)
+            _encoders[tokenizer] = (len(tokenizer), encoder)
+        return encoder
+
+
+def _renamed(backend: Tokenizer, controls: dict[int, Any], names: dict[str, str]) -> Tokenizer:
+    """A copy of `backend` that knows the control tokens by their private names only, under the same ids."""
+    config = json.loads(backend.to_str())
+    config["truncation"] = config["padding"] = None
+    for token in config["added_tokens"]:
+        if token["id"] in controls:
+            token["content"] = names[token["content"]]
+    model = config["model"]
+    # Often the vocabulary itself has the control strings, and the model could assemble them from characters.
+    if isinstance(model["vocab"], dict):
+        model["vocab"] = {names.get(t, t) if i in controls else t: i for t, i in model["vocab"].items()}
+    else:
+        model["vocab"] = [
+            [names.get(piece, piece) if index in controls else piece, score]
+            for index, (piece, score) in enumerate(model["vocab"])
+        ]
+    if model.get("unk_token") in names:
+        model["unk_token"] = names[model["unk_token"]]
+    if model.get("merges"):
+        model["merges"] = [merge for merge in model["merges"] if not _touches(merge, names)]
+    copy = Tokenizer.from_str(json.dumps(config, ensure_ascii=False))
+    moved = [old for old, new in names.items() if copy.token_to_id(new) != backend.token_to_id(old)]
+    if moved:
+        raise PromptError(f"the tokenizer's added tokens cannot be copied: {moved[:5]} would change ids")
+    return copy
+
+
+def _touches(merge: str | Sequence[str], names: dict[str, str]) -> bool:
+    left, right = merge.split(" ") if isinstance(merge, str) else merge
+    return left + right in names or left in names or right in names
+
+
+def _control_pattern(tokens: Iterable[Any]) -> re.Pattern[str]:
+    """Matches control strings as the tokenizer does: leftmost, longest, whole words where it says so."""
+    tokens = list(tokens)
+    words = _alternatives(token.content for token in tokens if token.single_word)
+    others = _alternatives(token.content for token in tokens if not token.single_word)
+    return re.compile(rf"(?<!\w)(?:{words})(?!\w)|(?:{others})")
+
+
+def _alternatives(strings: Iterable[str]) -> str:
+    """A regular expression for any of `strings`, as a trie: some tokenizers have thousands of `<unusedN>`."""
+    trie: dict[str, Any] = {}
+    for string in strings:
+        node = trie
+        for character in string:
+            node = node.setdefault(character, {})
+        node[""] = {}
+    return _trie_expression(trie) if trie else "(?!)"
+
+
+def _trie_expression(node: dict[str, Any]) -> str:
+    text = ""
+    while len(node) == 1:  # a run without branches
+        ((character, node),) = node.items()
+        if not character:
+            return text
+        text += re.escape(character)
+    branches = "|".join(re.escape(c) + _trie_expression(child) for c, child in sorted(node.items()) if c)
+    return f"{text}(?:{branches}){'?' if '' in node else ''}"

@@ -1,0 +1,148 @@
+"""LangChain messages → token ids, for the policy and for the reward model.
+
+Prompts are code, user text is data: no text of any message, be it a system prompt, history or prefill, can
+yield a control token, while ordinary text gives exactly the ids of
+`tokenizer.apply_chat_template(messages, tokenize=True, add_generation_prompt=True)`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.messages import BaseMessage
+
+from langchain_saffron.errors import PromptError
+from langchain_saffron.messages import Turn, to_turns
+from langchain_saffron.models.chat_template import Chat, ChatTemplate
+from langchain_saffron.models.merging import Message
+from langchain_saffron.models.plain_text import replace_surrogates, safe_encoder
+from langchain_saffron.models.template import RewardTemplate
+
+__all__ = ["PromptRenderer", "RenderedPrompt", "Turn"]
+
+
+@dataclass(frozen=True)
+class RenderedPrompt:
+    """A conversation as token ids.
+
+    Attributes:
+        policy_ids: With the header of the answer and the prefill.
+        reward_ids: The same conversation in the reward model's template, ending with the same `prefill_ids`;
+            `None` without such a template.
+        prefill_ids: The answer's beginning that the caller gave, as it stands at the end of `policy_ids`.
+        prefill: Its text.
+    """
+
+    policy_ids: tuple[int, ...]
+    reward_ids: tuple[int, ...] | None
+    prefill_ids: tuple[int, ...]
+    prefill: str
+
+
+class PromptRenderer:
+    """Writes prompts for one policy and, optionally, one reward model. Safe to share between threads."""
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        reward_tokenizer: Any = None,
+        reward_template: RewardTemplate | None = None,
+        chat_template: str | None = None,
+    ) -> None:
+        """Prepares the tokenizers; a missing chat template is an error only where one is needed.
+
+        Args:
+            tokenizer: The policy's: a transformers tokenizer backed by the `tokenizers` library.
+            reward_tokenizer: The reward model's; by default the policy's, since they share a vocabulary.
+            reward_template: How the reward model reads a conversation; without it there are no `reward_ids`.
+            chat_template: A Jinja template in place of the tokenizer's own.
+        """
+        self._encoder = safe_encoder(tokenizer)
+        self._chat = ChatTemplate(tokenizer, self._encoder, chat_template)
+        self._reward_tokenizer = tokenizer if reward_tokenizer is None else reward_tokenizer
+        self._reward_template = reward_template
+
+    def render(self, messages: Sequence[BaseMessage], tools: Sequence[dict[str, Any]] | None = None) -> RenderedPrompt:
+        """The prompt for the next assistant message or, if the last one is an assistant's, for its rest.
+
+        Args:
+            messages: The conversation. An empty assistant message at its end begins nothing and is ignored.
+            tools: Schemas of tools, where the chat template supports them.
+
+        Raises:
+            PromptError: No messages, content other than text, no chat template, or one that refuses this
+                conversation in every form.
+        """
+        turns = to_turns(messages)
+        prefill = ""
+        if turns[-1].role == "assistant":
+            if turns[-1].tool_calls:
+                raise PromptError("the last message calls tools: add their results as tool messages")
+            prefill = turns.pop().text
+            if not turns:
+                raise PromptError("an assistant message needs a message before it that it answers")
+        schemas = list(tools) if tools else None
+        chat = self._chat.render([turn.as_template_message() for turn in turns], schemas)
+        header_ids = self._encoder.encode(chat.text)
+        policy_ids, prefill_ids = header_ids, list[int]()
+        if prefill:
+            policy_ids, prefill_ids = self._continued(chat, header_ids, prefill, schemas)
+        reward_turns = [pair for turn in turns for pair in turn.as_reward_turns()]
+        return self._rendered(policy_ids, reward_turns, prefill_ids, prefill)
+
+    def render_text(self, text: str) -> RenderedPrompt:
+        """A plain prompt: BOS if the tokenizer adds one, then the text. The reward model sees it as a user's.
+
+        Raises:
+            PromptError: It comes to no token at all.
+        """
+        policy_ids = self._encoder.bos_ids + self.encode_plain(text)
+        if not policy_ids:
+            raise PromptError("the prompt is empty: this tokenizer adds no token of its own, so pass some text")
+        return self._rendered(policy_ids, [("user", text)], [], "")
+
+    def encode_plain(self, text: str) -> list[int]:
+        """Ids of a user's text, never a control token; nothing is added around it."""
+        return self._encoder.encode(replace_surrogates(text))
+
+    def _rendered(
+        self, policy_ids: list[int], turns: list[tuple[str, str]], prefill_ids: list[int], prefill: str
+    ) -> RenderedPrompt:
+        reward_ids = None
+        if self._reward_template is not None:
+            prompt_ids = self._reward_template.prompt_ids(self._reward_tokenizer, turns)
+            reward_ids = (*prompt_ids, *prefill_ids)
+        return RenderedPrompt(tuple(policy_ids), reward_ids, tuple(prefill_ids), prefill)
+
+    def _continued(
+        self, chat: Chat, header_ids: list[int], prefill: str, tools: list[dict[str, Any]] | None
+    ) -> tuple[list[int], list[int]]:
+        """Policy ids with the prefill, and the prefill's share of them.
+
+        As in `apply_chat_template(..., continue_final_message=True)` where the tokens before the prefill are
+        not affected by it. Else (a token would span the border, or the template cannot end within a message)
+        the prefill is encoded on its own and follows the answer's header.
+        """
+        message: Message = {"role": "assistant", "content": prefill}
+        continued = self._chat.render_continued([*chat.messages, message], tools) if prefill.strip() else None
+        if continued is not None:
+            ids = self._encoder.encode(continued.text)
+            split = self._prefill_split(chat, header_ids, continued, prefill, ids)
+            if split is not None and self._encoder.control_ids.isdisjoint(ids[split:]):
+                return ids, ids[split:]
+        prefill_ids = self._encoder.encode_continuation(prefill)
+        return header_ids + prefill_ids, prefill_ids
+
+    def _prefill_split(
+        self, chat: Chat, header_ids: list[int], continued: Chat, prefill: str, ids: list[int]
+    ) -> int | None:
+        """How many of `ids` come before the prefill; `None` if a token spans the border."""
+        text = continued.text
+        start = continued.last_start
+        if start is not None and not (text.startswith(chat.text) and not text[len(chat.text) : start].strip()):
+            # The template writes more before a given answer than before one to come (Qwen3: empty thoughts).
+            blanks = prefill[: len(prefill) - len(prefill.lstrip())]
+            header = text[:start].removesuffix(blanks)
+            header_ids = self._encoder.encode(header)
+        split = len(header_ids)
+        return split if 0 < split < len(ids) and ids[:split] == header_ids else None
