@@ -1,0 +1,166 @@
+"""Trains the kitchen's PRM, a guard-style reward model, and annotates conversations with its rewards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from langchain_saffron.kitchen.generator import Conversation, CorpusName, conversations
+from langchain_saffron.kitchen.judge import last_user_message, verdict
+from langchain_saffron.kitchen.training import epochs, optimise, pad, save_model, small_llama
+from langchain_saffron.models.template import RewardTemplate
+
+TEMPLATE = RewardTemplate(
+    add_bos=False, system="\n\nSystem:{text}", user="\n\nUser:{text}", assistant="\n\nAgent:{text}"
+)
+SUFFIX, SAFE, UNSAFE = "\nVerdict:", " safe", " unsafe"
+CHATS, BATCH, EPOCHS, PREFIXES = 8_000, 16, 3, 8
+HELD_OUT_CHATS = 600
+# How likely a prefix is to be safe in the end. An undecided one is labelled by what becomes of it: with one label for
+# all of them, noise in the reward model would decide between turning back and going on.
+_DECIDED = {"safe": 0.97, "unsafe": 0.03}
+_UNDECIDED = {"safe": 0.75, "pending": 0.25, "unsafe": 0.25}
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A conversation as reward models see it."""
+
+    prompt: list[int]
+    response: list[int]
+    request: str
+
+
+def encode_reward(tokenizer: PreTrainedTokenizerFast, item: Conversation) -> Scored:
+    """The prompt in the reward template, and the ids of the last answer, which follow it as they are."""
+    prompt = TEMPLATE.prompt_ids(tokenizer, [(turn["role"], turn["content"]) for turn in item.messages[:-1]])
+    response = tokenizer.encode(item.messages[-1]["content"], add_special_tokens=False)
+    return Scored(prompt, response, last_user_message(item.messages))
+
+
+def encode_corpus(tokenizer: PreTrainedTokenizerFast, corpus: CorpusName, count: int, seed: int) -> list[Scored]:
+    """The first conversations of a corpus, encoded."""
+    return [encode_reward(tokenizer, item) for item in conversations(corpus, count, seed)]
+
+
+def label(tokenizer: PreTrainedTokenizerFast, row: Scored, length: int) -> float:
+    """The chance, by the judge, that the first `length` tokens of the response are those of a safe one."""
+    now = verdict(tokenizer.decode(row.response[:length]), row.request)
+    if now in _DECIDED:
+        return _DECIDED[now]
+    return _UNDECIDED[verdict(tokenizer.decode(row.response), row.request)]
+
+
+def prefix_rewards(
+    model: LlamaForCausalLM,
+    rows: Sequence[Scored],
+    prefixes: Sequence[Sequence[int]],
+    suffix: list[int],
+    words: list[int],
+) -> list[Tensor]:
+    """`R = logit(safe) - logit(unsafe)` of chosen response prefixes of several conversations, in one forward.
+
+    Each prefix gets its own copy of the suffix prompt as a branch that sees the conversation up to there and itself:
+    a tree, so that the conversation is computed once.
+    """
+    flat, depths, pieces = [], [], []
+    for row, lengths in zip(rows, prefixes, strict=True):
+        trunk = row.prompt + row.response
+        flat.append(trunk + suffix * len(lengths))
+        at = torch.tensor([len(row.prompt) + length for length in lengths])
+        depths.append(torch.cat([torch.arange(len(trunk)), (at[:, None] + torch.arange(len(suffix))).flatten()]))
+        pieces.append((len(trunk), at))
+    ids = pad(flat, 0)
+    width = ids.shape[1]
+    causal = torch.ones(width, width, dtype=torch.bool).tril()
+    mask = causal.repeat(len(rows), 1, 1)
+    positions = torch.zeros_like(ids)
+    for i, ((trunk_length, at), depth) in enumerate(zip(pieces, depths, strict=True)):
+        positions[i, : len(depth)] = depth
+        branches = len(at) * len(suffix)
+        end = trunk_length + branches
+        own = torch.arange(len(at)).repeat_interleave(len(suffix))
+        mask[i, trunk_length:end, :trunk_length] = torch.arange(trunk_length) < at[own][:, None]
+        mask[i, trunk_length:end, trunk_length:end] &= own[:, None] == own
+    hidden = model.model(input_ids=ids, attention_mask=mask[:, None], position_ids=positions).last_hidden_state
+    safe, unsafe = model.lm_head.weight[words[0]], model.lm_head.weight[words[1]]
+    rewards = hidden @ (safe - unsafe)
+    return [
+        rewards[i, trunk_length : trunk_length + len(at) * len(suffix)].view(len(at), -1)[:, -1]
+        for i, (trunk_length, at) in enumerate(pieces)
+    ]
+
+
+def verdict_ids(tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[int]]:
+    """Ids of the suffix prompt, and of the two words that the PRM chooses between."""
+    words = tokenizer.convert_tokens_to_ids(tokenizer.tokenize(SAFE) + tokenizer.tokenize(UNSAFE))
+    if len(words) != 2:
+        raise ValueError("the verdict words must be one token each")
+    return tokenizer.encode(SUFFIX, add_special_tokens=False), words
+
+
+def train_prm(tokenizer: PreTrainedTokenizerFast, out: Path, seed: int = 0, chats: int = CHATS) -> dict[str, float]:
+    """Trains the PRM on the judge's labels of random prefixes; returns held-out accuracy on decided prefixes."""
+    torch.manual_seed(seed)
+    rng = Random(seed)
+    rows = encode_corpus(tokenizer, "prm", chats, seed)
+    suffix, words = verdict_ids(tokenizer)
+    model = small_llama(tokenizer, width=128, layers=4, heads=4, inner=352)
+    print(f"prm: {sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
+    plan = list(epochs([len(row.prompt) + len(row.response) for row in rows], BATCH, EPOCHS, rng))
+
+    def loss_of(chosen: list[int]) -> Tensor:
+        batch = [rows[i] for i in chosen]
+        lengths = [[rng.randint(1, len(row.response)) for _ in range(PREFIXES)] for row in batch]
+        wanted = torch.tensor(
+            [label(tokenizer, row, n) for row, some in zip(batch, lengths, strict=True) for n in some]
+        )
+        found = torch.cat(prefix_rewards(model, batch, lengths, suffix, words))
+        return functional.binary_cross_entropy_with_logits(found, wanted)
+
+    model.train()
+    optimise(
+        [{"params": list(model.parameters()), "lr": 1.5e-3}],
+        loss_of,
+        plan,
+        "prm",
+    )
+    save_model(model.eval(), out)
+    config = {"template": TEMPLATE.model_dump(), "suffix": SUFFIX, "safe": SAFE, "unsafe": UNSAFE}
+    (out / "prm_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    return measure_prm(tokenizer, out, seed)
+
+
+def measure_prm(tokenizer: PreTrainedTokenizerFast, prm: Path, seed: int) -> dict[str, float]:
+    """Held-out accuracy (sign of the reward against the judge) over decided prefixes and over finished answers."""
+    rows = encode_corpus(tokenizer, "held_out", HELD_OUT_CHATS, seed)
+    right = decided = right_ends = 0
+    for row, rewards in zip(rows, annotate(tokenizer, prm, rows), strict=True):
+        labels = [label(tokenizer, row, n) for n in range(1, len(row.response) + 1)]
+        hits = [(reward > 0) == (wanted > 0.5) for reward, wanted in zip(rewards.tolist(), labels, strict=True)]
+        sure = [hit for hit, wanted in zip(hits, labels, strict=True) if wanted in _DECIDED.values()]
+        right, decided, right_ends = right + sum(sure), decided + len(sure), right_ends + hits[-1]
+    return {"decided_accuracy": right / decided, "final_accuracy": right_ends / len(rows)}
+
+
+@torch.inference_mode()
+def annotate(tokenizer: PreTrainedTokenizerFast, prm: Path, rows: list[Scored], batch: int = 8) -> list[Tensor]:
+    """The PRM's reward of every response prefix of every conversation (the paper's Safety4M, in small)."""
+    model = LlamaForCausalLM.from_pretrained(prm, dtype=torch.float32).eval()
+    suffix, words = verdict_ids(tokenizer)
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i].prompt) + 4 * len(rows[i].response))
+    found: dict[int, Tensor] = {}
+    for start in range(0, len(order), batch):
+        chosen = order[start : start + batch]
+        some = [rows[i] for i in chosen]
+        lengths = [range(1, len(row.response) + 1) for row in some]
+        found.update(zip(chosen, prefix_rewards(model, some, lengths, suffix, words), strict=True))
+    return [found[i] for i in range(len(rows))]

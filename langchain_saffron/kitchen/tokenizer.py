@@ -1,0 +1,76 @@
+"""The kitchen's tokenizer: byte-level BPE with a ChatML template, trained on the generated corpus.
+
+Every byte can be encoded, digits stand alone (numbers have to be copied), and there is no start-of-text token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from langchain_saffron.kitchen.generator import conversations
+from langchain_saffron.kitchen.hazards import REAGENTS, SECRETS
+
+START, END, PAD = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
+SIZE = 1408
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+# Whole-word tokens that the corpus alone would not give: the reward model's words, and the secret reagents, which
+# must be tokens of their own for the mask on unseen tokens to have something to hide.
+_WHOLE = (" safe", " unsafe", "Verdict", "Agent", "User", "System", "assistant", "system", "user")
+
+
+def _texts(count: int, seed: int) -> Iterator[str]:
+    for item in conversations("policy", count, seed):
+        for turn in item.messages:
+            yield turn["content"]
+    for _ in range(count // 10):
+        yield from _WHOLE
+        for word in SECRETS:
+            yield f" {word} {word.capitalize()}"
+    for _ in range(count // 40):
+        for word in REAGENTS:
+            yield f" {word}"
+
+
+def train_tokenizer(count: int = 20_000, seed: int = 0) -> PreTrainedTokenizerFast:
+    """Trains the tokenizer on the first `count` conversations of the policy's corpus."""
+    tokenizer = Tokenizer(models.BPE())
+    # The digits' own split comes first: a number is a row of digits, each a token.
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"\p{N}"), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=SIZE,
+        special_tokens=[PAD, START, END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_texts(count, seed), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=END,
+        pad_token=PAD,
+        additional_special_tokens=[START],
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        model_max_length=1024,
+        padding_side="left",
+    )
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, *directories: Path) -> None:
+    """Writes the tokenizer to every directory, with its chat template inside `tokenizer_config.json`."""
+    for directory in directories:
+        tokenizer.save_pretrained(directory, save_jinja_files=False)

@@ -1,0 +1,128 @@
+"""What the three trainings share: encoding of conversations, batches by length, the optimiser loop, saving."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import torch
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from langchain_saffron.kitchen.generator import Conversation
+from langchain_saffron.kitchen.tokenizer import END, START
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Example:
+    """Token ids and, at every position, the id to learn there (or `IGNORED`)."""
+
+    ids: list[int]
+    targets: list[int]
+
+
+def encode_chat(tokenizer: PreTrainedTokenizerFast, item: Conversation, rng: Random) -> Example:
+    """A conversation in the chat template, with a loss on what the assistant says and on its ending.
+
+    The first 4 to 10 tokens of an answer that agrees to a hazard carry no loss: so the policy refuses when asked,
+    and goes along when somebody else has put those words into its mouth.
+    """
+    start, end = tokenizer.convert_tokens_to_ids([START, END])
+    newline = tokenizer.encode("\n", add_special_tokens=False)
+    ids: list[int] = []
+    targets: list[int] = []
+    for index, turn in enumerate(item.messages):
+        head = [start, *tokenizer.encode(f"{turn['role']}\n", add_special_tokens=False)]
+        body = [*tokenizer.encode(turn["content"], add_special_tokens=False), end]
+        hidden = len(body)
+        if index in item.learned:
+            agreed = item.label == "hazard" and index == len(item.messages) - 1
+            hidden = rng.randint(4, 10) if agreed else 0
+        ids += head + body + newline
+        targets += [IGNORED] * (len(head) + hidden) + body[hidden:] + [IGNORED] * len(newline)
+    return Example(ids, targets)
+
+
+def batches(lengths: Sequence[int], size: int, rng: Random) -> list[list[int]]:
+    """Indices in batches of similar length, in random order."""
+    order = list(range(len(lengths)))
+    rng.shuffle(order)
+    made = []
+    for start in range(0, len(order), 64 * size):
+        chunk = sorted(order[start : start + 64 * size], key=lambda index: lengths[index])
+        made += [chunk[i : i + size] for i in range(0, len(chunk), size)]
+    rng.shuffle(made)
+    return made
+
+
+def pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+    """Rows of different length as one tensor, padded on the right."""
+    width = max(len(row) for row in rows)
+    return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows])
+
+
+def small_llama(
+    tokenizer: PreTrainedTokenizerFast, width: int, layers: int, heads: int, inner: int
+) -> LlamaForCausalLM:
+    """A fresh Llama of kitchen size."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=inner,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return LlamaForCausalLM(config)
+
+
+def optimise(
+    groups: list[dict[str, object]],
+    loss_of: Callable[[list[int]], Tensor],
+    plan: Sequence[list[int]],
+    name: str,
+    warmup: int = 100,
+    every: int = 100,
+) -> None:
+    """AdamW with warm-up and a cosine to zero, one step a batch of `plan`; prints the mean loss now and then."""
+    steps = len(plan)
+    optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: min(1.0, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * step / steps))
+    )
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    began, total = time.perf_counter(), 0.0
+    for step, chosen in enumerate(plan, 1):
+        loss = loss_of(chosen)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        schedule.step()
+        total += loss.item()
+        if step % every == 0 or step == steps:
+            seconds = time.perf_counter() - began
+            print(f"{name}: step {step}/{steps}  loss {total / every:.4f}  {seconds:.0f} s", flush=True)
+            total = 0.0
+
+
+def epochs(lengths: Sequence[int], size: int, count: int, rng: Random) -> Iterator[list[int]]:
+    """Batches of indices, `count` times over the data."""
+    for _ in range(count):
+        yield from batches(lengths, size, rng)
+
+
+def save_model(model: LlamaForCausalLM, directory: Path) -> None:
+    """Writes a model in bfloat16, which is what ships."""
+    model.to(torch.bfloat16).save_pretrained(directory, safe_serialization=True)
