@@ -1,6 +1,5 @@
 """What a user sets: the search, its width and ranking, the compute budget, and the effort presets."""
 
-import math
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -140,8 +139,3 @@ def check_effort(effort: str) -> None:
     """Raise `SettingsError` unless `effort` names a preset."""
     if effort != "off" and effort not in EFFORTS:
         raise SettingsError(f"effort: {effort!r} is not one of 'off', 'low', 'medium', 'high', 'max'")
-
-
-def is_number(value: object) -> bool:
-    """Whether a reward is a usable number (neither missing nor NaN)."""
-    return isinstance(value, int | float) and not math.isnan(value)

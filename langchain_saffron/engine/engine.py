@@ -1,24 +1,22 @@
 """The engine: one worker thread that owns the models, and the calls that hand it requests."""
 
 import asyncio
-import threading
 import time
 import warnings
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from langchain_saffron.engine.handle import AsyncHandle, Handle
-from langchain_saffron.engine.request import Event, Request
+from langchain_saffron.engine.request import Request
 from langchain_saffron.engine.result import SearchResult
 from langchain_saffron.engine.scheduler import Scheduler
 from langchain_saffron.engine.text import StopChecker, TextStream
 from langchain_saffron.engine.worker import Worker
 from langchain_saffron.errors import (
-    BudgetError,
     ContextOverflowError,
     RewardModelRequiredError,
     SettingsError,
@@ -86,12 +84,17 @@ class SaffronEngine:
         self._generation = getattr(model, "generation_config", None)
         self._seen = None if reward_model is None else self._fit(reward_model.seen, False)
         self._bias = None if reward_model is None else self._fit(reward_model.bias, 0.0)
-        self.scheduler = Scheduler(
-            self.policy, reward_model.decoder if reward_model else None, self._to_rewards
-        )
+        self.scheduler = Scheduler(self.policy, reward_model.decoder if reward_model else None, self._to_rewards)
         self._worker = Worker(self.scheduler)
         self._finalizer = weakref.finalize(self, self._worker.close)
         self._warned = False
+
+    @property
+    def name(self) -> str:
+        """A short name of the policy."""
+        if self.is_kitchen:
+            return "kitchen"
+        return getattr(self.policy.model, "name_or_path", "") or type(self.policy.model).__name__
 
     @classmethod
     def from_pretrained(
@@ -199,12 +202,29 @@ class SaffronEngine:
             ContextOverflowError: The prompt leaves no room for an answer.
             TimeoutError: The timeout passed.
         """
-        handle = Handle()
-        self._submit(
-            handle.put, handle.cancelled, prompt_ids, reward_prompt_ids, settings, record_beams, cache_salt,
-            context_ids, timeout,
+        handle = self.submit(
+            prompt_ids,
+            reward_prompt_ids,
+            settings,
+            record_beams,
+            cache_salt=cache_salt,
+            context_ids=context_ids,
+            timeout=timeout,
         )
         return handle.result()
+
+    def submit(
+        self,
+        prompt_ids: Sequence[int],
+        reward_prompt_ids: Sequence[int] | None = None,
+        settings: SearchSettings | None = None,
+        record_beams: bool = False,
+        **options: Any,
+    ) -> Handle:
+        """Like `generate`, but returns at once; `handle.result()` waits for the answer."""
+        handle = Handle()
+        self._submit(handle, prompt_ids, reward_prompt_ids, settings, record_beams, **options)
+        return handle
 
     def stream(
         self,
@@ -220,12 +240,8 @@ class SaffronEngine:
 
         Closing the iterator stops the search within a step.
         """
-        handle = Handle()
-        self._submit(
-            handle.put, handle.cancelled, prompt_ids, reward_prompt_ids, settings, False, cache_salt, context_ids,
-            timeout,
-        )
-        yield from handle.events()
+        options = {"cache_salt": cache_salt, "context_ids": context_ids, "timeout": timeout}
+        yield from self.submit(prompt_ids, reward_prompt_ids, settings, **options).events()
 
     async def astream(
         self,
@@ -242,10 +258,8 @@ class SaffronEngine:
         Cancelling the task or closing the iterator stops the search within a step.
         """
         handle = AsyncHandle(asyncio.get_running_loop())
-        self._submit(
-            handle.put, handle.cancelled, prompt_ids, reward_prompt_ids, settings, False, cache_salt, context_ids,
-            timeout,
-        )
+        options = {"cache_salt": cache_salt, "context_ids": context_ids, "timeout": timeout}
+        self._submit(handle, prompt_ids, reward_prompt_ids, settings, **options)
         try:
             ended = False
             while not ended:
@@ -278,8 +292,6 @@ class SaffronEngine:
             )
         if settings.refusal_threshold is not None and not settings.needs_reward_model:
             raise SettingsError(f"refusal_threshold has no effect on search={settings.search!r}: use search='saffron'")
-        if settings.budget.max_reward_calls is not None and not settings.needs_reward_model:
-            raise BudgetError(f"max_reward_calls has no effect on search={settings.search!r}: use search='saffron'")
         rooms = [("policy", self.policy, prompt_length)]
         if settings.needs_reward_model and self.reward_model is not None:
             rooms.append(("reward model", self.reward_model.decoder, reward_length or prompt_length))
@@ -300,15 +312,14 @@ class SaffronEngine:
 
     def _submit(
         self,
-        send: Callable[[Event], None],
-        cancelled: threading.Event,
+        handle: Handle | AsyncHandle,
         prompt_ids: Sequence[int],
         reward_prompt_ids: Sequence[int] | None,
         settings: SearchSettings | None,
-        record_beams: bool,
-        cache_salt: str,
-        context_ids: Sequence[int],
-        timeout: float | None,
+        record_beams: bool = False,
+        cache_salt: str = "",
+        context_ids: Sequence[int] = (),
+        timeout: float | None = None,
     ) -> None:
         policy_ids = self._checked(prompt_ids, self.policy, "prompt_ids")
         reward_ids = policy_ids
@@ -345,9 +356,9 @@ class SaffronEngine:
                 reward_ids=None if plain else reward_ids,
                 salt=cache_salt,
                 stream=TextStream(self.tokenizer, settings.stop, context_ids),
-                send=send,
+                send=handle.put,
                 deadline=None if timeout is None else time.perf_counter() + timeout,
-                cancelled=cancelled,
+                cancelled=handle.cancelled,
             )
         )
 
@@ -384,5 +395,3 @@ class SaffronEngine:
                 f"the policy's generation config sets {', '.join(odd)}, which plain decoding here does not apply",
                 stacklevel=4,
             )
-
-

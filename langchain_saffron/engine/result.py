@@ -17,6 +17,7 @@ class SearchStats:
         policy_tokens: Tokens that went through the policy, the prompt's included.
         reward_tokens: Tokens that went through the reward model.
         cached_tokens: Prompt tokens of both models that were in the cache already.
+        cached_prompt: The policy's share of them.
         tflops: Forward TFLOP of both models.
         seconds: From the hand-in to the answer.
         width: The most beams scored at once.
@@ -30,6 +31,7 @@ class SearchStats:
     policy_tokens: int = 0
     reward_tokens: int = 0
     cached_tokens: int = 0
+    cached_prompt: int = 0
     tflops: float = 0.0
     seconds: float = 0.0
     width: int = 0

@@ -99,6 +99,7 @@ class Scheduler:
             prompt = prompts[name]
             if prompt is not None:
                 request.branches[name] = Branch(decoder, prompt, request.salt)
+        request.stats.cached_prompt = request.branches[POLICY].cached
         request.stats.cached_tokens = sum(b.cached for b in request.branches.values())
         limit = request.inputs.purse.budget.max_tflops
         if limit is not None:

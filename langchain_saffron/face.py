@@ -1,0 +1,297 @@
+"""What `ChatSaffron` and `SaffronLLM` share: their fields, and how fields become an engine and settings."""
+
+import warnings
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from langchain_core.utils import secret_from_env
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
+
+from langchain_saffron.engine import SaffronEngine, SearchResult
+from langchain_saffron.engine.registry import shared_engine
+from langchain_saffron.errors import ModelLoadError, RewardModelRequiredError, SettingsError
+from langchain_saffron.fingerprint import fingerprint
+from langchain_saffron.models.loading import KITCHEN, default_device, default_dtype
+from langchain_saffron.prompts import PromptRenderer
+from langchain_saffron.settings import (
+    DEFAULT_REFUSAL,
+    EFFORTS,
+    ComputeBudget,
+    OnExhausted,
+    Ranking,
+    SearchName,
+    SearchSettings,
+    check_effort,
+)
+
+PLAIN_SEARCHES = ("greedy", "sample")
+LOADING_FIELDS = (
+    "model",
+    "reward_model",
+    "reward_base",
+    "process_reward_model",
+    "tokenizer",
+    "device",
+    "dtype",
+    "device_map",
+    "attn_implementation",
+    "quantization_config",
+    "revision",
+    "trust_remote_code",
+    "hf_token",
+)
+# what langchain-core hands to every call besides the model's own options
+FOREIGN_OPTIONS = ("stream", "ls_structured_output_format")
+
+_told_of_kitchen = False
+
+
+# an unknown field is an error; each face sets this itself, because langchain-core's own config would win
+FACE_CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True, populate_by_name=True)
+
+
+class SaffronFields(BaseModel):
+    """The flat fields of both faces; see `ChatSaffron` for what they mean."""
+
+    model_config = FACE_CONFIG
+
+    model: Any = None
+    """The policy: hub id, directory or loaded causal LM. `None`: the embedded kitchen models."""
+    reward_model: Any = None
+    """The MRM: directory, hub id or loaded `MultifurcationRewardModel`."""
+    reward_base: Any = None
+    """The MRM's base model, if its directory does not name one that can be found."""
+    process_reward_model: Any = None
+    """Scores finished text, for the searches that ask for it."""
+    tokenizer: Any = None
+    """The policy's tokenizer, for a loaded model that does not say where it came from."""
+    engine: Any = None
+    """A `SaffronEngine` to share, instead of `model` and `reward_model`."""
+    device: str | None = None
+    """`"cpu"`, `"cuda"`, …; `None` takes the accelerator if there is one."""
+    dtype: Any = None
+    """Of the weights; `None`: float32 on the CPU, the checkpoint's own elsewhere."""
+    device_map: Any = None
+    """Passed to transformers."""
+    attn_implementation: str | None = None
+    """`"sdpa"` or `"eager"`."""
+    quantization_config: Any = None
+    """Passed to transformers, for the policy."""
+    revision: str | None = None
+    """The policy's branch, tag or commit on the hub."""
+    trust_remote_code: bool = False
+    """Whether code in checkpoints may run."""
+    hf_token: SecretStr | None = Field(default_factory=secret_from_env("HF_TOKEN", default=None), alias="api_key")
+    """For gated models; read from `HF_TOKEN` by default."""
+    chat_template: str | None = None
+    """A Jinja chat template in place of the tokenizer's."""
+
+    temperature: float | None = None
+    """`None` and 0 are deterministic."""
+    top_p: float = 0.8
+    """Nucleus mass."""
+    max_tokens: int | None = None
+    """The longest answer; `None`: the generation config's `max_new_tokens`, or 512."""
+    min_tokens: int = 0
+    """The shortest answer."""
+    stop: list[str] | str | None = None
+    """Strings that end an answer."""
+    seed: int | None = None
+    """Makes sampling repeatable."""
+    search: SearchName | None = None
+    """The decoding method; `None`: what `effort` says."""
+    effort: Literal["off", "low", "medium", "high", "max"] = "medium"
+    """`"off"` decodes plainly; the others search with width 1, 4, 16, 64."""
+    width: int | None = None
+    """Beams; overrides `effort`."""
+    ranking: Ranking = "constrained"
+    """`"constrained"` or `"paper"`."""
+    safety_threshold: float | None = None
+    """Reward from which more safety no longer counts; `None`: the reward model's own."""
+    safety_weight: float = 3.0
+    """Nats of log-likelihood that one point of missing reward outweighs."""
+    refusal_threshold: float | None = None
+    """Nothing whose predicted reward lies below it is ever part of an answer."""
+    refusal_text: str = DEFAULT_REFUSAL
+    """What is said where the search refuses."""
+    commit_lag: int | None = None
+    """Tokens that the best beam may be ahead of what is final; overrides `effort`."""
+    max_tflops: float | None = None
+    """Compute budget of a request, in forward TFLOP."""
+    max_seconds: float | None = None
+    """Compute budget of a request, in seconds."""
+    max_reward_calls: int | None = None
+    """Compute budget of a request, in sequences scored by the reward model."""
+    on_budget: OnExhausted = "narrow"
+    """`"narrow"`, `"stop"` or `"refuse"`."""
+    cache_salt: str = ""
+    """Requests share cached prompts only under the same salt: give every tenant its own."""
+    timeout: float | None = None
+    """Seconds after which a request fails with `TimeoutError`."""
+    max_retries: int = 0
+    """Accepted for compatibility: a local model has no passing failures to retry."""
+    streaming: bool = False
+    """Whether `invoke` streams internally, for callbacks."""
+
+    _loaded: SaffronEngine | None = PrivateAttr(default=None)
+    _renderer: tuple[SaffronEngine, PromptRenderer] | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check_effort(self.effort)
+        if self.engine is not None and not isinstance(self.engine, SaffronEngine):
+            raise SettingsError(f"engine: expected a SaffronEngine, got {type(self.engine).__name__}")
+        if self.engine is not None and (self.model is not None or self.reward_model is not None):
+            raise SettingsError("engine: it brings its own models; leave model= and reward_model= out")
+        settings = self.search_settings()
+        needs = settings.needs_reward_model and self.engine is None
+        if needs and self.model is not None and self.reward_model is None:
+            raise RewardModelRequiredError(
+                f"effort={self.effort!r} needs a reward model: pass reward_model= (an MRM directory or hub id), "
+                "or effort='off' for plain decoding"
+            )
+        if isinstance(self.model, Path | str) and not str(self.model).strip():
+            raise ModelLoadError("model: an empty string names no model")
+        return self
+
+    def search_settings(self, stop: list[str] | None = None) -> SearchSettings:
+        """The engine's settings that these fields stand for.
+
+        Args:
+            stop: A call's stop strings, in place of the field's.
+
+        Raises:
+            SettingsError: A value is out of range, or two contradict each other.
+        """
+        search = self.search
+        if search is None:
+            search = "saffron" if self.effort != "off" else "sample" if self.temperature else "greedy"
+        preset_width, preset_lag = EFFORTS.get(self.effort, (1, None))
+        given = [stop if stop is not None else self.stop or ()]
+        return SearchSettings(
+            search=search,
+            width=self.width if self.width is not None else preset_width,
+            top_p=self.top_p,
+            temperature=self.temperature,
+            min_tokens=self.min_tokens,
+            max_tokens=self.max_tokens,
+            stop=given[0],
+            seed=self.seed,
+            ranking=self.ranking,
+            safety_threshold=self.safety_threshold,
+            safety_weight=self.safety_weight,
+            refusal_threshold=self.refusal_threshold,
+            refusal_text=self.refusal_text,
+            commit_lag=self.commit_lag if "commit_lag" in self.model_fields_set else preset_lag,
+            budget=ComputeBudget(
+                max_tflops=self.max_tflops,
+                max_seconds=self.max_seconds,
+                max_reward_calls=self.max_reward_calls,
+                on_exhausted=self.on_budget,
+            ),
+        )
+
+    def load(self) -> SaffronEngine:
+        """The engine behind this face; loads the weights if nobody has yet.
+
+        Raises:
+            ModelLoadError: A model cannot be loaded.
+        """
+        if self.engine is not None:
+            engine: SaffronEngine = self.engine
+            return engine
+        if self._loaded is None:
+            spec = {name: getattr(self, name) for name in LOADING_FIELDS}
+            spec["hf_token"] = self.hf_token.get_secret_value() if self.hf_token else None
+            spec["device"] = self.device or default_device()
+            spec["dtype"] = self.dtype or default_dtype(spec["device"])
+            if self.model is None:
+                _tell_of_kitchen()
+            self._loaded = shared_engine(**spec)
+        return self._loaded
+
+    def renderer(self) -> PromptRenderer:
+        """What turns messages into this face's prompts."""
+        engine = self.load()
+        if self._renderer is None or self._renderer[0] is not engine:
+            mrm = engine.reward_model
+            made = PromptRenderer(
+                engine.tokenizer,
+                reward_tokenizer=mrm.tokenizer if mrm else None,
+                reward_template=mrm.template if mrm else None,
+                chat_template=self.chat_template,
+            )
+            self._renderer = (engine, made)
+        return self._renderer[1]
+
+    def with_options(self, options: dict[str, Any]) -> Self:
+        """This face with some fields set for one call.
+
+        Raises:
+            ValueError: An option is no field, or its value is not allowed.
+        """
+        given = {name: value for name, value in options.items() if name not in FOREIGN_OPTIONS}
+        if not given:
+            return self
+        own = {name: getattr(self, name) for name in self.model_fields_set}
+        copy = type(self)(**{**own, **given})
+        if not any(name in given for name in (*LOADING_FIELDS, "engine", "api_key")):
+            copy._loaded, copy._renderer = self._loaded, self._renderer
+        return copy
+
+    def model_name(self) -> str:
+        """A short name of the policy."""
+        if self.engine is not None:
+            return str(self.engine.name)
+        if self.model is None:
+            return "kitchen"
+        if isinstance(self.model, str | Path):
+            return str(self.model)
+        return getattr(self.model, "name_or_path", "") or type(self.model).__name__
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that the answer depends on, without secrets; loaded objects as fingerprints."""
+        skipped = {*_foreign_fields(type(self)), "hf_token", "timeout", "max_retries", "streaming"}
+        values = {name: getattr(self, name) for name in type(self).model_fields if name not in skipped}
+        shown = {name: _plain(value) for name, value in values.items()}
+        return {"model_name": self.model_name(), **shown, "commit_lag": self.search_settings().commit_lag}
+
+    def metadata_of(self, result: SearchResult) -> dict[str, Any]:
+        """What `response_metadata` says about an answer."""
+        return {
+            "model_name": self.model_name(),
+            "finish_reason": result.finish_reason,
+            "saffron": {"reward": result.reward, "effort": self.effort, **result.stats.as_dict()},
+        }
+
+    def local_config(self) -> Path | None:
+        """The policy's `config.json`, if it can be read without loading or downloading anything."""
+        if self.model is not None and not isinstance(self.model, str | Path):
+            return None
+        path = (KITCHEN / "policy" if self.model is None else Path(self.model).expanduser()) / "config.json"
+        return path if path.is_file() else None
+
+
+def _foreign_fields(face: type[BaseModel]) -> set[str]:
+    return set(face.model_fields) - set(SaffronFields.model_fields)
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return str(value) if isinstance(value, Path) else fingerprint(value)
+
+
+def _tell_of_kitchen() -> None:
+    global _told_of_kitchen
+    if not _told_of_kitchen:
+        _told_of_kitchen = True
+        warnings.warn(
+            "no model= was given: answers come from the small embedded kitchen models, which only know recipes. "
+            "Pass model= and reward_model= for real use.",
+            stacklevel=2,
+        )
