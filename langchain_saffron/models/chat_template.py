@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from langchain_saffron.errors import PromptError
 from langchain_saffron.models.merging import Message, merged_forms
-from langchain_saffron.models.plain_text import SafeEncoder
+from langchain_saffron.models.plain_text import SafeEncoder, replace_surrogates
 
 
 class Change(Protocol):
@@ -53,7 +53,7 @@ class _Marks:
     """The marks of one rendering, and what is done to strings with them."""
 
     def __init__(self, strings: str, fields: int, encoder: SafeEncoder) -> None:
-        singles = sorted(s for s in encoder.control_strings if len(s) == 1 and s in strings)
+        singles = [single for single in encoder.single_characters if single in strings]
         size = fields + len(singles) + 1
         taken = {ord(c) for c in _PRIVATE.findall(strings)}
         base = next((b for b in range(_FIRST, _LAST - size, size) if taken.isdisjoint(range(b, b + size))), None)
@@ -67,7 +67,7 @@ class _Marks:
         self._hide = {ord(s): chr(base + 1 + fields + index) for index, s in enumerate(singles)}
         self._show = {ord(v): chr(k) for k, v in self._hide.items()}
         # Templates may trim blanks, so these stay outermost, unless they could be part of a control string.
-        self._trimmable = not any(c.isspace() for s in encoder.control_strings for c in s)
+        self._trimmable = not encoder.has_blanks
 
     def spread(self, text: str, field: int) -> str:
         """`text` with marks around each character, labelled as the field it comes from."""
@@ -168,11 +168,12 @@ class ChatTemplate:
 
     def _apply(self, messages: list[Message], tools: Any, source: str, options: dict[str, bool]) -> str:
         try:
-            return self._tokenizer.apply_chat_template(
+            rendered = self._tokenizer.apply_chat_template(
                 messages, tools=tools, chat_template=source, tokenize=False, **options
             )
         except Exception as error:  # a template is a program: whatever it raises is its way to say no
             raise TemplateRefusal(f"{type(error).__name__}: {error}") from error
+        return replace_surrogates(rendered)
 
     @staticmethod
     def _check_complete(messages: list[Message], tools: Any, marks: _Marks, marked: str) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from tokenizers import Tokenizer
+from tokenizers.pre_tokenizers import ByteLevel
 
 from langchain_saffron.errors import PromptError
 
@@ -25,10 +26,12 @@ _LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 def is_control(token: Any) -> bool:
     """Whether an added token is a control token.
 
-    All are, flagged special or not, except the runs of blanks that some tokenizers (GPT-NeoX, Gemma) keep
-    among their added tokens: those are how ordinary text is written. `▁` is SentencePiece's space.
+    All are, flagged special or not, except what ordinary text is written with: the runs of blanks that some
+    tokenizers (GPT-NeoX, Gemma) keep among their added tokens, and single characters that are not flagged
+    special. `▁` is SentencePiece's space.
     """
-    return token.special or not all(character.isspace() or character == "▁" for character in token.content)
+    blank = all(character.isspace() or character == "▁" for character in token.content)
+    return token.special or not (blank or len(token.content) == 1)
 
 
 def replace_surrogates(text: str) -> str:
@@ -42,8 +45,10 @@ class SafeEncoder:
     """Encodes text in which control tokens arise from their private names alone.
 
     Attributes:
-        control_ids: The ids of the tokenizer's control tokens.
-        control_strings: Their strings.
+        control_ids: The ids of the tokenizer's control tokens, but not the one that stands for unknown
+            characters, which ordinary text may contain.
+        single_characters: The control strings of one character, which nothing can take apart.
+        has_blanks: Whether some control string contains a blank.
         pattern: Matches a control string where the tokenizer would see one.
     """
 
@@ -54,22 +59,21 @@ class SafeEncoder:
             tokenizer: A transformers tokenizer backed by the `tokenizers` library.
 
         Raises:
-            PromptError: It is not.
+            PromptError: It is not, or its control tokens cannot be told from ordinary ones.
         """
-        backend = getattr(tokenizer, "backend_tokenizer", None)
-        if not isinstance(backend, Tokenizer):
-            raise PromptError(
-                f"{type(tokenizer).__name__} is not backed by the `tokenizers` library, which prompts that "
-                "user text cannot escape need. Load the model's tokenizer.json with AutoTokenizer."
-            )
+        backend = _backend(tokenizer)
         controls = {i: token for i, token in tokenizer.added_tokens_decoder.items() if is_control(token)}
         nonce = secrets.token_hex(16)
         self._names = {token.content: f"{nonce}x{index}x" for index, token in controls.items()}
-        self.control_ids = frozenset(controls)
-        self.control_strings = frozenset(self._names)
+        self.single_characters = sorted(string for string in self._names if len(string) == 1)
+        self.has_blanks = any(character.isspace() for string in self._names for character in string)
         self.pattern = _control_pattern(controls.values())
-        self._starts = re.compile(f"(?=(?:{_alternatives(self.control_strings)}))(.)", re.DOTALL)
-        self._copy = _renamed(backend, controls, self._names)
+        self._starts = re.compile(f"(?=(?:{_alternatives(self._names)}))(.)", re.DOTALL)
+        config = json.loads(backend.to_str())
+        unknown = config["model"].get("unk_token")
+        unknown_id = config["model"].get("unk_id") if unknown is None else backend.token_to_id(unknown)
+        self.control_ids = frozenset(controls) - {unknown_id}
+        self._copy = _renamed(config, controls, self._names)
         bos = tokenizer.bos_token_id
         opening = self._copy.encode("", add_special_tokens=True).ids
         # Whatever else the tokenizer adds, such as an end token, has no place before text to be continued.
@@ -105,6 +109,7 @@ _lock = threading.Lock()
 
 def safe_encoder(tokenizer: Any) -> SafeEncoder:
     """The `SafeEncoder` of a tokenizer, built once as long as no token is added to it."""
+    _backend(tokenizer)
     with _lock:
         size, encoder = _encoders.get(tokenizer, (-1, None))
         if encoder is None or size != len(tokenizer):
@@ -113,14 +118,26 @@ def safe_encoder(tokenizer: Any) -> SafeEncoder:
         return encoder
 
 
-def _renamed(backend: Tokenizer, controls: dict[int, Any], names: dict[str, str]) -> Tokenizer:
-    """A copy of `backend` that knows the control tokens by their private names only, under the same ids."""
-    config = json.loads(backend.to_str())
+def _backend(tokenizer: Any) -> Tokenizer:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if not isinstance(backend, Tokenizer):
+        raise PromptError(
+            f"{type(tokenizer).__name__} is not backed by the `tokenizers` library, which prompts that user text "
+            "cannot escape need. Load the model's tokenizer.json with AutoTokenizer."
+        )
+    return backend
+
+
+def _renamed(config: dict[str, Any], controls: dict[int, Any], names: dict[str, str]) -> Tokenizer:
+    """A tokenizer that knows the control tokens by their private names only, under the same ids."""
     config["truncation"] = config["padding"] = None
     for token in config["added_tokens"]:
         if token["id"] in controls:
             token["content"] = names[token["content"]]
     model = config["model"]
+    byte_level = "ByteLevel" in json.dumps([config["normalizer"], config["pre_tokenizer"]])
+    if byte_level and (shared := names.keys() & set(ByteLevel.alphabet())):
+        raise PromptError(f"the special tokens {sorted(shared)} are also how this tokenizer writes single bytes")
     # Often the vocabulary itself has the control strings, and the model could assemble them from characters.
     if isinstance(model["vocab"], dict):
         model["vocab"] = {names.get(t, t) if i in controls else t: i for t, i in model["vocab"].items()}
@@ -134,7 +151,7 @@ def _renamed(backend: Tokenizer, controls: dict[int, Any], names: dict[str, str]
     if model.get("merges"):
         model["merges"] = [merge for merge in model["merges"] if not _touches(merge, names)]
     copy = Tokenizer.from_str(json.dumps(config, ensure_ascii=False))
-    moved = [old for old, new in names.items() if copy.token_to_id(new) != backend.token_to_id(old)]
+    moved = [t.content for index, t in controls.items() if copy.token_to_id(names[t.content]) != index]
     if moved:
         raise PromptError(f"the tokenizer's added tokens cannot be copied: {moved[:5]} would change ids")
     return copy
