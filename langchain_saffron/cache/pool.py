@@ -82,6 +82,7 @@ class KeyValuePool(Cache):
         read = self._read.to(keys.device, non_blocking=True)
         return keys.index_select(1, read)[None], values.index_select(1, read)[None]
 
+    @torch.inference_mode()
     def wipe(self, slots: np.ndarray) -> None:
         """Zero `slots`: a NaN left there would reach everybody who reads past it with weight zero."""
         for tensor in (*self._keys.values(), *self._values.values()):

@@ -5,6 +5,7 @@ import time
 import warnings
 import weakref
 from collections.abc import AsyncIterator, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,9 @@ class SaffronEngine:
         self.end_tokens = end_token_ids(model, tokenizer)
         self._generation = getattr(model, "generation_config", None)
         self._seen = None if reward_model is None else self._fit(reward_model.seen, False)
-        self._bias = None if reward_model is None else self._fit(reward_model.bias, 0.0)
-        self.scheduler = Scheduler(self.policy, reward_model.decoder if reward_model else None, self._to_rewards)
+        # nothing that the worker's thread reaches may hold the engine: dropping the engine ends the thread
+        to_rewards = None if reward_model is None else partial(_rewards, self._fit(reward_model.bias, 0.0))
+        self.scheduler = Scheduler(self.policy, reward_model.decoder if reward_model else None, to_rewards)
         self._worker = Worker(self.scheduler)
         self._finalizer = weakref.finalize(self, self._worker.close)
         self._warned = False
@@ -370,20 +372,13 @@ class SaffronEngine:
             raise SettingsError(f"{name} holds ids outside the {decoder.name}'s vocabulary of {decoder.vocabulary}")
         return checked
 
-    def _to_rewards(self, logits: torch.Tensor) -> torch.Tensor:
-        """`M(s)` over the policy's vocabulary, from the reward model's logits."""
-        assert self._bias is not None
-        short = self.policy.vocabulary - logits.shape[-1]
-        logits = torch.nn.functional.pad(logits, (0, short)) if short > 0 else logits[:, : self.policy.vocabulary]
-        return (logits + self._bias).to(self.policy.device)
-
     def _fit(self, row: torch.Tensor, fill: float | bool) -> torch.Tensor:
         """A row over the reward model's vocabulary, cut or filled to the policy's: extra tokens are unseen."""
         size = self.policy.vocabulary
         fitted = torch.full((size,), fill, dtype=row.dtype, device=row.device)
         shared = min(size, len(row))
         fitted[:shared] = row[:shared]
-        return fitted.to(self.policy.device) if row.dtype == torch.bool else fitted
+        return fitted.to(self.policy.device)
 
     def _warn_of_processors(self) -> None:
         if self._warned or self._generation is None:
@@ -395,3 +390,11 @@ class SaffronEngine:
                 f"the policy's generation config sets {', '.join(odd)}, which plain decoding here does not apply",
                 stacklevel=4,
             )
+
+
+def _rewards(bias: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """`M(s)` over the policy's vocabulary, where `bias` lies, from the reward model's logits."""
+    size = len(bias)
+    missing = size - logits.shape[-1]
+    logits = torch.nn.functional.pad(logits, (0, missing)) if missing > 0 else logits[:, :size]
+    return logits.to(bias.device) + bias

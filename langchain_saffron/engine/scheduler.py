@@ -30,7 +30,7 @@ class Scheduler:
         self,
         policy: TrieDecoder,
         reward: TrieDecoder | None,
-        to_rewards: Callable[[torch.Tensor], torch.Tensor],
+        to_rewards: Callable[[torch.Tensor], torch.Tensor] | None,
         prefill_rows: int = 512,
     ) -> None:
         """Take the models.
@@ -168,7 +168,7 @@ class Scheduler:
         where = {place: i for i, place in enumerate(places)}
         for request in ready:
             own = logits[[where[index[slot]] for slot in request.branches[name].frontier]]
-            request.scored[name] = self._to_rewards(own) if name == REWARD else own
+            request.scored[name] = self._to_rewards(own) if name == REWARD and self._to_rewards else own
 
     def _pay(self, request: Request, name: str, decoder: TrieDecoder, rows: list[int], scored: int) -> None:
         if not rows and not scored:

@@ -74,7 +74,7 @@ class TrieDecoder:
             scored: Indices into `rows`.
 
         Returns:
-            float32 logits [len(scored), vocabulary], on the model's device.
+            Logits [len(scored), vocabulary] in float32 (float64 if that is the model's), on its device.
         """
         slots = np.asarray(rows, dtype=np.int64)
         visibility = visible_rows(self.forest, slots, windowed=self._layers.window is not None)
@@ -95,7 +95,8 @@ class TrieDecoder:
         )
         logits = output.logits[0]
         self.forest.filled[slots] = True
-        return (logits if self._keep_argument else logits[keep]).float()
+        logits = logits if self._keep_argument else logits[keep]
+        return logits if logits.dtype == torch.float64 else logits.float()
 
     def forget(self, rows: Sequence[int]) -> None:
         """Zero the keys and values of `rows`, which then count as not computed."""

@@ -1,0 +1,121 @@
+"""Tree decoding equals full forwards without a cache."""
+
+import random
+
+import pytest
+import torch
+
+from langchain_saffron.errors import UnsupportedModelError
+from langchain_saffron.models.decoder import TrieDecoder
+from unit_tests.tiny_models import FAMILIES, VOCABULARY, plain_logits, random_model
+
+
+def history(decoder: TrieDecoder, node: int) -> list[int]:
+    return [decoder.forest.token(int(n)) for n in decoder.forest.path(node)]
+
+
+def grow_and_check(decoder: TrieDecoder, model: torch.nn.Module, seed: int, tolerance: float) -> int:
+    """Random trees: several prompts, branching, pruning, slot reuse, mixed lengths in one forward."""
+    rng = random.Random(seed)
+    forest = decoder.forest
+    frontier: list[int] = []
+    held: list[int] = []
+    checked = 0
+    for step in range(12):
+        rows: list[int] = []
+        if step in (0, 3, 6):
+            prompt = forest.insert([rng.randrange(VOCABULARY) for _ in range(rng.randint(3, 25))])
+            rows += prompt
+            held.append(prompt[-1])
+            frontier.append(prompt[-1])
+        children = []
+        for node in frontier:
+            if forest.filled[node]:
+                tokens = {rng.randrange(VOCABULARY) for _ in range(rng.randint(1, 3))}
+                children += [forest.insert([token], parent=node)[-1] for token in tokens]
+        rows += children
+        scored = [i for i, slot in enumerate(rows) if slot in children or slot in frontier]
+        logits = decoder.forward(rows, scored)
+        for place, row in zip(scored, logits, strict=True):
+            expected = plain_logits(model, history(decoder, rows[place]))
+            assert torch.allclose(row, expected, atol=tolerance, rtol=0), (step, place)
+            checked += 1
+        held += children
+        # prune: drop most nodes, so that slots are reused
+        rng.shuffle(held)
+        while len(held) > 6:
+            forest.release(held.pop())
+        frontier = list(held)
+    return checked
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("seed", range(3))
+def test_random_trees_equal_full_forwards(family: str, seed: int):
+    model = random_model(family, seed)
+    decoder = TrieDecoder(model, "policy", max_cache_tokens=400)
+    assert grow_and_check(decoder, model, seed, 1e-4) > 40
+    assert decoder.forest.used <= 400
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "mistral"])
+def test_in_double_precision_they_are_equal_to_1e_9(family: str):
+    model = random_model(family, 5, dtype=torch.float64)
+    decoder = TrieDecoder(model, "policy", max_cache_tokens=400)
+    assert grow_and_check(decoder, model, 5, 1e-9) > 40
+
+
+def test_eager_attention_is_exact_too():
+    model = random_model("llama", 2)
+    model.set_attn_implementation("eager")
+    decoder = TrieDecoder(model, "policy", max_cache_tokens=400)
+    assert grow_and_check(decoder, model, 2, 1e-4) > 40
+
+
+def test_scattered_slots_are_gathered_and_still_exact():
+    model = random_model("llama", 3)
+    decoder = TrieDecoder(model, "policy", max_cache_tokens=600)
+    forest = decoder.forest
+    spacer = forest.insert(list(range(8)))
+    first = forest.insert([50, 51, 52])
+    wall = forest.insert([100 + i for i in range(200)])
+    decoder.forward([*spacer, *first, *wall], [])
+    tail = forest.insert([60, 61], parent=first[-1])
+    before = decoder.pool.gathers
+    logits = decoder.forward(tail, [1])
+    assert decoder.pool.gathers > before
+    assert torch.allclose(logits[0], plain_logits(model, [50, 51, 52, 60, 61]), atol=1e-4)
+
+
+def test_a_long_prompt_in_chunks_equals_it_in_one_piece():
+    model = random_model("qwen3", 4)
+    decoder = TrieDecoder(model, "policy", max_cache_tokens=400)
+    prompt = decoder.forest.insert([(7 * i) % VOCABULARY for i in range(100)])
+    for start in range(0, 100, 33):
+        chunk = prompt[start : start + 33]
+        logits = decoder.forward(chunk, [len(chunk) - 1])
+    assert torch.allclose(logits[0], plain_logits(model, history(decoder, prompt[-1])), atol=1e-4)
+
+
+def test_the_pool_grows_only_as_far_as_needed():
+    model = random_model("llama")
+    decoder = TrieDecoder(model, "policy", max_cache_tokens=5000)
+    prompt = decoder.forest.insert([1, 2, 3])
+    decoder.forward(prompt, [2])
+    per_slot = 3 * 2 * 2 * 8 * 4  # layers, keys and values, kv heads, head size, bytes
+    assert decoder.pool.bytes_per_slot == per_slot
+    assert decoder.pool.allocated_bytes == 1024 * per_slot
+    long = decoder.forest.insert([i % VOCABULARY for i in range(1500)])
+    decoder.forward(long[:200], [])
+    assert decoder.pool.allocated_bytes == 1024 * per_slot
+    decoder.forward(long[200:1400], [])
+    assert decoder.pool.allocated_bytes == 2048 * per_slot
+
+
+def test_what_cannot_share_a_trie_is_refused_by_name():
+    from transformers import AutoModelForCausalLM, MambaConfig
+
+    config = MambaConfig(vocab_size=64, hidden_size=16, num_hidden_layers=2, state_size=4)
+    model = AutoModelForCausalLM.from_config(config)
+    with pytest.raises(UnsupportedModelError, match="policy"):
+        TrieDecoder(model, "policy")

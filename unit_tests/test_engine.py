@@ -1,0 +1,404 @@
+"""The engine on random models: exactness, sharing, cancellation, errors, counts."""
+
+import threading
+import time
+
+import pytest
+import torch
+
+from langchain_saffron import ComputeBudget, SaffronEngine, SearchSettings
+from langchain_saffron.errors import (
+    BudgetError,
+    CacheFullError,
+    ContextOverflowError,
+    EngineClosedError,
+    NumericalError,
+    RewardModelRequiredError,
+    SettingsError,
+)
+from unit_tests.tiny_models import FAMILIES, VOCABULARY, plain_logits, random_engine, random_model, random_reward_model
+from unit_tests.tiny_models import tiny_tokenizer
+
+PROMPTS = [[(13 * i + 7 * j) % (VOCABULARY - 10) + 3 for j in range(4 + i)] for i in range(16)]
+
+
+def generate(model: torch.nn.Module, prompt: list[int], **options: object) -> list[int]:
+    output = model.generate(torch.tensor([prompt]), do_sample=False, top_k=None, pad_token_id=2, **options)
+    return output[0, len(prompt) :].tolist()
+
+
+def trim(tokens: list[int], ends: tuple[int, ...]) -> list[int]:
+    """Beam search pads shorter answers: cut after the first end token."""
+    for i, token in enumerate(tokens):
+        if token in ends:
+            return tokens[: i + 1]
+    return tokens
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_greedy_equals_generate(family: str):
+    engine = random_engine(family)
+    for prompt in PROMPTS[:4]:
+        result = engine.generate(prompt, settings=SearchSettings(search="greedy", max_tokens=30))
+        assert result.token_ids == generate(engine.policy.model, prompt, max_new_tokens=30)
+        assert result.stats.reward_calls == 0
+
+
+def test_greedy_honours_repetition_penalty_and_several_end_tokens():
+    engine = random_engine("llama", seed=3)
+    model = engine.policy.model
+    model.generation_config.repetition_penalty = 1.3
+    first = generate(model, PROMPTS[0], max_new_tokens=20, eos_token_id=[])
+    ends = [first[4], first[9]]
+    model.generation_config.eos_token_id = ends
+    engine = SaffronEngine(model, tiny_tokenizer())
+    for prompt in PROMPTS[:4]:
+        result = engine.generate(prompt, settings=SearchSettings(search="greedy", max_tokens=20))
+        assert result.token_ids == generate(model, prompt, max_new_tokens=20, eos_token_id=ends)
+    assert engine.generate(PROMPTS[0], settings=SearchSettings(search="greedy", max_tokens=20)).finish_reason == "stop"
+
+
+@pytest.mark.parametrize("width", [1, 2, 4, 8])
+@pytest.mark.parametrize("seed", range(3))
+def test_all_safe_constrained_ranking_equals_beam_search(width: int, seed: int):
+    """Every reward above the threshold, nothing unseen, no nucleus: plain beam search."""
+    reward = random_reward_model(unseen=0, shift=1000.0)
+    # several end tokens, likely enough that beams finish at different times
+    engine = random_engine("llama", reward, seed=seed, eos_token_id=list(range(1, 40)))
+    model = engine.policy.model
+    model.generation_config.eos_token_id = list(range(1, 40))
+    engine.end_tokens = tuple(range(1, 40))
+    for prompt in PROMPTS[:5]:
+        settings = SearchSettings(width=width, top_p=1.0, max_tokens=16)
+        result = engine.generate(prompt, settings=settings)
+        expected = generate(model, prompt, max_new_tokens=16, num_beams=width, early_stopping=False)
+        assert result.token_ids == trim(expected, engine.end_tokens)
+
+
+def test_requests_share_forwards_and_do_not_change_each_other():
+    engine = random_engine("qwen3", random_reward_model(shift=1.0))
+    settings = SearchSettings(width=3, max_tokens=20)
+    alone = [engine.generate(p, settings=settings, cache_salt=f"alone{i}").token_ids for i, p in enumerate(PROMPTS)]
+    before = engine.scheduler.forwards["policy"]
+    handles = [engine.submit(p, settings=settings, cache_salt=f"together{i}") for i, p in enumerate(PROMPTS)]
+    together = [handle.result().token_ids for handle in handles]
+    assert together == alone
+    # 16 requests of 20 steps: one after the other they took 16 times as many
+    assert engine.scheduler.forwards["policy"] - before < before / 5
+
+
+def test_a_second_request_reuses_the_prompt_and_the_next_turn_the_answer():
+    engine = random_engine("llama", random_reward_model())
+    settings = SearchSettings(width=2, max_tokens=8)
+    prompt = PROMPTS[9]
+    first = engine.generate(prompt, settings=settings)
+    again = engine.generate(prompt, settings=settings)
+    assert first.stats.cached_tokens == 0
+    assert again.stats.cached_tokens == 2 * (len(prompt) - 1)
+    assert again.token_ids == first.token_ids
+    turn = [*prompt, *first.token_ids[:-1], 5, 6]
+    following = engine.generate(turn, settings=settings)
+    assert following.stats.cached_prompt >= len(prompt) + len(first.token_ids) - 2
+    other = engine.generate(prompt, settings=settings, cache_salt="another tenant")
+    assert other.stats.cached_tokens == 0
+
+
+def test_stats_equal_a_count_by_hand():
+    engine = random_engine("llama", random_reward_model())
+    prompt = PROMPTS[3]
+    result = engine.generate(prompt, settings=SearchSettings(width=4, max_tokens=5, min_tokens=5), record_beams=True)
+    assert result.beams is not None
+    scored = 1 + sum(len(beams) for beams in result.beams[:4])
+    assert result.stats.policy_calls == result.stats.reward_calls == scored
+    assert result.stats.policy_tokens == len(prompt) + scored - 1
+    assert result.stats.width == max(len(beams) for beams in result.beams[:4])
+    depths = [*range(len(prompt)), *(len(prompt) + i for i, beams in enumerate(result.beams[:4]) for _ in beams)]
+    expected = 0.0
+    for decoder in (engine.policy, engine.reward_model.decoder):
+        expected += decoder.flops.forward(torch.tensor(depths).numpy(), scored) / 1e12
+    assert result.stats.tflops == pytest.approx(expected, rel=1e-9)
+
+
+def test_tflop_agree_with_torch():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = random_model("llama", hidden_size=64, intermediate_size=160)
+    model.set_attn_implementation("eager")
+    engine = SaffronEngine(model, tiny_tokenizer())
+    tokens = list(range(3, 103))
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        model(input_ids=torch.tensor([tokens]), use_cache=False, logits_to_keep=1)
+    # a dense forward computes the masked half of the attention matrix too
+    count = engine.policy.flops
+    dense = len(tokens) * count.row + count.head + count.full * len(tokens) ** 2
+    assert dense == pytest.approx(counter.get_total_flops(), rel=0.02)
+
+
+@pytest.mark.parametrize("behaviour", ["narrow", "stop", "refuse"])
+@pytest.mark.parametrize("limit", ["max_tflops", "max_reward_calls", "max_seconds"])
+def test_half_the_budget_ends_within_one_step_of_it(behaviour: str, limit: str):
+    engine = random_engine("llama", random_reward_model(shift=3.0))
+    settings = SearchSettings(width=4, max_tokens=40, min_tokens=40, top_p=0.95)
+    free = engine.generate(PROMPTS[0], settings=settings, cache_salt="free").stats
+    spent = {"max_tflops": free.tflops, "max_reward_calls": free.reward_calls, "max_seconds": free.seconds}[limit]
+    half = int(spent / 2) if limit == "max_reward_calls" else spent / 2
+    budget = ComputeBudget(**{limit: half, "on_exhausted": behaviour})
+    half_settings = settings.model_copy(update={"budget": budget})
+    result = engine.generate(PROMPTS[0], settings=half_settings, cache_salt=behaviour + limit)
+    stats = result.stats
+    used = {"max_tflops": stats.tflops, "max_reward_calls": stats.reward_calls, "max_seconds": stats.seconds}[limit]
+    step = spent / 20
+    assert used <= half + (step if limit == "max_seconds" else 0) + (0.5 if limit == "max_seconds" else 0)
+    if behaviour == "narrow":
+        # it shrank early enough for the whole answer, or met the limit
+        assert len(result.token_ids) == 40 or result.finish_reason == "budget"
+        assert limit == "max_seconds" or used > half - 4 * step
+    else:
+        assert stats.budget_exhausted
+        assert result.finish_reason == {"stop": "budget", "refuse": "refusal"}[behaviour]
+        assert limit == "max_seconds" or used > half - step
+        assert result.text.endswith(half_settings.refusal_text) == (behaviour == "refuse")
+
+
+def test_a_budget_below_the_prompt_raises_before_any_forward():
+    engine = random_engine("llama", random_reward_model())
+    with pytest.raises(BudgetError, match="does not cover the prompt"):
+        engine.generate(PROMPTS[0], settings=SearchSettings(budget=ComputeBudget(max_tflops=1e-9)))
+    assert engine.scheduler.forwards == {"policy": 0, "reward": 0}
+
+
+def test_what_cannot_work_is_refused_before_any_forward():
+    engine = random_engine("llama")
+    with pytest.raises(RewardModelRequiredError, match="reward_model="):
+        engine.generate([3], settings=SearchSettings())
+    with pytest.raises(SettingsError, match="rebase"):
+        engine.generate([3], settings=SearchSettings(search="rebase"))
+    with pytest.raises(ContextOverflowError, match=r"300 tokens.* 256"):
+        engine.generate([3] * 300, settings=SearchSettings(search="greedy"))
+    with pytest.raises(SettingsError, match="empty"):
+        engine.generate([], settings=SearchSettings(search="greedy"))
+    with pytest.raises(SettingsError, match="vocabulary"):
+        engine.generate([VOCABULARY], settings=SearchSettings(search="greedy"))
+    with pytest.raises(SettingsError, match="refusal_threshold"):
+        engine.generate([3], settings=SearchSettings(search="greedy", refusal_threshold=0.0))
+    assert engine.scheduler.forwards == {"policy": 0}
+
+
+def test_max_tokens_is_clamped_to_the_context():
+    engine = random_engine("llama", eos_token_id=None)
+    engine.end_tokens = ()
+    result = engine.generate([3] * 250, settings=SearchSettings(search="greedy", max_tokens=100))
+    assert len(result.token_ids) == 6
+    assert result.finish_reason == "length"
+
+
+def wait_until(condition, seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.005)
+
+
+def slots_in_use(engine: SaffronEngine) -> int:
+    decoders = [engine.policy, *([engine.reward_model.decoder] if engine.reward_model else [])]
+    for decoder in decoders:
+        decoder.forest.drop_kept()
+    return sum(decoder.forest.used for decoder in decoders)
+
+
+def test_closing_a_stream_stops_the_search_and_frees_its_cache():
+    engine = random_engine("llama", random_reward_model(shift=3.0))
+    stream = engine.stream(PROMPTS[0], settings=SearchSettings(width=4, max_tokens=200, min_tokens=200, commit_lag=2))
+    next(stream)
+    stream.close()
+    wait_until(lambda: not engine.scheduler.busy)
+    forwards = engine.scheduler.forwards["policy"]
+    assert forwards < 100
+    time.sleep(0.05)
+    assert engine.scheduler.forwards["policy"] == forwards
+    assert slots_in_use(engine) == 0
+
+
+def test_an_error_in_a_forward_reaches_only_the_requests_concerned():
+    engine = random_engine("llama", random_reward_model())
+    poison = 200
+    real = engine.policy.model.forward
+
+    def forward(*args, input_ids, **kwargs):
+        if (input_ids == poison).any():
+            raise RuntimeError("this token breaks the kernel")
+        return real(*args, input_ids=input_ids, **kwargs)
+
+    settings = SearchSettings(width=2, max_tokens=6)
+    expected = [engine.generate(p, settings=settings).token_ids for p in PROMPTS[:3]]
+    engine.policy.model.forward = forward
+    bad = engine.submit([5, poison, 7], settings=settings)
+    good = [engine.submit(p, settings=settings) for p in PROMPTS[:3]]
+    with pytest.raises(RuntimeError, match="breaks the kernel"):
+        bad.result()
+    assert [handle.result().token_ids for handle in good] == expected
+    assert engine.generate(PROMPTS[0], settings=settings).token_ids == expected[0]
+    assert slots_in_use(engine) == 0
+
+
+def test_nan_names_the_model_and_leaves_nothing_behind():
+    engine = random_engine("llama", random_reward_model())
+    settings = SearchSettings(width=2, max_tokens=6)
+    expected = engine.generate(PROMPTS[0], settings=settings).token_ids
+    with torch.no_grad():
+        engine.reward_model.decoder.model.model.embed_tokens.weight[250] = float("nan")
+    bad = engine.submit([5, 250, 7], settings=settings)
+    good = engine.submit(PROMPTS[0], settings=settings)
+    with pytest.raises(NumericalError, match="reward model"):
+        bad.result()
+    assert good.result().token_ids == expected
+    assert engine.generate(PROMPTS[0], settings=settings, cache_salt="fresh").token_ids == expected
+
+
+def test_a_timeout_is_a_timeout_error():
+    engine = random_engine("llama", random_reward_model())
+    with pytest.raises(TimeoutError):
+        engine.generate(PROMPTS[0], settings=SearchSettings(max_tokens=200, min_tokens=200), timeout=0.02)
+    assert engine.generate(PROMPTS[0], settings=SearchSettings(max_tokens=3), timeout=60).token_ids
+
+
+def test_closing_the_engine_ends_what_runs():
+    engine = random_engine("llama", random_reward_model())
+    handle = engine.submit(PROMPTS[0], settings=SearchSettings(max_tokens=200, min_tokens=200))
+    engine.close()
+    with pytest.raises(EngineClosedError):
+        handle.result()
+    with pytest.raises(EngineClosedError):
+        engine.generate(PROMPTS[0], settings=SearchSettings(max_tokens=3))
+
+
+def test_an_engine_that_nobody_holds_stops_its_thread():
+    engine = random_engine("llama", random_reward_model())
+    engine.generate(PROMPTS[0], settings=SearchSettings(max_tokens=3))
+    thread = engine._worker._thread
+    assert thread.is_alive()
+    del engine
+    thread.join(timeout=10)
+    assert not thread.is_alive()
+
+
+def test_a_full_cache_is_an_error_of_that_request_only():
+    reward = random_reward_model()
+    engine = SaffronEngine(random_model("llama"), tiny_tokenizer(), reward, max_cache_tokens=64)
+    with pytest.raises(CacheFullError, match="max_cache_tokens"):
+        engine.generate([3] * 100, settings=SearchSettings(width=2, max_tokens=5))
+    assert engine.generate(PROMPTS[0], settings=SearchSettings(width=2, max_tokens=5)).token_ids
+
+
+def test_requests_wait_for_slots_rather_than_fail():
+    reward = random_reward_model()
+    engine = SaffronEngine(random_model("llama"), tiny_tokenizer(), reward, max_cache_tokens=96)
+    settings = SearchSettings(width=2, max_tokens=10)
+    expected = [engine.generate(p, settings=settings).token_ids for p in PROMPTS]
+    handles = [engine.submit(p, settings=settings) for p in PROMPTS]
+    assert [handle.result().token_ids for handle in handles] == expected
+
+
+def test_threads_may_call_at_once():
+    engine = random_engine("llama", random_reward_model())
+    settings = SearchSettings(width=2, max_tokens=10)
+    expected = [engine.generate(p, settings=settings).token_ids for p in PROMPTS]
+    found: dict[int, list[int]] = {}
+
+    def call(i: int) -> None:
+        found[i] = engine.generate(PROMPTS[i], settings=settings).token_ids
+
+    threads = [threading.Thread(target=call, args=(i,)) for i in range(len(PROMPTS))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [found[i] for i in range(len(PROMPTS))] == expected
+
+
+def test_stream_gives_the_same_text_in_pieces():
+    engine = random_engine("llama", random_reward_model(shift=2.0))
+    for width, lag in ((1, None), (4, 3), (8, 6), (4, None)):
+        settings = SearchSettings(width=width, commit_lag=lag, max_tokens=40, min_tokens=40)
+        whole = engine.generate(PROMPTS[2], settings=settings)
+        *pieces, last = engine.stream(PROMPTS[2], settings=settings)
+        assert "".join(pieces) == whole.text == last.text
+        assert last.token_ids == whole.token_ids
+        if lag is not None:
+            assert len(pieces) > 5
+
+
+def test_the_first_piece_comes_within_the_commit_lag():
+    engine = random_engine("llama", random_reward_model(shift=2.0))
+    settings = SearchSettings(width=8, commit_lag=5, max_tokens=60, min_tokens=60)
+    before = engine.scheduler.forwards["policy"]
+    stream = engine.stream(PROMPTS[4], settings=settings)
+    next(stream)
+    # the worker runs on while the piece travels here: its own count at that moment is at least 6
+    assert engine.scheduler.forwards["policy"] - before >= 6
+    stream.close()
+
+
+def test_stop_strings_end_the_answer_before_them():
+    engine = random_engine("llama", random_reward_model(shift=2.0))
+    for search in ("greedy", "saffron"):
+        free = SearchSettings(search=search, width=3, commit_lag=3, max_tokens=40, min_tokens=40)
+        text = engine.generate(PROMPTS[5], settings=free).text
+        stop = text[10:14]
+        cut = engine.generate(PROMPTS[5], settings=free.model_copy(update={"stop": (stop,)}))
+        assert stop not in cut.text
+        if search == "greedy":
+            assert cut.text == text[: text.index(stop)]
+            assert cut.finish_reason == "stop"
+        pieces = list(engine.stream(PROMPTS[5], settings=free.model_copy(update={"stop": (stop,)})))[:-1]
+        assert "".join(pieces) == cut.text
+
+
+def test_min_reward_and_reward_are_those_of_the_answer():
+    engine = random_engine("llama", random_reward_model())
+    result = engine.generate(PROMPTS[1], settings=SearchSettings(width=3, max_tokens=10, min_tokens=10))
+    rewards = [
+        float(engine.reward_model.rewards([*PROMPTS[1], *result.token_ids[:i]])[token])
+        for i, token in enumerate(result.token_ids)
+    ]
+    assert result.reward == pytest.approx(rewards[-1], abs=1e-4)
+    assert result.stats.min_reward == pytest.approx(min(rewards), abs=1e-4)
+
+
+def test_nothing_below_the_refusal_threshold_is_said():
+    engine = random_engine("llama", random_reward_model(seed=8))
+    free = SearchSettings(width=3, max_tokens=12, min_tokens=12)
+    lowest = engine.generate(PROMPTS[6], settings=free).stats.min_reward
+    bounded = engine.generate(PROMPTS[6], settings=free.model_copy(update={"refusal_threshold": lowest + 0.5}))
+    if bounded.finish_reason == "refusal":
+        assert bounded.text.endswith(free.refusal_text)
+    else:
+        assert bounded.stats.min_reward >= lowest + 0.5
+    never = engine.generate(PROMPTS[6], settings=free.model_copy(update={"refusal_threshold": 1e6}))
+    assert never.finish_reason == "refusal"
+    assert never.text == free.refusal_text
+    assert never.token_ids == []
+
+
+def test_sampling_is_repeatable_by_seed():
+    engine = random_engine("llama", random_reward_model())
+    for search in ("sample", "saffron"):
+        settings = SearchSettings(search=search, width=2, temperature=1.0, seed=7, max_tokens=12)
+        first, second = (engine.generate(PROMPTS[0], settings=settings).token_ids for _ in range(2))
+        assert first == second
+        others = {
+            tuple(engine.generate(PROMPTS[0], settings=settings.model_copy(update={"seed": s})).token_ids)
+            for s in range(5)
+        }
+        assert len(others) > 1
+
+
+def test_logits_of_the_engine_are_those_of_a_full_forward():
+    """A check of the whole path: greedy by hand, one full forward a token."""
+    engine = random_engine("gemma3")
+    tokens = list(PROMPTS[7])
+    for _ in range(12):
+        tokens.append(int(plain_logits(engine.policy.model, tokens).argmax()))
+    result = engine.generate(PROMPTS[7], settings=SearchSettings(search="greedy", max_tokens=12))
+    expected = tokens[len(PROMPTS[7]) :]
+    assert result.token_ids == trim(expected, engine.end_tokens)

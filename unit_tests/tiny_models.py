@@ -1,0 +1,98 @@
+"""Random small models of several families, and reward models on them, for tests against real forwards."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    PretrainedConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from langchain_saffron import MultifurcationRewardModel, SaffronEngine
+from unit_tests.builders import byte_level_tokenizer
+
+VOCABULARY = 320
+
+_COMMON: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "bos_token_id": None,
+    "eos_token_id": 1,
+    "pad_token_id": 2,
+    "initializer_range": 0.3,
+}
+
+FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
+    "llama": lambda: LlamaConfig(**_COMMON),
+    "qwen3": lambda: Qwen3Config(**_COMMON, head_dim=8),
+    "qwen2": lambda: Qwen2Config(**_COMMON),
+    "mistral": lambda: MistralConfig(**_COMMON, sliding_window=7),
+    "gemma3": lambda: Gemma3TextConfig(
+        **_COMMON,
+        head_dim=8,
+        sliding_window=6,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+    ),
+    "gpt2": lambda: GPT2Config(
+        vocab_size=VOCABULARY,
+        n_embd=32,
+        n_layer=3,
+        n_head=4,
+        n_positions=256,
+        bos_token_id=None,
+        eos_token_id=1,
+        pad_token_id=2,
+        initializer_range=0.3,
+    ),
+}
+
+
+def random_model(family: str = "llama", seed: int = 0, dtype: torch.dtype = torch.float32, **changes: Any) -> Any:
+    """A random causal LM of a family, in eval mode."""
+    torch.manual_seed(seed)
+    config = FAMILIES[family]()
+    for name, value in changes.items():
+        setattr(config, name, value)
+    return AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+
+
+def random_reward_model(
+    seed: int = 1, unseen: int = 40, shift: float = 0.0, **changes: Any
+) -> MultifurcationRewardModel:
+    """A random MRM over the same tokens; `shift` raises all its rewards."""
+    model = random_model("llama", seed, num_hidden_layers=2, **changes)
+    generator = torch.Generator().manual_seed(seed)
+    bias = torch.randn(VOCABULARY, generator=generator) + shift
+    seen = torch.ones(VOCABULARY, dtype=torch.bool)
+    seen[torch.randperm(VOCABULARY, generator=generator)[:unseen]] = False
+    return MultifurcationRewardModel(model, tiny_tokenizer(), bias, seen)
+
+
+def tiny_tokenizer() -> Any:
+    """A byte-level tokenizer whose ids all lie inside the tiny models' vocabulary."""
+    return byte_level_tokenizer(vocab_size=VOCABULARY - 8)
+
+
+def random_engine(
+    family: str = "llama", reward: MultifurcationRewardModel | None = None, **changes: Any
+) -> SaffronEngine:
+    """An engine around a random policy."""
+    return SaffronEngine(random_model(family, **changes), tiny_tokenizer(), reward)
+
+
+def plain_logits(model: Any, tokens: list[int]) -> torch.Tensor:
+    """Next-token logits by a full forward without any cache: what everything is compared with."""
+    with torch.inference_mode():
+        return model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0, -1]
