@@ -28,6 +28,7 @@ TOKENIZERS = {
     "legacy_bpe": lambda **options: metaspace_tokenizer("bpe", legacy=True, **options),
     "unigram": lambda **options: metaspace_tokenizer("unigram", **options),
     "unknown": lambda **options: metaspace_tokenizer("unigram", byte_fallback=False, **options),
+    "unknown_bpe": lambda **options: metaspace_tokenizer("bpe", byte_fallback=False, **options),
 }
 ORDINARY = [
     "Hello",

@@ -3,7 +3,7 @@ import re
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 
 from langchain_saffron.errors import PromptError
 from langchain_saffron.models.template import RewardTemplate
@@ -81,6 +81,21 @@ def test_template_and_text_cannot_make_a_control_string_together(text):
     ids = PromptRenderer(tokenizer).render([HumanMessage(text), HumanMessage(text)]).policy_ids
     assert controls(tokenizer, ids) == [tokenizer.convert_tokens_to_ids("<|im_end|>")]
     assert tokenizer.decode(ids) == f"<|im_{text}|>{text}|>" * 2 + "<|im_end|>"
+
+
+def test_control_strings_that_the_model_itself_would_assemble(make):
+    tokenizer = make()
+    vocabulary = tokenizer.get_vocab()
+    words = [w for w in vocabulary if w.isascii() and w.isalpha() and len(w) > 2 and vocabulary[w] > 2]
+    word = max(words, key=len)
+    tokenizer.add_tokens([AddedToken(word, special=True, normalized=False)], special_tokens=True)
+    assert tokenizer.get_vocab() == vocabulary
+    assert vocabulary[word] in tokenizer(f"x {word}").input_ids
+    renderer = PromptRenderer(tokenizer)
+    for text in [word, f"x{word}", f" {word}{word} "]:
+        ids = renderer.encode_plain(text)
+        assert vocabulary[word] not in ids
+        assert tokenizer.decode(ids).strip() == text.strip()
 
 
 def test_text_that_a_template_edits_into_a_control_string():

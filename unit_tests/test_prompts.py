@@ -88,6 +88,14 @@ def test_prefill_after_an_assistant_message(template):
     assert tokenizer.decode(rendered.policy_ids).endswith("And then")
 
 
+@pytest.mark.parametrize("tokenizer", ["bpe", "legacy_bpe", "unigram"])
+def test_prefill_on_its_own_gets_no_blank_before_it(tokenizer):
+    tokenizer = TOKENIZERS[tokenizer](chat_template=GEMMA)
+    messages = [HumanMessage("Hi"), AIMessage("Hello."), AIMessage("And then")]
+    rendered = PromptRenderer(tokenizer).render(messages)
+    assert "".join(tokenizer.convert_ids_to_tokens(rendered.prefill_ids)) == "And▁then"
+
+
 def test_empty_prefill_is_none():
     tokenizer = byte_level_tokenizer(chat_template=CHATML)
     renderer = PromptRenderer(tokenizer)
