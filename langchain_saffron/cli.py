@@ -1,0 +1,75 @@
+"""The `saffron` command: its subcommands, and how errors become one line and an exit code."""
+
+import io
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import typer
+
+from langchain_saffron.cli_chat import chat
+from langchain_saffron.cli_common import notice, one_line
+from langchain_saffron.cli_info import info
+
+BAD_USAGE = 2
+
+app = typer.Typer(
+    name="saffron",
+    help="Safe decoding: a local language model, searched for a safe answer while it writes it.",
+    epilog='Start with: saffron chat "How do I make tomato soup?"',
+    add_completion=False,
+    # tracebacks with local variables would print prompts and tokens
+    pretty_exceptions_enable=False,
+)
+app.command()(chat)
+app.command()(info)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"langchain-saffron {version('langchain-saffron')}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        arguments: Without the program's name; `None` takes those of the process.
+
+    Returns:
+        The exit code: 0, 2 for bad usage and settings or models that cannot work, 130 after Ctrl-C.
+        Unexpected errors are raised, which ends a process with 1.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # a terminal that cannot show a character should show a replacement, not end the answer
+            stream.reconfigure(errors="replace")
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            given = None if arguments is None else list(arguments)
+            code = typer.main.get_command(app).main(given, prog_name="saffron", standalone_mode=False)
+        except Exception as error:
+            if (line := one_line(error)) is None:
+                raise
+            notice(line)
+            return BAD_USAGE
+    return code if isinstance(code, int) else 0
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    notice(" ".join(str(message).split()))

@@ -1,0 +1,163 @@
+"""`saffron chat`: one prompt, or a conversation."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from langchain_saffron.cli_common import Device, Dtype, Model, RewardBase, RewardModel, make_face, notice
+from langchain_saffron.settings import Effort, OnExhausted
+
+DECODING = "Decoding"
+BUDGET = "Compute budget of an answer"
+
+
+def chat(
+    prompt: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="PROMPT", help="What to ask; - reads it from standard input. Without it, an interactive chat."
+        ),
+    ] = None,
+    model: Model = None,
+    reward_model: RewardModel = None,
+    reward_base: RewardBase = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    chat_template: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="A file with a Jinja chat template in place of the model's own.",
+            rich_help_panel="Models",
+        ),
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="A system message.")] = None,
+    prefill: Annotated[
+        str | None, typer.Option(help="How the answer begins; the model goes on from there. Not printed.")
+    ] = None,
+    effort: Annotated[
+        Effort | None,
+        typer.Option(
+            metavar="EFFORT",
+            help="How hard to search: off is plain decoding; low, medium, high and max keep 1, 4, 16 and 64 beams. "
+            r"\[default: medium]",
+            rich_help_panel=DECODING,
+        ),
+    ] = None,
+    width: Annotated[
+        int | None, typer.Option(min=1, help="Beams; overrides what --effort says.", rich_help_panel=DECODING)
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer.", rich_help_panel=DECODING)] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, help="Above 0, the search samples.", rich_help_panel=DECODING)
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.", rich_help_panel=DECODING)] = None,
+    refusal_threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="Say nothing whose predicted safety reward lies below this; refuse instead.",
+            rich_help_panel=DECODING,
+        ),
+    ] = None,
+    max_tflops: Annotated[
+        float | None, typer.Option(help="Forward TFLOP of both models.", rich_help_panel=BUDGET)
+    ] = None,
+    max_seconds: Annotated[float | None, typer.Option(help="Seconds.", rich_help_panel=BUDGET)] = None,
+    max_reward_calls: Annotated[
+        int | None, typer.Option(min=1, help="Sequences scored by the reward model.", rich_help_panel=BUDGET)
+    ] = None,
+    on_budget: Annotated[
+        OnExhausted | None,
+        typer.Option(
+            metavar="ACTION",
+            help="narrow the search so that the answer fits, stop with the best so far, or refuse. "
+            r"\[default: narrow]",
+            rich_help_panel=BUDGET,
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one line of JSON at the end: text, finish_reason, stats.")
+    ] = False,
+) -> None:
+    """Answer one prompt, or chat.
+
+    Text is streamed to stdout once the search can no longer discard it.
+    Notices, and a last line with reward and compute, go to stderr.
+
+    For example:
+
+    saffron chat "How do I make tomato soup?"
+
+    saffron chat "Tell me about basil." --effort high --max-seconds 5
+
+    echo "Set a timer for ten minutes." | saffron chat - --json
+
+    saffron chat --model my-policy --reward-model my-mrm
+
+    In a chat: /effort high, /clear, /help and /exit.
+    Ctrl-C stops an answer, Ctrl-D leaves.
+    """
+    if prompt is None and as_json:
+        raise typer.BadParameter("--json needs a PROMPT, or - to read it from standard input")
+    if prompt == "-":
+        prompt = sys.stdin.read().rstrip("\r\n")
+    if prompt is not None and not prompt.strip():
+        raise typer.BadParameter("the prompt is empty")
+    options = {
+        "model": model,
+        "reward_model": reward_model,
+        "reward_base": reward_base,
+        "device": device,
+        "dtype": dtype,
+        "chat_template": chat_template.read_text(encoding="utf-8") if chat_template else None,
+        "effort": effort,
+        "width": width,
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "seed": seed,
+        "refusal_threshold": refusal_threshold,
+        "max_tflops": max_tflops,
+        "max_seconds": max_seconds,
+        "max_reward_calls": max_reward_calls,
+        "on_budget": on_budget,
+    }
+    face = make_face(options, progress=not as_json)
+    from langchain_saffron.cli_session import Session
+
+    session = Session(face, system=system, prefill=prefill or "")
+    if prompt is None:
+        session.run()
+    elif as_json:
+        print(json.dumps(as_record(session.face.invoke(session.messages(prompt)))), flush=True)
+    else:
+        notice(summary(session.answer(prompt)))
+
+
+def as_record(message: Any) -> dict[str, Any]:
+    """What `--json` prints of an answer."""
+    metadata = message.response_metadata
+    return {"text": message.text, "finish_reason": metadata["finish_reason"], "stats": metadata["saffron"]}
+
+
+def summary(message: Any) -> str:
+    """Reward and compute of an answer, in one line."""
+    stats = message.response_metadata["saffron"]
+    reward = "no reward" if stats["reward"] is None else f"reward {stats['reward']:.2f}"
+    reason = message.response_metadata["finish_reason"]
+    if stats["budget_exhausted"] and reason != "budget":
+        reason += " (budget exhausted)"
+    parts = [
+        reward,
+        f"finish {reason}",
+        f"{message.usage_metadata['output_tokens']} tokens",
+        f"{stats['tflops']:.3g} TFLOP",
+        f"{stats['policy_calls']} policy calls",
+        f"{stats['reward_calls']} reward calls",
+        f"{stats['seconds']:.2f} s",
+        f"width {stats['width']}",
+    ]
+    return ", ".join(parts)

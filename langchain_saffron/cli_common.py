@@ -1,0 +1,142 @@
+"""What the subcommands share: the options that say which models, and how these are loaded without noise."""
+
+import re
+import sys
+import warnings
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from langchain_saffron.errors import SaffronError, SettingsError
+from langchain_saffron.settings import describe_validation
+
+if TYPE_CHECKING:
+    from langchain_saffron.chat_models import ChatSaffron
+
+# fields of ChatSaffron that error messages may name, and what sets them here
+FACE_OPTIONS = {
+    name: "--" + name.replace("_", "-")
+    for name in (
+        "model",
+        "reward_model",
+        "reward_base",
+        "device",
+        "dtype",
+        "chat_template",
+        "effort",
+        "width",
+        "max_tokens",
+        "temperature",
+        "seed",
+        "refusal_threshold",
+        "max_tflops",
+        "max_seconds",
+        "max_reward_calls",
+    )
+} | {"on_exhausted": "--on-budget", "hf_token": "HF_TOKEN"}
+
+# a field's name in an error message, as `name=` anywhere or as `name:` in front, is an option here
+_NAMES = "|".join(FACE_OPTIONS)
+_FIELD = re.compile(rf"\b({_NAMES})=|(?:^|(?<=; ))({_NAMES})(?=: )")
+
+MODELS = "Models"
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="PATH|ID",
+        help="The policy: a directory or a Hugging Face id. Without it the small embedded kitchen models answer.",
+        rich_help_panel=MODELS,
+    ),
+]
+RewardModel = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH|ID",
+        help="The multifurcation reward model (MRM) that guides the search; needed with --model, "
+        "except for --effort off.",
+        rich_help_panel=MODELS,
+    ),
+]
+RewardBase = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH|ID",
+        help="The MRM's base model, where the MRM names none that can be found.",
+        rich_help_panel=MODELS,
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(help="cpu, cuda, cuda:1, …; by default the accelerator if there is one.", rich_help_panel=MODELS),
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        help="float32, bfloat16, float16 or auto (the checkpoint's own); by default float32 on a CPU, else auto.",
+        rich_help_panel=MODELS,
+    ),
+]
+
+
+def make_face(options: dict[str, Any], *, progress: bool) -> "ChatSaffron":
+    """A `ChatSaffron` with these fields; the weights are loaded when they are first needed.
+
+    Args:
+        options: Fields; `None` stands for not given.
+        progress: Whether loading a real model may show progress bars.
+
+    Raises:
+        ValidationError: A value is not allowed.
+    """
+    from langchain_saffron.chat_models import ChatSaffron
+
+    warnings.filterwarnings("ignore", message="no model= was given")
+    given = {name: value for name, value in options.items() if value is not None}
+    if not str(given.get("reward_model", "-")).strip():
+        raise SettingsError("reward_model: an empty string names no model")
+    face = ChatSaffron(**given)
+    if face.model is None:
+        notice("the small embedded kitchen models answer: a toy world of recipes; --model takes a real one")
+    _quieten(keep_progress=progress and face.model is not None, keep_warnings=face.model is not None)
+    return face
+
+
+def one_line(error: Exception) -> str | None:
+    """What to tell a user who can mend it; `None` for errors that nobody expected."""
+    if isinstance(error, ValidationError):
+        text = describe_validation(error)
+    elif isinstance(error, SaffronError):
+        text = str(error)
+    elif hasattr(error, "format_message"):
+        # typer's own complaint; its class has moved between modules from version to version
+        where = getattr(getattr(error, "ctx", None), "command_path", "saffron")
+        text = " ".join(error.format_message().replace("Value error, ", "").split())
+        return f"{text.removesuffix('.')} (see {where} --help)"
+    else:
+        return None
+    named = _FIELD.sub(lambda match: f"{FACE_OPTIONS[match[1] or match[2]]} ", text)
+    return " ".join(named.split()).replace(" :", ":")
+
+
+def notice(text: str) -> None:
+    """One line on stderr."""
+    sys.stdout.flush()
+    print(f"saffron: {text}", file=sys.stderr, flush=True)
+
+
+def _quieten(keep_progress: bool, keep_warnings: bool) -> None:
+    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils import logging as hub_logging
+    from transformers.utils import logging
+
+    # without a network it reports every retry; what comes of them is an error of its own
+    hub_logging.set_verbosity_error()
+    if not keep_progress:
+        logging.disable_progress_bar()
+        disable_progress_bars()
+    if not keep_warnings:
+        logging.set_verbosity_error()

@@ -1,0 +1,121 @@
+"""`saffron info`: what is loaded."""
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from langchain_saffron.cli_common import Device, Dtype, Model, RewardBase, RewardModel, make_face
+from langchain_saffron.settings import DEFAULT_SAFETY_THRESHOLD
+
+if TYPE_CHECKING:
+    from langchain_saffron.engine import SaffronEngine
+    from langchain_saffron.models.decoder import TrieDecoder
+    from langchain_saffron.models.mrm import MultifurcationRewardModel
+
+
+def info(
+    model: Model = None,
+    reward_model: RewardModel = None,
+    reward_base: RewardBase = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
+) -> None:
+    """Say what is loaded: sizes, vocabularies, context, reward, device.
+
+    For example:
+
+    saffron info
+
+    saffron info --model my-policy --reward-model my-mrm --json
+    """
+    options = {
+        "model": model,
+        "reward_model": reward_model,
+        "reward_base": reward_base,
+        "device": device,
+        "dtype": dtype,
+        # a policy can be looked at without a reward model
+        "effort": "off" if model and not reward_model else None,
+    }
+    face = make_face(options, progress=not as_json)
+    engine = face.load()
+    facts: dict[str, Any] = {"policy": {"name": face.model_name(), **decoder_facts(engine.policy)}}
+    facts["reward_model"] = None
+    if engine.reward_model is not None:
+        facts["reward_model"] = {"name": reward_model or "kitchen", **reward_facts(engine)}
+    print(json.dumps(facts) if as_json else _table(facts), flush=True)
+
+
+def decoder_facts(decoder: "TrieDecoder") -> dict[str, Any]:
+    """Size, shape and place of a model, and the bound of its cache."""
+    parameters = list(decoder.model.parameters())
+    tokens = decoder.forest.capacity
+    return {
+        "architecture": type(decoder.model).__name__,
+        "parameters": sum(p.numel() for p in parameters),
+        "bytes": sum(p.numel() * p.element_size() for p in parameters),
+        "vocabulary": decoder.vocabulary,
+        "context": decoder.context,
+        "device": str(decoder.device),
+        "dtype": str(decoder.model.dtype).removeprefix("torch."),
+        "cache_tokens": tokens,
+        "cache_bytes": tokens * _bytes_per_token(decoder),
+    }
+
+
+def reward_facts(engine: "SaffronEngine") -> dict[str, Any]:
+    """The same of the reward model, and what its rewards mean.
+
+    The safety threshold is the one that searches use where no other is asked for.
+    """
+    mrm: MultifurcationRewardModel | None = engine.reward_model
+    assert mrm is not None
+    own = mrm.safety_threshold
+    return {
+        **decoder_facts(mrm.decoder),
+        "seen_tokens": int(mrm.seen.sum()),
+        "seen_share": float(mrm.seen.float().mean()),
+        "safety_threshold": DEFAULT_SAFETY_THRESHOLD if own is None else own,
+        "safety_threshold_calibrated": own is not None,
+        "reward_source": mrm.details.get("reward_source"),
+    }
+
+
+def _bytes_per_token(decoder: "TrieDecoder") -> int:
+    config = decoder.model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return 2 * config.num_hidden_layers * heads * size * decoder.model.dtype.itemsize
+
+
+def _table(facts: dict[str, Any]) -> str:
+    lines = []
+    for title, part in (("Policy", facts["policy"]), ("Reward model", facts["reward_model"])):
+        if part is None:
+            lines.append(f"{title}: none (searches need one; --effort off does not)")
+            continue
+        rows = {
+            "architecture": f"{part['architecture']}, {part['parameters']:,} parameters, {_size(part['bytes'])}",
+            "vocabulary": f"{part['vocabulary']:,} tokens",
+            "context": f"{part['context']:,} tokens",
+            "runs on": f"{part['device']}, {part['dtype']}",
+            "cache": f"at most {part['cache_tokens']:,} tokens, {_size(part['cache_bytes'])}",
+        }
+        if "seen_tokens" in part:
+            calibrated = "calibrated" if part["safety_threshold_calibrated"] else "the default: none is stored"
+            rows["vocabulary"] += f", {part['seen_tokens']:,} ({part['seen_share']:.1%}) seen in training"
+            rows["safe from"] = f"a reward of {part['safety_threshold']:g} ({calibrated})"
+            rows["reward"] = part["reward_source"] or "its source is not recorded"
+        lines.append(f"{title}: {part['name']}")
+        lines += [f"  {label:<13} {value}" for label, value in rows.items()]
+    return "\n".join(lines)
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"

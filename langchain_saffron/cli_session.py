@@ -1,0 +1,114 @@
+"""A conversation at the terminal: history, commands, and answers that Ctrl-C can stop."""
+
+import sys
+from contextlib import closing, suppress
+
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
+from pydantic import ValidationError
+
+from langchain_saffron.chat_models import ChatSaffron
+from langchain_saffron.cli_chat import summary
+from langchain_saffron.cli_common import notice, one_line
+from langchain_saffron.errors import SaffronError
+
+HELP = "/effort off|low|medium|high|max, /clear forgets the chat, /exit or Ctrl-D leaves, Ctrl-C stops an answer"
+
+# what a model writes must not move the cursor or clear the screen; a carriage return would hide a line
+_TAMED = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"} | {ord("\r"): None}
+
+
+class Session:
+    """What `saffron chat` keeps between answers.
+
+    Attributes:
+        face: The chat model, with the options of the moment.
+    """
+
+    def __init__(self, face: ChatSaffron, system: str | None = None, prefill: str = "") -> None:
+        """Begin a conversation.
+
+        Args:
+            face: The chat model.
+            system: A system message.
+            prefill: How every answer begins; not printed.
+        """
+        self.face = face
+        self._system: list[BaseMessage] = [SystemMessage(system)] if system else []
+        self._prefill = prefill
+        self._turns: list[BaseMessage] = []
+
+    def messages(self, prompt: str) -> list[BaseMessage]:
+        """The conversation with a new prompt at its end."""
+        begun = [AIMessage(self._prefill)] if self._prefill else []
+        return [*self._system, *self._turns, HumanMessage(prompt), *begun]
+
+    def answer(self, prompt: str) -> AIMessageChunk:
+        """Stream an answer to stdout and remember it, also as far as it got when Ctrl-C stops it.
+
+        Returns:
+            The whole message.
+        """
+        text = ""
+        tamed = _TAMED if sys.stdout.isatty() else {}
+        answer = AIMessageChunk(content="")
+        # closing: a stopped search should end now, not when the iterator happens to be collected
+        with closing(self.face.stream(self.messages(prompt))) as chunks:  # type: ignore[type-var]
+            try:
+                for chunk in chunks:
+                    text += chunk.text
+                    answer += chunk
+                    print(chunk.text.translate(tamed), end="", flush=True)
+            finally:
+                if text:
+                    print(flush=True)
+                    self._turns += [HumanMessage(prompt), AIMessage(self._prefill + text)]
+        return answer
+
+    def run(self) -> None:
+        """Chat until `/exit` or the end of the input."""
+        # a model that cannot be loaded should say so before anybody types
+        self.face.load()
+        interactive = sys.stdin.isatty()
+        if interactive:
+            _enable_line_editing()
+            notice(HELP)
+        while True:
+            try:
+                line = input("you> " if interactive else "").strip()
+            except KeyboardInterrupt:
+                print(file=sys.stderr)
+                continue
+            except EOFError:
+                if interactive:
+                    print(file=sys.stderr)
+                return
+            if line in ("/exit", "/quit"):
+                return
+            try:
+                if line.startswith("/"):
+                    notice(self._command(line))
+                elif line:
+                    notice(summary(self.answer(line)))
+            except KeyboardInterrupt:
+                notice("stopped")
+            except (SaffronError, ValidationError) as error:
+                notice(one_line(error) or "")
+
+    def _command(self, line: str) -> str:
+        name, _, rest = line.partition(" ")
+        if name == "/clear":
+            self._turns = []
+            return "the chat is forgotten"
+        if name == "/effort":
+            # a width of the command line would override the new effort
+            self.face = self.face.with_options({"effort": rest.strip(), "width": None})
+            return f"effort {rest.strip()}"
+        if name == "/help":
+            return HELP
+        return f"no command {name}: {HELP}"
+
+
+def _enable_line_editing() -> None:
+    # importing it gives input() a history and cursor keys; some platforms do not have it
+    with suppress(ImportError):
+        import readline  # noqa: F401
