@@ -40,6 +40,10 @@ def describe_validation(error: ValidationError) -> str:
     """One readable line for each problem in a pydantic validation error."""
     lines = []
     for problem in error.errors():
+        if raised := problem.get("ctx", {}).get("error"):
+            # an error of ours that pydantic wrapped: it says all there is to say
+            lines.append(str(raised))
+            continue
         where = ".".join(str(part) for part in problem["loc"] if part != "function-after")
         shown = f" (got {problem['input']!r})" if problem["type"] != "missing" else ""
         lines.append(f"{where}: {problem['msg']}{shown}")
