@@ -16,8 +16,15 @@ from langchain_saffron.errors import (
     RewardModelRequiredError,
     SettingsError,
 )
-from unit_tests.tiny_models import FAMILIES, VOCABULARY, plain_logits, random_engine, random_model, random_reward_model
-from unit_tests.tiny_models import tiny_tokenizer
+from unit_tests.tiny_models import (
+    FAMILIES,
+    VOCABULARY,
+    plain_logits,
+    random_engine,
+    random_model,
+    random_reward_model,
+    tiny_tokenizer,
+)
 
 PROMPTS = [[(13 * i + 7 * j) % (VOCABULARY - 10) + 3 for j in range(4 + i)] for i in range(16)]
 

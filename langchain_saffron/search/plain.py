@@ -29,7 +29,7 @@ def plain_search(inputs: SearchInputs) -> Search:
     reason: FinishReason = "length"
     while True:
         if not inputs.purse.affords(1, node.length):
-            reason = "refusal" if settings.budget.on_exhausted == "refuse" else "budget"
+            reason = "refusal" if inputs.purse.budget.on_exhausted == "refuse" else "budget"
             break
         scores = yield Expand((node,), committed=fresh)
         logits = scores.logits[0].clone()

@@ -144,7 +144,7 @@ class _SaffronSearch:
         return max(beams, key=self.scoring.as_finished)
 
     def _out_of_budget(self) -> Answer:
-        if self.settings.budget.on_exhausted == "refuse":
+        if self.inputs.purse.budget.on_exhausted == "refuse":
             return self._refuse(budget=True)
         return self._answer(self._best(), "budget", budget=True)
 

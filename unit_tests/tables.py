@@ -1,0 +1,47 @@
+"""Searches driven by tables of numbers, without any model."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+
+from langchain_saffron.search import Answer, Expand, Node, Scores, Search
+
+
+def response(node: Node) -> tuple[int, ...]:
+    """The tokens of a node's prefix."""
+    tokens: list[int] = []
+    while node.parent is not None:
+        tokens.append(node.token)
+        node = node.parent
+    return tuple(reversed(tokens))
+
+
+def drive(
+    search: Search,
+    logits: Callable[[tuple[int, ...]], Sequence[float]],
+    rewards: Callable[[tuple[int, ...]], Sequence[float]] | None = None,
+    on_expand: Callable[[Expand], None] | None = None,
+) -> Answer:
+    """Answer a search's requests from functions of the response so far."""
+    expand = next(search)
+    while True:
+        if on_expand:
+            on_expand(expand)
+        prefixes = [response(node) for node in expand.nodes]
+        scores = Scores(
+            torch.tensor([list(logits(p)) for p in prefixes]),
+            None if rewards is None else torch.tensor([list(rewards(p)) for p in prefixes]),
+        )
+        try:
+            expand = search.send(scores)
+        except StopIteration as end:
+            return end.value
+
+
+def chances(**of_token: float) -> list[float]:
+    """Logits whose softmax is the given probabilities: `chances(t0=0.5, t3=0.5)` over five tokens."""
+    values = [-math.inf] * 5
+    for name, value in of_token.items():
+        values[int(name[1:])] = float(torch.log(torch.tensor(value)))
+    return values
