@@ -95,26 +95,6 @@ class ChatSaffron(SaffronFields, BaseChatModel):
     def _identifying_params(self) -> dict[str, Any]:
         return self.identity()
 
-    @classmethod
-    def is_lc_serializable(cls) -> bool:
-        """Whether LangChain can write it out and read it back."""
-        return True
-
-    @classmethod
-    def get_lc_namespace(cls) -> list[str]:
-        """Where LangChain finds the class."""
-        return ["langchain_saffron", "chat_models"]
-
-    @property
-    def lc_secrets(self) -> dict[str, str]:
-        """Which fields are secret, and the environment variable of each."""
-        return {"hf_token": "HF_TOKEN"}
-
-    def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
-        # the default writes loaded objects out as nothing: two models would share cached answers
-        params = {**self.with_options(kwargs).identity(), "stop": stop or self.stop}
-        return json.dumps(params, sort_keys=True, default=str)
-
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = LangSmithParams(
             ls_provider="saffron",

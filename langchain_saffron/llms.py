@@ -66,21 +66,6 @@ class SaffronLLM(SaffronFields, BaseLLM):
     def _identifying_params(self) -> dict[str, Any]:
         return self.identity()
 
-    @classmethod
-    def is_lc_serializable(cls) -> bool:
-        """Whether LangChain can write it out and read it back."""
-        return True
-
-    @classmethod
-    def get_lc_namespace(cls) -> list[str]:
-        """Where LangChain finds the class."""
-        return ["langchain_saffron", "llms"]
-
-    @property
-    def lc_secrets(self) -> dict[str, str]:
-        """Which fields are secret, and the environment variable of each."""
-        return {"hf_token": "HF_TOKEN"}
-
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop, **kwargs)
         params["ls_provider"] = "saffron"

@@ -87,6 +87,19 @@ def test_scattered_slots_are_gathered_and_still_exact():
     assert torch.allclose(logits[0], plain_logits(model, [50, 51, 52, 60, 61]), atol=1e-4)
 
 
+def test_the_order_of_rows_does_not_matter():
+    """A request may ask for a prompt's end again while another already has its children in the forward."""
+    model = random_model("llama", 6)
+    decoder = TrieDecoder(model, "policy", max_cache_tokens=100)
+    prompt = decoder.forest.insert([4, 8, 15])
+    children = [decoder.forest.insert([token], parent=prompt[-1])[-1] for token in (16, 23, 42)]
+    decoder.forward(prompt, [])
+    rows = [*children, prompt[-1]]
+    logits = decoder.forward(rows, [0, 1, 2, 3])
+    for slot, row in zip(rows, logits, strict=True):
+        assert torch.allclose(row, plain_logits(model, history(decoder, slot)), atol=1e-4)
+
+
 def test_a_long_prompt_in_chunks_equals_it_in_one_piece():
     model = random_model("qwen3", 4)
     decoder = TrieDecoder(model, "policy", max_cache_tokens=400)

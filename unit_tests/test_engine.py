@@ -94,6 +94,22 @@ def test_requests_share_forwards_and_do_not_change_each_other():
     assert engine.scheduler.forwards["policy"] - before < before / 5
 
 
+def test_a_request_that_joins_in_the_middle_changes_nothing():
+    """The same prompt, handed in while another request with it is several steps ahead."""
+    engine = random_engine("llama", random_reward_model(shift=1.0))
+    settings = SearchSettings(width=4, max_tokens=30, min_tokens=30, commit_lag=1)
+    alone = engine.generate(PROMPTS[5], settings=settings, cache_salt="alone").token_ids
+    for pieces in range(1, 8):
+        salt = f"joined after {pieces}"
+        first = engine.stream(PROMPTS[5], settings=settings, cache_salt=salt)
+        for _ in range(pieces):
+            next(first)
+        second = engine.submit(PROMPTS[5], settings=settings, cache_salt=salt)
+        *_, last = first
+        assert last.token_ids == alone
+        assert second.result().token_ids == alone
+
+
 def test_a_second_request_reuses_the_prompt_and_the_next_turn_the_answer():
     engine = random_engine("llama", random_reward_model())
     settings = SearchSettings(width=2, max_tokens=8)

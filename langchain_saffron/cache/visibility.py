@@ -68,7 +68,7 @@ def visible_rows(forest: TokenForest, rows: np.ndarray, windowed: bool) -> Visib
 
     Args:
         forest: The trie that the rows live in.
-        rows: int array [rows] of slots; a parent that is among them comes before its children.
+        rows: int array [rows] of distinct slots.
         windowed: Whether distances are needed for a sliding window.
     """
     index = {int(slot): i for i, slot in enumerate(rows)}
@@ -91,7 +91,9 @@ def visible_rows(forest: TokenForest, rows: np.ndarray, windowed: bool) -> Visib
 
     allowed = np.zeros((len(rows), count), dtype=bool)
     own = columns(rows)
-    for i, parent in enumerate(parents):
+    # a parent's row is complete before its children copy it, whatever order the rows come in
+    for i in np.argsort(forest.depth[rows], kind="stable").tolist():
+        parent = parents[i]
         if parent in index:
             allowed[i] = allowed[index[parent]]
         else:

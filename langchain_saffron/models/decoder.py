@@ -69,8 +69,8 @@ class TrieDecoder:
         """Compute keys and values of `rows` and the next-token logits at `scored`.
 
         Args:
-            rows: Distinct slots of the forest, a parent before its children; every ancestor that is not
-                among them must be filled.
+            rows: Distinct slots of the forest, in any order; every ancestor that is not among them must be
+                filled.
             scored: Indices into `rows`.
 
         Returns:
