@@ -1,5 +1,29 @@
-"""Tiny models: one thread is faster than two that wait for each other."""
+"""Stand-ins for real checkpoints, written once a run."""
 
-import torch
+from dataclasses import dataclass
+from pathlib import Path
 
-torch.set_num_threads(1)
+import pytest
+
+from integration_tests.stand_ins import write_llama3, write_published_mrm
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Directories in the form of Llama 3, Llama Guard 3 and the published MRM."""
+
+    policy: Path
+    guard: Path
+    mrm: Path
+
+    @property
+    def arguments(self) -> list[str]:
+        """They as arguments of the command line."""
+        return ["--model", str(self.policy), "--reward-model", str(self.mrm), "--reward-base", str(self.guard)]
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory) -> Checkpoints:
+    root = tmp_path_factory.mktemp("checkpoints")
+    policy, guard = write_llama3(root / "policy", seed=0), write_llama3(root / "guard", seed=1)
+    return Checkpoints(policy, guard, write_published_mrm(root / "mrm", guard, "meta-llama/Llama-Guard-3-1B"))

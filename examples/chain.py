@@ -1,0 +1,62 @@
+"""A LangChain chain around ChatSaffron: invoke, batch, stream, events, and the effort chosen by the call.
+
+Run it with `python examples/chain.py`; it needs no network and no model of your own.
+"""
+
+import asyncio
+
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.runnables import ConfigurableField, Runnable
+
+from langchain_saffron import ChatSaffron
+
+PROMPT = ChatPromptTemplate.from_messages(
+    [("system", "You are a kitchen assistant."), ("human", "How do I make {dish}?")]
+)
+
+
+def make_chat() -> Runnable:
+    """The chat model, with an effort that every call can choose."""
+    # The embedded kitchen models. With real ones, this line is:
+    # chat = ChatSaffron(model="meta-llama/Llama-3.2-1B-Instruct", reward_model="path/to/an-mrm", max_tokens=80)
+    chat = ChatSaffron(max_tokens=80)
+    return chat.configurable_fields(effort=ConfigurableField(id="effort"))
+
+
+def make_chain() -> Runnable:
+    """Prompt, model, text."""
+    return PROMPT | make_chat() | StrOutputParser()
+
+
+async def stream(chain: Runnable) -> None:
+    """Print text as soon as it is final, then count the events of a run."""
+    async for text in chain.astream({"dish": "lemon cake"}):
+        print(text, end="|", flush=True)
+    print()
+    kinds: dict[str, int] = {}
+    async for event in chain.astream_events({"dish": "lemon cake"}, version="v2"):
+        kinds[event["event"]] = kinds.get(event["event"], 0) + 1
+    print(kinds)
+
+
+def main() -> None:
+    """Show every way to call the chain."""
+    chain = make_chain()
+    print("invoke:", chain.invoke({"dish": "tomato soup"}))
+
+    # the prompts share the models' forwards
+    dishes = ["tomato soup", "lemon cake", "a mushroom pie"]
+    for dish, answer in zip(dishes, chain.batch([{"dish": dish} for dish in dishes]), strict=True):
+        print(f"batch: {dish}: {answer}")
+
+    asyncio.run(stream(chain))
+
+    for effort in ("off", "low", "high"):
+        chosen = (PROMPT | make_chat()).with_config(configurable={"effort": effort})
+        stats = chosen.invoke({"dish": "tomato soup"}).response_metadata["saffron"]
+        print(f"effort {effort}: width {stats['width']}, {stats['reward_calls']} reward calls")
+
+
+if __name__ == "__main__":
+    main()

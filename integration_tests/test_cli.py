@@ -1,0 +1,299 @@
+"""The `saffron` command, in this process: output, errors and exit codes."""
+
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+
+from langchain_saffron import ChatSaffron
+from langchain_saffron.cli import main
+from langchain_saffron.cli_session import Session
+
+LIMIT = ["--max-tokens", "8"]
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Run the command; returns exit code, stdout and the lines of stderr."""
+
+    def call(*arguments, stdin=""):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        # transformers' bars for real models
+        return code, out, [line for line in err.splitlines() if line.startswith("saffron: ")]
+
+    return call
+
+
+@pytest.fixture
+def face(checkpoints):
+    return ChatSaffron(
+        model=str(checkpoints.policy),
+        reward_model=str(checkpoints.mrm),
+        reward_base=str(checkpoints.guard),
+        device="cpu",
+        max_tokens=8,
+    )
+
+
+def test_help_names_every_option_and_needs_no_torch():
+    code = (
+        "import sys; from langchain_saffron.cli import main; codes = [main([*c, '--help']) for c in ([], ['chat'], "
+        "['info'])]; assert codes == [0, 0, 0]; assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert not done.stderr
+    options = (
+        "--model --reward-model --reward-base --effort --width --max-tokens --temperature --seed --system --prefill "
+        "--max-tflops --max-seconds --max-reward-calls --on-budget --device --dtype --json"
+    )
+    for word in [*options.split(), "For example:", "--version"]:
+        assert word in done.stdout, word
+
+
+def test_no_command_shows_the_help(run):
+    code, out, err = run()
+    assert (code, err) == (0, [])
+    assert "chat" in out
+    assert "info" in out
+
+
+def test_version(run):
+    code, out, _ = run("--version")
+    assert code == 0
+    assert out.startswith("langchain-saffron 0.")
+
+
+@pytest.mark.parametrize("effort", ["off", "low", "medium"])
+def test_chat_prints_what_invoke_returns(run, face, checkpoints, effort):
+    code, out, err = run("chat", "How do I cook rice?", *checkpoints.arguments, *LIMIT, "--effort", effort)
+    answer = face.invoke("How do I cook rice?", effort=effort)
+    assert code == 0
+    assert out == answer.text + "\n"
+    assert len(err) == 1
+    for part in (
+        f"finish {answer.response_metadata['finish_reason']}",
+        f"{answer.usage_metadata['output_tokens']} tokens",
+        "TFLOP",
+        f"{answer.response_metadata['saffron']['reward_calls']} reward calls",
+        f"width {answer.response_metadata['saffron']['width']}",
+    ):
+        assert part in err[0]
+
+
+def test_json_is_one_line_with_text_reason_and_stats(run, face, checkpoints):
+    code, out, err = run("chat", "How do I cook rice?", *checkpoints.arguments, *LIMIT, "--json")
+    answer = face.invoke("How do I cook rice?")
+    assert (code, err) == (0, [])
+    assert out.count("\n") == 1
+    record = json.loads(out)
+    assert record["text"] == answer.text
+    assert record["finish_reason"] == answer.response_metadata["finish_reason"]
+    expected = answer.response_metadata["saffron"]
+    timeless = {
+        "seconds": 0,
+        "cached_tokens": 0,
+        "cached_prompt": 0,
+        "tflops": 0,
+        "policy_tokens": 0,
+        "reward_tokens": 0,
+    }
+    assert record["stats"] | timeless == expected | timeless
+
+
+def test_options_reach_the_search(run, checkpoints):
+    fixed = [*checkpoints.arguments, "--json", "--max-tokens", "6"]
+    wide = json.loads(run("chat", "Hello", *fixed, "--width", "3", "--effort", "high")[1])
+    assert wide["stats"]["width"] == 3
+    sampled = [
+        json.loads(run("chat", "Hello", *fixed, "--temperature", "2", "--seed", seed)[1])["text"] for seed in (1, 1, 2)
+    ]
+    assert sampled[0] == sampled[1] != sampled[2]
+    bounded = json.loads(run("chat", "Hello", *fixed, "--max-reward-calls", "9", "--on-budget", "stop")[1])
+    assert bounded["finish_reason"] == "budget"
+    assert bounded["stats"]["reward_calls"] <= 9 + 4
+    assert bounded["stats"]["budget_exhausted"]
+    refused = json.loads(run("chat", "Hello", *fixed, "--refusal-threshold", "1000")[1])
+    assert refused["finish_reason"] == "refusal"
+    plain = json.loads(run("chat", "Hello", *fixed)[1])
+    assert json.loads(run("chat", "Hello", *fixed, "--system", "Be brief.")[1])["text"] != plain["text"]
+
+
+def test_prefill_is_continued_and_not_printed(run, face, checkpoints):
+    messages = [("human", "How do I cook rice?"), ("ai", "Wash the rice")]
+    expected = face.invoke(messages).text
+    for extra, text in (([], lambda out: out), (["--json"], lambda out: json.loads(out)["text"] + "\n")):
+        arguments = ["chat", "How do I cook rice?", "--prefill", "Wash the rice", *checkpoints.arguments, *LIMIT]
+        code, out, _ = run(*arguments, *extra)
+        assert code == 0
+        assert text(out) == expected + "\n"
+    assert expected != face.invoke("How do I cook rice?").text
+
+
+def test_prompt_from_standard_input(run, checkpoints):
+    asked = run("chat", "How do I\ncook rice?", *checkpoints.arguments, *LIMIT)
+    piped = run("chat", "-", *checkpoints.arguments, *LIMIT, stdin="How do I\ncook rice?\n")
+    assert piped[:2] == asked[:2]
+
+
+def test_chat_template_from_a_file(run, checkpoints, tmp_path):
+    (tmp_path / "plain.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}", encoding="utf-8")
+    arguments = ["chat", "How do I cook rice?", *checkpoints.arguments, *LIMIT]
+    code, out, _ = run(*arguments, "--chat-template", tmp_path / "plain.jinja")
+    assert code == 0
+    assert out != run(*arguments)[1]
+
+
+def test_piped_conversation(run, checkpoints):
+    lines = ["Hello", "And then?", "/clear", "Hello", "/effort off", "/effort huge", "/dance", "", "/exit", "Hello"]
+    code, out, err = run("chat", *checkpoints.arguments, *LIMIT, "--width", "2", stdin="\n".join(lines))
+    assert code == 0
+    alone = run("chat", "Hello", *checkpoints.arguments, *LIMIT, "--width", "2")[1]
+    assert out.startswith(alone)
+    assert out.endswith(alone)
+    assert out != alone * 2
+    summaries = [line for line in err if "TFLOP" in line]
+    assert len(summaries) == 3
+    assert [line for line in err if line not in summaries] == [
+        "saffron: the chat is forgotten",
+        "saffron: effort off",
+        "saffron: --effort: Input should be 'off', 'low', 'medium', 'high' or 'max' (got 'huge')",
+        next(line for line in err if line.startswith("saffron: no command /dance")),
+    ]
+
+
+def test_session_remembers_and_changes_effort(face, capsys):
+    session = Session(face.with_options({"width": 3}), system="Be brief.", prefill="Well,")
+    first = session.answer("Hello")
+    kinds = [(message.type, message.text) for message in session.messages("And now?")]
+    assert kinds == [
+        ("system", "Be brief."),
+        ("human", "Hello"),
+        ("ai", "Well," + first.text),
+        ("human", "And now?"),
+        ("ai", "Well,"),
+    ]
+    session._command("/effort high")
+    # the width of the command line would have hidden the new effort
+    assert session.face.search_settings().width == 16
+    session._command("/clear")
+    assert len(session.messages("x")) == 3
+
+
+def test_session_keeps_going_after_an_error(run, checkpoints):
+    long = "word " * 400
+    code, out, err = run("chat", *checkpoints.arguments, *LIMIT, stdin=f"{long}\nHello\n")
+    assert code == 0
+    assert "context" in err[0]
+    assert out == run("chat", "Hello", *checkpoints.arguments, *LIMIT)[1]
+
+
+def test_terminal_shows_no_control_characters(face, capsys, monkeypatch):
+    from langchain_core.messages import AIMessageChunk
+
+    evil = "a\x1b[2Jb\r\nc\x9bd\te"
+    monkeypatch.setattr(ChatSaffron, "stream", lambda self, messages: (AIMessageChunk(content=x) for x in (evil, "!")))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert Session(face).answer("Hello").text == evil + "!"
+    assert capsys.readouterr().out == "a\ufffd[2Jb\nc\ufffdd\te!\n"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: False)
+    Session(face).answer("Hello")
+    assert capsys.readouterr().out == evil + "!\n"
+
+
+BAD = {
+    "option": (["chat", "--efort", "low"], "--efort"),
+    "command": (["bake"], "bake"),
+    "effort": (["chat", "hi", "--effort", "huge"], "--effort"),
+    "width": (["chat", "hi", "--width", "0"], "--width"),
+    "number": (["chat", "hi", "--max-tokens", "many"], "--max-tokens"),
+    "budget": (["chat", "hi", "--max-tflops", "-1"], "--max-tflops: Input should be greater than 0"),
+    "nan": (["chat", "hi", "--max-seconds", "nan"], "--max-seconds: Input should be"),
+    "empty prompt": (["chat", " "], "the prompt is empty"),
+    "json without prompt": (["chat", "--json"], "--json needs a PROMPT"),
+    "missing model": (["chat", "hi", "--model", "/no/such/dir", "--effort", "off"], "/no/such/dir"),
+    "empty model": (["chat", "hi", "--model", "", "--effort", "off"], "model"),
+    "missing template": (["chat", "hi", "--chat-template", "/no/such/file"], "/no/such/file"),
+    "no reward model": (
+        ["chat", "hi", "--model", "x"],
+        "--effort 'medium' needs a reward model: pass --reward-model (",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_usage_is_one_line_and_code_2(run, case):
+    arguments, told = BAD[case]
+    code, out, err = run(*arguments)
+    assert code == 2
+    assert out == ""
+    complaints = [line for line in err if "kitchen models answer" not in line]
+    assert len(complaints) == 1
+    assert told in complaints[0]
+    assert "pydantic" not in complaints[0]
+
+
+@pytest.mark.parametrize(
+    ("extra", "told"),
+    [
+        (["--max-tflops", "1e-12"], "--max-tflops"),
+        (["--device", "warp"], "warp"),
+        (["--dtype", "int7"], "int7"),
+        (["--reward-model", "{policy}"], "no MRM directory"),
+        (["--effort", "off", "--refusal-threshold", "1"], "refusal_threshold"),
+    ],
+)
+def test_settings_that_cannot_work_are_one_line_too(run, checkpoints, extra, told):
+    extra = [word.format(policy=checkpoints.policy) for word in extra]
+    code, out, err = run("chat", "hi", *checkpoints.arguments, *extra)
+    assert (code, out) == (2, "")
+    assert len(err) == 1
+    assert told in err[0]
+
+
+def test_unexpected_errors_are_not_dressed_up(run, checkpoints, monkeypatch):
+    def fail(self, *args, **kwargs):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(ChatSaffron, "stream", fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        run("chat", "hi", *checkpoints.arguments)
+
+
+def test_info_of_directories(run, checkpoints):
+    code, out, err = run("info", *checkpoints.arguments, "--json", "--device", "cpu")
+    assert (code, err) == (0, [])
+    facts = json.loads(out)
+    policy, reward = facts["policy"], facts["reward_model"]
+    config = json.loads((checkpoints.policy / "config.json").read_text())
+    weights = checkpoints.policy / "model.safetensors"
+    assert policy["architecture"] == "LlamaForCausalLM"
+    assert policy["vocabulary"] == config["vocab_size"]
+    assert policy["context"] == config["max_position_embeddings"]
+    assert policy["bytes"] == 4 * policy["parameters"]
+    assert 0 <= weights.stat().st_size - policy["bytes"] < 10_000
+    assert (policy["device"], policy["dtype"]) == ("cpu", "float32")
+    # keys and values of 2 key-value heads of size 8 in 2 layers, 4 bytes each
+    assert policy["cache_bytes"] == policy["cache_tokens"] * 2 * 2 * 8 * 2 * 4
+    assert reward["seen_share"] == pytest.approx(0.95, abs=0.01)
+    assert reward["seen_tokens"] == round(reward["seen_share"] * reward["vocabulary"])
+    assert (reward["safety_threshold"], reward["safety_threshold_calibrated"]) == (2.0, False)
+    code, out, _ = run("info", *checkpoints.arguments, "--device", "cpu")
+    assert code == 0
+    for text in (
+        f"{policy['parameters']:,} parameters",
+        f"({reward['seen_share']:.1%})",
+        "cpu, float32",
+        str(checkpoints.mrm),
+    ):
+        assert text in out
+
+
+def test_info_of_a_policy_alone(run, checkpoints):
+    code, out, _ = run("info", "--model", checkpoints.policy)
+    assert code == 0
+    assert "Reward model: none" in out
