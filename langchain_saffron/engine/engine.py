@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-import warnings
 import weakref
 from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import partial
@@ -13,38 +12,19 @@ import torch
 
 from langchain_saffron.engine.handle import AsyncHandle, Handle
 from langchain_saffron.engine.request import Request
+from langchain_saffron.engine.resolution import SEARCHES, checked_ids, resolve_settings, warn_of_processors
 from langchain_saffron.engine.result import SearchResult
 from langchain_saffron.engine.scheduler import Scheduler
 from langchain_saffron.engine.text import StopChecker, TextStream
 from langchain_saffron.engine.worker import Worker
-from langchain_saffron.errors import (
-    ContextOverflowError,
-    RewardModelRequiredError,
-    SettingsError,
-)
+from langchain_saffron.errors import SettingsError
 from langchain_saffron.models.decoder import DEFAULT_CACHE_TOKENS, TrieDecoder
 from langchain_saffron.models.loading import KITCHEN, ModelSource, end_token_ids, load_causal_lm, load_tokenizer
 from langchain_saffron.models.mrm import MultifurcationRewardModel
 from langchain_saffron.models.vocabulary import check_vocabularies
-from langchain_saffron.search import SearchInputs, plain_search, saffron_search
+from langchain_saffron.search import SearchInputs
 from langchain_saffron.search.purse import Purse
-from langchain_saffron.settings import DEFAULT_SAFETY_THRESHOLD, SearchSettings
-
-DEFAULT_MAX_TOKENS = 512
-SEARCHES = {"saffron": saffron_search, "greedy": plain_search, "sample": plain_search}
-# parts of a generation config that plain decoding here does not apply
-IGNORED_PROCESSORS = (
-    "no_repeat_ngram_size",
-    "encoder_repetition_penalty",
-    "bad_words_ids",
-    "suppress_tokens",
-    "begin_suppress_tokens",
-    "forced_bos_token_id",
-    "forced_eos_token_id",
-    "exponential_decay_length_penalty",
-    "sequence_bias",
-    "guidance_scale",
-)
+from langchain_saffron.settings import SearchSettings
 
 
 class SaffronEngine:
@@ -242,8 +222,15 @@ class SaffronEngine:
 
         Closing the iterator stops the search within a step.
         """
-        options = {"cache_salt": cache_salt, "context_ids": context_ids, "timeout": timeout}
-        yield from self.submit(prompt_ids, reward_prompt_ids, settings, **options).events()
+        handle = self.submit(
+            prompt_ids,
+            reward_prompt_ids,
+            settings,
+            cache_salt=cache_salt,
+            context_ids=context_ids,
+            timeout=timeout,
+        )
+        yield from handle.events()
 
     async def astream(
         self,
@@ -260,8 +247,7 @@ class SaffronEngine:
         Cancelling the task or closing the iterator stops the search within a step.
         """
         handle = AsyncHandle(asyncio.get_running_loop())
-        options = {"cache_salt": cache_salt, "context_ids": context_ids, "timeout": timeout}
-        self._submit(handle, prompt_ids, reward_prompt_ids, settings, **options)
+        self._submit(handle, prompt_ids, reward_prompt_ids, settings, False, cache_salt, context_ids, timeout)
         try:
             ended = False
             while not ended:
@@ -285,32 +271,14 @@ class SaffronEngine:
             SettingsError: The search is not available, or the settings contradict each other.
             ContextOverflowError: The prompt leaves no room for an answer.
         """
-        settings = settings or SearchSettings()
-        if settings.search not in SEARCHES:
-            raise SettingsError(f"search={settings.search!r} is not available: use one of {sorted(SEARCHES)}")
-        if settings.needs_reward_model and self.reward_model is None:
-            raise RewardModelRequiredError(
-                f"search={settings.search!r} needs a reward model: pass reward_model=, or use search='greedy'"
-            )
-        if settings.refusal_threshold is not None and not settings.needs_reward_model:
-            raise SettingsError(f"refusal_threshold has no effect on search={settings.search!r}: use search='saffron'")
-        rooms = [("policy", self.policy, prompt_length)]
-        if settings.needs_reward_model and self.reward_model is not None:
-            rooms.append(("reward model", self.reward_model.decoder, reward_length or prompt_length))
-        for name, decoder, length in rooms:
-            if length >= decoder.context:
-                raise ContextOverflowError(
-                    f"the prompt has {length} tokens, but the {name}'s context has {decoder.context} with the answer "
-                    "included: shorten the messages"
-                )
-        room = min(decoder.context - length for _, decoder, length in rooms)
-        wanted = settings.max_tokens or getattr(self._generation, "max_new_tokens", None) or DEFAULT_MAX_TOKENS
-        threshold = settings.safety_threshold
-        if threshold is None and self.reward_model is not None:
-            threshold = self.reward_model.safety_threshold
-        if threshold is None:
-            threshold = DEFAULT_SAFETY_THRESHOLD
-        return settings.model_copy(update={"max_tokens": min(wanted, room), "safety_threshold": threshold})
+        return resolve_settings(
+            settings or SearchSettings(),
+            self.policy,
+            self.reward_model,
+            self._generation,
+            prompt_length,
+            reward_length or prompt_length,
+        )
 
     def _submit(
         self,
@@ -323,14 +291,15 @@ class SaffronEngine:
         context_ids: Sequence[int] = (),
         timeout: float | None = None,
     ) -> None:
-        policy_ids = self._checked(prompt_ids, self.policy, "prompt_ids")
+        policy_ids = checked_ids(prompt_ids, self.policy, "prompt_ids")
         reward_ids = policy_ids
         if reward_prompt_ids is not None and self.reward_model is not None:
-            reward_ids = self._checked(reward_prompt_ids, self.reward_model.decoder, "reward_prompt_ids")
+            reward_ids = checked_ids(reward_prompt_ids, self.reward_model.decoder, "reward_prompt_ids")
         settings = self.resolve(settings, len(policy_ids), len(reward_ids))
         plain = not settings.needs_reward_model
-        if plain:
-            self._warn_of_processors()
+        if plain and not self._warned:
+            self._warned = True
+            warn_of_processors(self._generation)
         decoders = [self.policy] if plain or self.reward_model is None else [self.policy, self.reward_model.decoder]
         lengths = [len(policy_ids), len(reward_ids)]
         purse = Purse(
@@ -364,14 +333,6 @@ class SaffronEngine:
             )
         )
 
-    def _checked(self, ids: Sequence[int], decoder: TrieDecoder, name: str) -> tuple[int, ...]:
-        checked = tuple(int(i) for i in ids)
-        if not checked:
-            raise SettingsError(f"{name} is empty: a prompt needs at least one token")
-        if min(checked) < 0 or max(checked) >= decoder.vocabulary:
-            raise SettingsError(f"{name} holds ids outside the {decoder.name}'s vocabulary of {decoder.vocabulary}")
-        return checked
-
     def _fit(self, row: torch.Tensor, fill: float | bool) -> torch.Tensor:
         """A row over the reward model's vocabulary, cut or filled to the policy's: extra tokens are unseen."""
         size = self.policy.vocabulary
@@ -379,17 +340,6 @@ class SaffronEngine:
         shared = min(size, len(row))
         fitted[:shared] = row[:shared]
         return fitted.to(self.policy.device)
-
-    def _warn_of_processors(self) -> None:
-        if self._warned or self._generation is None:
-            return
-        self._warned = True
-        odd = [name for name in IGNORED_PROCESSORS if getattr(self._generation, name, None)]
-        if odd:
-            warnings.warn(
-                f"the policy's generation config sets {', '.join(odd)}, which plain decoding here does not apply",
-                stacklevel=4,
-            )
 
 
 def _rewards(bias: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
