@@ -1,0 +1,60 @@
+"""Streaming on the kitchen: equal to invoke, in pieces, without blocking the event loop."""
+
+import asyncio
+import time
+
+import pytest
+
+from integration_tests.kitchen_figures import as_messages
+from langchain_saffron import ChatSaffron
+from langchain_saffron.kitchen.generator import held_out_benign, held_out_hazards
+
+PROMPTS = [as_messages(item.messages) for item in (*held_out_benign(40, seed=5), *held_out_hazards(10, seed=5))]
+
+
+@pytest.mark.parametrize("effort", ["low", "medium", "high", "max"])
+async def test_stream_equals_invoke_on_50_prompts_in_several_chunks(effort: str):
+    chat = ChatSaffron(effort=effort, max_tokens=100)
+    whole = [message.text for message in chat.batch(PROMPTS)]
+
+    async def stream(messages) -> list[str]:
+        return [chunk.text async for chunk in chat.astream(messages) if chunk.text]
+
+    pieces = await asyncio.gather(*(stream(messages) for messages in PROMPTS))
+    assert ["".join(found) for found in pieces] == whole
+    for found, text in zip(pieces, whole, strict=True):
+        # an answer of a few words may be final all at once
+        assert len(found) > 1 or len(text) < 40
+    assert sum(len(found) for found in pieces) / len(pieces) > 3
+
+
+def test_sync_stream_equals_invoke():
+    for effort in ("off", "medium", "high"):
+        chat = ChatSaffron(effort=effort, max_tokens=100)
+        for messages in PROMPTS[:5]:
+            assert "".join(chunk.text for chunk in chat.stream(messages)) == chat.invoke(messages).text
+
+
+async def test_the_event_loop_is_never_blocked_for_50_ms():
+    chat = ChatSaffron(effort="max", max_tokens=100)
+    await chat.ainvoke("hello")
+    longest = 0.0
+    done = asyncio.Event()
+
+    async def watch() -> None:
+        nonlocal longest
+        while not done.is_set():
+            before = time.perf_counter()
+            await asyncio.sleep(0.001)
+            longest = max(longest, time.perf_counter() - before)
+
+    watcher = asyncio.create_task(watch())
+    await asyncio.gather(*(_consume(chat, messages) for messages in PROMPTS[:8]))
+    done.set()
+    await watcher
+    assert longest < 0.05
+
+
+async def _consume(chat: ChatSaffron, messages) -> None:
+    async for _ in chat.astream(messages):
+        pass
