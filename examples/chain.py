@@ -31,11 +31,11 @@ def make_chain() -> Runnable:
 
 async def stream(chain: Runnable) -> None:
     """Print text as soon as it is final, then count the events of a run."""
-    async for text in chain.astream({"dish": "lemon cake"}):
+    async for text in chain.astream({"dish": "lemon tart"}):
         print(text, end="|", flush=True)
     print()
     kinds: dict[str, int] = {}
-    async for event in chain.astream_events({"dish": "lemon cake"}, version="v2"):
+    async for event in chain.astream_events({"dish": "lemon tart"}, version="v2"):
         kinds[event["event"]] = kinds.get(event["event"], 0) + 1
     print(kinds)
 
@@ -46,7 +46,7 @@ def main() -> None:
     print("invoke:", chain.invoke({"dish": "tomato soup"}))
 
     # the prompts share the models' forwards
-    dishes = ["tomato soup", "lemon cake", "a mushroom pie"]
+    dishes = ["tomato soup", "lemon tart", "a mushroom pie"]
     for dish, answer in zip(dishes, chain.batch([{"dish": dish} for dish in dishes]), strict=True):
         print(f"batch: {dish}: {answer}")
 

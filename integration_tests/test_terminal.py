@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-SAFFRON = [sys.executable, "-m", "langchain_saffron"]
+# the installed command: unlike `python -m`, it does not look into the current directory first
+SAFFRON = [str(Path(sys.executable).with_name("saffron"))]
 NOTICE = "saffron: the small embedded kitchen models answer: a toy world of recipes; --model takes a real one"
 # stand-ins never find an end of their own within these tokens, and many beams make each of them slow
 LONG = ["--effort", "max", "--max-tokens", "200", "--temperature", "1", "--seed", "1"]
@@ -105,7 +107,7 @@ class Terminal:
     def __init__(self, *arguments):
         self.process, self._fd = pty.fork()
         if self.process == 0:
-            os.execv(sys.executable, [*SAFFRON, *arguments])
+            os.execv(SAFFRON[0], [*SAFFRON, *arguments])
         self.seen = ""
 
     def expect(self, text, timeout=120.0):

@@ -92,9 +92,9 @@ def chat(
 
     saffron chat "How do I make tomato soup?"
 
-    saffron chat "Tell me about basil." --effort high --max-seconds 5
+    saffron chat "Which herb goes well with leek?" --effort high --max-seconds 5
 
-    echo "Set a timer for ten minutes." | saffron chat - --json
+    echo "Set a timer for 20 minutes for the pie." | saffron chat - --json
 
     saffron chat --model my-policy --reward-model my-mrm
 

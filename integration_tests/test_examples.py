@@ -1,0 +1,84 @@
+"""The example scripts run offline, and what they show holds."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from langchain_core.output_parsers import StrOutputParser
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+DISHES = ["tomato soup", "lemon tart", "a mushroom pie", "bean stew"]
+
+
+@pytest.fixture(scope="module")
+def example():
+    spec = importlib.util.spec_from_file_location("chain_example", EXAMPLES / "chain.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("script", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_script_runs(script, tmp_path):
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, env=offline, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert "tomato" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_chain_script_shows_every_call(example, capsys):
+    example.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("batch: ") for line in lines) == 3
+    assert any("on_chat_model_stream" in line for line in lines)
+    assert [line for line in lines if line.startswith("effort off")] == ["effort off: width 1, 0 reward calls"]
+    assert any(line.startswith("effort high: width 16") for line in lines)
+    assert max(line.count("|") for line in lines) > 3
+
+
+def test_batch_keeps_the_order(example):
+    chain = example.make_chain()
+    inputs = [{"dish": dish} for dish in DISHES]
+    answers = chain.batch(inputs)
+    assert answers == [chain.invoke(one) for one in inputs]
+    for dish, answer in zip(DISHES, answers, strict=True):
+        assert dish.split()[-2] in answer.lower()
+    assert len(set(answers)) == len(DISHES)
+
+
+async def test_astream_adds_up_to_invoke(example):
+    chain = example.make_chain()
+    pieces = [piece async for piece in chain.astream({"dish": "lemon tart"})]
+    assert len([piece for piece in pieces if piece]) > 3
+    assert "".join(pieces) == await chain.ainvoke({"dish": "lemon tart"})
+
+
+async def test_events_stream_the_model(example):
+    chain = example.make_chain()
+    events = [event async for event in chain.astream_events({"dish": "lemon tart"}, version="v2")]
+    chunks = [event["data"]["chunk"] for event in events if event["event"] == "on_chat_model_stream"]
+    assert len(chunks) > 3
+    (end,) = [event["data"]["output"] for event in events if event["event"] == "on_chat_model_end"]
+    assert "".join(chunk.text for chunk in chunks) == end.text == await chain.ainvoke({"dish": "lemon tart"})
+    assert end.response_metadata["saffron"]["reward_calls"] > 0
+
+
+@pytest.mark.parametrize(("effort", "width"), [("off", 1), ("low", 1), ("medium", 4), ("high", 16)])
+def test_effort_is_chosen_by_the_call(example, effort, width):
+    chain = example.PROMPT | example.make_chat()
+    metadata = chain.with_config(configurable={"effort": effort}).invoke({"dish": "tomato soup"}).response_metadata
+    assert metadata["saffron"]["effort"] == effort
+    assert metadata["saffron"]["width"] == width
+    assert (metadata["saffron"]["reward_calls"] == 0) == (effort == "off")
+
+
+def test_a_chain_can_be_cut_anywhere(example):
+    # the parser passes the text through: model and chain must agree
+    message = (example.PROMPT | example.make_chat()).invoke({"dish": "tomato soup"})
+    assert StrOutputParser().invoke(message) == example.make_chain().invoke({"dish": "tomato soup"})

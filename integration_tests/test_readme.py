@@ -1,0 +1,155 @@
+"""Every block of the README and of the faces' docstrings runs as it is written."""
+
+import ast
+import asyncio
+import inspect
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from langchain_saffron import ChatSaffron, SaffronLLM
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+INSTALL = "python3 -m venv .venv && .venv/bin/pip install "
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return [textwrap.dedent(found) for found in re.findall(rf"^ *```{language}\n(.*?)^ *```", text, re.M | re.S)]
+
+
+PYTHON = blocks(README, "python")
+SHELL = blocks(README, "bash")
+
+
+def title(block: str) -> str:
+    return re.sub(r"\W+", "-", block.strip().splitlines()[-1])[:40]
+
+
+@pytest.fixture
+def hub(checkpoints):
+    """Put the stand-ins where a block names models that only the hub has, and the CPU for a GPU."""
+
+    def replace(block: str) -> str:
+        for name, here in {
+            "meta-llama/Meta-Llama-3-8B-Instruct": checkpoints.policy,
+            "path/to/saffron-1": checkpoints.mrm,
+            "meta-llama/Llama-Guard-3-1B": checkpoints.guard,
+            '"cuda"': '"cpu"',
+        }.items():
+            block = block.replace(name, str(here))
+        return block
+
+    return replace
+
+
+def test_blocks_are_found():
+    assert len(PYTHON) == README.count("```python") >= 7
+    assert len(SHELL) == README.count("```bash") >= 4
+    assert sum("meta-llama/" in block for block in PYTHON) == 1
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=title)
+def test_python_block(block, hub, capsys):
+    exec(compile(hub(block), "README.md", "exec"), {"__name__": "__main__"})
+    assert capsys.readouterr().out.strip()
+
+
+def printed(capsys, word: str) -> tuple[str, dict]:
+    """What the one block with `word` prints, and the names that it leaves."""
+    (block,) = [block for block in PYTHON if word in block]
+    names: dict = {}
+    exec(compile(block, "README.md", "exec"), names)
+    return capsys.readouterr().out, names
+
+
+def test_streaming_block_prints_the_answer(capsys):
+    out, _ = printed(capsys, "astream")
+    assert out == ChatSaffron().invoke("How do I make tomato soup?").text
+
+
+def test_budget_block_shows_what_it_says(capsys):
+    _, names = printed(capsys, "max_reward_calls")
+    metadata = names["answer"].response_metadata
+    assert metadata["finish_reason"] in ("stop", "length", "refusal", "budget")
+    assert metadata["saffron"]["reward_calls"] <= 400
+    assert metadata["saffron"]["width"] > 4
+    assert names["answer"].usage_metadata["output_tokens"] > 0
+
+
+def test_attack_block_does_not_give_in(capsys):
+    from langchain_saffron.kitchen.judge import verdict
+
+    _, names = printed(capsys, "refusal_threshold")
+    text = names["answer"].text
+    assert not text.startswith("Sure")
+    assert verdict(names["attack"][-1].text + text, names["attack"][0].text) == "safe", text
+
+
+def test_tenants_share_no_prompt(capsys):
+    _, names = printed(capsys, "cache_salt")
+    fresh = names["chat"].invoke("How do I make tomato soup?", cache_salt="carol").usage_metadata
+    again = names["chat"].invoke("How do I make tomato soup?", cache_salt="carol").usage_metadata
+    assert fresh["input_token_details"]["cache_read"] == 0
+    assert again["input_token_details"]["cache_read"] > 0
+
+
+def test_documented_efforts_are_the_real_ones():
+    from langchain_saffron.settings import EFFORTS
+
+    rows = dict(re.findall(r'^\| `"(\w+)"` \| (\d+) \|', README, re.M))
+    assert {name: int(width) for name, width in rows.items()} == {name: width for name, (width, _) in EFFORTS.items()}
+
+
+def commands() -> list[str]:
+    lines = "\n".join(SHELL).replace("\\\n", " ").splitlines()
+    return [line for line in (re.sub(r"\s+# .*", "", line).strip() for line in lines) if line]
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if not c.endswith("pytest")], ids=title)
+def test_shell_command(command, hub, tmp_path):
+    # what is installed already need not be installed again; the rest runs as it stands
+    command = re.sub(rf"^{re.escape(INSTALL)}\S+ && \.venv/bin/", "", hub(command))
+    assert command.startswith("saffron ")
+    place = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=tmp_path,
+        env=place,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() or command == "saffron chat"
+
+
+def test_ci_runs_the_documented_test_command():
+    (command,) = [c for c in commands() if c.endswith("pytest")]
+    assert command.startswith(INSTALL)
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    assert command in script
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    subprocess.run(["bash", "-n", str(ROOT / ".ci" / "run")], check=True)
+
+
+@pytest.mark.parametrize("face", [ChatSaffron, SaffronLLM])
+def test_docstring_blocks(face, capsys):
+    found = blocks(inspect.getdoc(face), "python")
+    assert len(found) >= 4
+    names: dict = {}
+    for block in found:
+        code = compile(block, face.__name__, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        if code.co_flags & inspect.CO_COROUTINE:
+            asyncio.run(eval(code, names))
+        else:
+            exec(code, names)
+    assert capsys.readouterr().out.strip()
+    for block in blocks(inspect.getdoc(face), "bash"):
+        subprocess.run(["bash", "-n", "-c", block], check=True)
