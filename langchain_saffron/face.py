@@ -152,6 +152,8 @@ class SaffronFields(BaseModel):
             )
         if isinstance(self.model, Path | str) and not str(self.model).strip():
             raise ModelLoadError("model: an empty string names no model")
+        if self.model is None and self.engine is None:
+            _tell_of_kitchen()
         return self
 
     def search_settings(self, stop: list[str] | None = None) -> SearchSettings:
@@ -167,7 +169,6 @@ class SaffronFields(BaseModel):
         if search is None:
             search = "saffron" if self.effort != "off" else "sample" if self.temperature else "greedy"
         preset_width, preset_lag = EFFORTS.get(self.effort, (1, None))
-        given = [stop if stop is not None else self.stop or ()]
         return SearchSettings(
             search=search,
             width=self.width if self.width is not None else preset_width,
@@ -175,7 +176,7 @@ class SaffronFields(BaseModel):
             temperature=self.temperature,
             min_tokens=self.min_tokens,
             max_tokens=self.max_tokens,
-            stop=given[0],
+            stop=stop if stop is not None else self.stop or (),
             seed=self.seed,
             ranking=self.ranking,
             safety_threshold=self.safety_threshold,
@@ -205,8 +206,6 @@ class SaffronFields(BaseModel):
             spec["hf_token"] = self.hf_token.get_secret_value() if self.hf_token else None
             spec["device"] = self.device or default_device()
             spec["dtype"] = self.dtype or default_dtype(spec["device"])
-            if self.model is None:
-                _tell_of_kitchen()
             self._loaded = shared_engine(**spec)
         return self._loaded
 

@@ -255,7 +255,10 @@ def test_the_profile_knows_the_context_without_loading(tmp_path):
     assert profile["tool_calling"] is False
 
 
-def test_construction_is_silent():
+def test_the_embedded_models_are_announced_once(monkeypatch):
+    monkeypatch.setattr("langchain_saffron.face._told_of_kitchen", False)
+    with pytest.warns(UserWarning, match="kitchen"):
+        ChatSaffron()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ChatSaffron()

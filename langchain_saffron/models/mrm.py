@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from langchain_saffron.errors import ModelLoadError
+from langchain_saffron.errors import ModelLoadError, SettingsError
 from langchain_saffron.models.decoder import DEFAULT_CACHE_TOKENS, TrieDecoder
 from langchain_saffron.models.loading import ModelSource, load_causal_lm, load_tokenizer, resolve_directory
 from langchain_saffron.models.lora import merge_adapter
@@ -123,7 +124,7 @@ class MultifurcationRewardModel:
         )
 
     @torch.inference_mode()
-    def rewards(self, token_ids: list[int]) -> torch.Tensor:
+    def rewards(self, token_ids: Sequence[int]) -> torch.Tensor:
         """The predicted reward of every next token.
 
         Args:
@@ -132,9 +133,9 @@ class MultifurcationRewardModel:
         Returns:
             float32 tensor [vocabulary]: `M(s)`, the bias applied, unmasked.
         """
-        if not token_ids:
-            raise ModelLoadError("rewards needs at least one token")
-        ids = torch.tensor([token_ids], device=self.decoder.device)
+        ids = torch.tensor([[int(token) for token in token_ids]], device=self.decoder.device)
+        if ids.numel() == 0:
+            raise SettingsError("rewards() needs at least one token")
         logits = self.decoder.model(input_ids=ids, use_cache=False).logits[0, -1]
         return logits.float() + self.bias
 
