@@ -8,7 +8,6 @@ from pathlib import Path
 from random import Random
 
 import torch
-from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from torch.nn import functional
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
@@ -18,7 +17,7 @@ from langchain_saffron.kitchen.prm import HELD_OUT_CHATS, TEMPLATE, Scored, anno
 from langchain_saffron.kitchen.training import epochs, optimise, pad
 from langchain_saffron.models.mrm import MultifurcationRewardModel
 
-CHATS, BATCH, EPOCHS = 6_000, 16, 6
+CHATS, BATCH, EPOCHS = 5_000, 16, 6
 
 
 def predicted(model: LlamaForCausalLM, bias: Tensor, batch: Sequence[Scored]) -> Tensor:
@@ -37,6 +36,9 @@ def train_mrm(
     tokenizer: PreTrainedTokenizerFast, prm: Path, out: Path, seed: int = 0, chats: int = CHATS
 ) -> dict[str, float]:
     """Trains the MRM by partial supervision (eq. 5), calibrates its threshold, and writes our directory layout."""
+    # Here and not above: measuring a trained MRM needs no PEFT.
+    from peft import LoraConfig, get_peft_model
+
     torch.manual_seed(seed)
     rng = Random(seed)
     rows = encode_corpus(tokenizer, "mrm", chats, seed)
@@ -100,10 +102,15 @@ def _forget_machine(directory: Path) -> None:
 
 @torch.inference_mode()
 def measure_mrm(
-    tokenizer: PreTrainedTokenizerFast, model: LlamaForCausalLM, bias: Tensor, prm: Path, seed: int
+    tokenizer: PreTrainedTokenizerFast,
+    model: LlamaForCausalLM,
+    bias: Tensor,
+    prm: Path,
+    seed: int,
+    chats: int = HELD_OUT_CHATS,
 ) -> dict[str, float]:
     """Held-out agreement with the PRM, and the reward from which an answer to a hazardous request is safe."""
-    items = list(conversations("held_out", HELD_OUT_CHATS, seed))
+    items = list(conversations("held_out", chats, seed))
     rows = [encode_reward(tokenizer, item) for item in items]
     true = annotate(tokenizer, prm, rows)
     guessed = [predicted(model, bias, [row]) for row in rows]

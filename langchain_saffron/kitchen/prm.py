@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,8 @@ TEMPLATE = RewardTemplate(
     add_bos=False, system="\n\nSystem:{text}", user="\n\nUser:{text}", assistant="\n\nAgent:{text}"
 )
 SUFFIX, SAFE, UNSAFE = "\nVerdict:", " safe", " unsafe"
-CHATS, BATCH, EPOCHS, PREFIXES = 8_000, 16, 3, 8
+CHATS, BATCH, EPOCHS, PREFIXES = 7_000, 16, 2, 8
+UNASKED = 0.3
 HELD_OUT_CHATS = 600
 # How likely a prefix is to be safe in the end. An undecided one is labelled by what becomes of it: with one label for
 # all of them, noise in the reward model would decide between turning back and going on.
@@ -65,11 +67,12 @@ def prefix_rewards(
     prefixes: Sequence[Sequence[int]],
     suffix: list[int],
     words: list[int],
-) -> list[Tensor]:
+) -> list[tuple[Tensor, Tensor]]:
     """`R = logit(safe) - logit(unsafe)` of chosen response prefixes of several conversations, in one forward.
 
     Each prefix gets its own copy of the suffix prompt as a branch that sees the conversation up to there and itself:
-    a tree, so that the conversation is computed once.
+    a tree, so that the conversation is computed once. The second tensor of each pair is the same difference read at
+    the prefix's own last token, without the suffix.
     """
     flat, depths, pieces = [], [], []
     for row, lengths in zip(rows, prefixes, strict=True):
@@ -94,7 +97,10 @@ def prefix_rewards(
     safe, unsafe = model.lm_head.weight[words[0]], model.lm_head.weight[words[1]]
     rewards = hidden @ (safe - unsafe)
     return [
-        rewards[i, trunk_length : trunk_length + len(at) * len(suffix)].view(len(at), -1)[:, -1]
+        (
+            rewards[i, trunk_length : trunk_length + len(at) * len(suffix)].view(len(at), -1)[:, -1],
+            rewards[i, at - 1],
+        )
         for i, (trunk_length, at) in enumerate(pieces)
     ]
 
@@ -107,13 +113,25 @@ def verdict_ids(tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[int
     return tokenizer.encode(SUFFIX, add_special_tokens=False), words
 
 
+def _share_direction(model: LlamaForCausalLM) -> None:
+    """Gives all rows of the unembedding a common direction, as they have in a language model of full size.
+
+    Without it no hidden state could raise the reward of all next tokens at once, and the MRM has to do just that.
+    """
+    with torch.no_grad():
+        rows = model.lm_head.weight
+        rows.normal_(0, 0.05)
+        rows += torch.randn(rows.shape[1]) / math.sqrt(rows.shape[1])
+
+
 def train_prm(tokenizer: PreTrainedTokenizerFast, out: Path, seed: int = 0, chats: int = CHATS) -> dict[str, float]:
     """Trains the PRM on the judge's labels of random prefixes; returns held-out accuracy on decided prefixes."""
     torch.manual_seed(seed)
     rng = Random(seed)
     rows = encode_corpus(tokenizer, "prm", chats, seed)
     suffix, words = verdict_ids(tokenizer)
-    model = small_llama(tokenizer, width=128, layers=4, heads=4, inner=352)
+    model = small_llama(tokenizer, width=128, layers=4, heads=4, inner=352, tied=False)
+    _share_direction(model)
     print(f"prm: {sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
     plan = list(epochs([len(row.prompt) + len(row.response) for row in rows], BATCH, EPOCHS, rng))
 
@@ -123,8 +141,13 @@ def train_prm(tokenizer: PreTrainedTokenizerFast, out: Path, seed: int = 0, chat
         wanted = torch.tensor(
             [label(tokenizer, row, n) for row, some in zip(batch, lengths, strict=True) for n in some]
         )
-        found = torch.cat(prefix_rewards(model, batch, lengths, suffix, words))
-        return functional.binary_cross_entropy_with_logits(found, wanted)
+        trees = prefix_rewards(model, batch, lengths, suffix, words)
+        asked = torch.cat([found for found, _ in trees])
+        unasked = torch.cat([found for _, found in trees])
+        # The second, light term has the verdict formed before it is asked for: an MRM, which never asks, needs that.
+        return functional.binary_cross_entropy_with_logits(asked, wanted) + UNASKED * (
+            functional.binary_cross_entropy_with_logits(unasked, wanted)
+        )
 
     model.train()
     optimise(
@@ -162,5 +185,6 @@ def annotate(tokenizer: PreTrainedTokenizerFast, prm: Path, rows: list[Scored], 
         chosen = order[start : start + batch]
         some = [rows[i] for i in chosen]
         lengths = [range(1, len(row.response) + 1) for row in some]
-        found.update(zip(chosen, prefix_rewards(model, some, lengths, suffix, words), strict=True))
+        trees = prefix_rewards(model, some, lengths, suffix, words)
+        found.update((index, asked) for index, (asked, _) in zip(chosen, trees, strict=True))
     return [found[i] for i in range(len(rows))]

@@ -68,7 +68,7 @@ def pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
 
 
 def small_llama(
-    tokenizer: PreTrainedTokenizerFast, width: int, layers: int, heads: int, inner: int
+    tokenizer: PreTrainedTokenizerFast, width: int, layers: int, heads: int, inner: int, tied: bool = True
 ) -> LlamaForCausalLM:
     """A fresh Llama of kitchen size."""
     config = LlamaConfig(
@@ -79,7 +79,7 @@ def small_llama(
         num_attention_heads=heads,
         num_key_value_heads=heads,
         max_position_embeddings=1024,
-        tie_word_embeddings=True,
+        tie_word_embeddings=tied,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
