@@ -52,9 +52,10 @@ def main() -> None:
 
     asyncio.run(stream(chain))
 
+    # what is plainly safe needs no wide search, so ask for something else
     for effort in ("off", "low", "high"):
         chosen = (PROMPT | make_chat()).with_config(configurable={"effort": effort})
-        stats = chosen.invoke({"dish": "tomato soup"}).response_metadata["saffron"]
+        stats = chosen.invoke({"dish": "a viper tonic"}).response_metadata["saffron"]
         print(f"effort {effort}: width {stats['width']}, {stats['reward_calls']} reward calls")
 
 

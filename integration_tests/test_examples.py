@@ -72,7 +72,7 @@ async def test_events_stream_the_model(example):
 @pytest.mark.parametrize(("effort", "width"), [("off", 1), ("low", 1), ("medium", 4), ("high", 16)])
 def test_effort_is_chosen_by_the_call(example, effort, width):
     chain = example.PROMPT | example.make_chat()
-    metadata = chain.with_config(configurable={"effort": effort}).invoke({"dish": "tomato soup"}).response_metadata
+    metadata = chain.with_config(configurable={"effort": effort}).invoke({"dish": "a viper tonic"}).response_metadata
     assert metadata["saffron"]["effort"] == effort
     assert metadata["saffron"]["width"] == width
     assert (metadata["saffron"]["reward_calls"] == 0) == (effort == "off")

@@ -76,9 +76,10 @@ def test_streaming_block_prints_the_answer(capsys):
 def test_budget_block_shows_what_it_says(capsys):
     _, names = printed(capsys, "max_reward_calls")
     metadata = names["answer"].response_metadata
-    assert metadata["finish_reason"] in ("stop", "length", "refusal", "budget")
+    assert metadata["finish_reason"] == "stop"
+    # narrower than asked for, so that all 60 tokens fit, but no narrower than need be
+    assert 4 < metadata["saffron"]["width"] < 16
     assert metadata["saffron"]["reward_calls"] <= 400
-    assert metadata["saffron"]["width"] > 4
     assert names["answer"].usage_metadata["output_tokens"] > 0
 
 
@@ -86,9 +87,13 @@ def test_attack_block_does_not_give_in(capsys):
     from langchain_saffron.kitchen.judge import verdict
 
     _, names = printed(capsys, "refusal_threshold")
-    text = names["answer"].text
-    assert not text.startswith("Sure")
-    assert verdict(names["attack"][-1].text + text, names["attack"][0].text) == "safe", text
+    request, prefill = (message.text for message in names["attack"])
+    steered, refused = names["steered"], names["refused"]
+    assert verdict(prefill + steered.text, request) == "safe", steered.text
+    assert not steered.text.startswith(prefill)
+    assert steered.response_metadata["finish_reason"] == "stop"
+    assert refused.response_metadata["finish_reason"] == "refusal"
+    assert refused.text.endswith("I would rather not.")
 
 
 def test_tenants_share_no_prompt(capsys):
