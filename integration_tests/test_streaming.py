@@ -22,10 +22,9 @@ async def test_stream_equals_invoke_on_50_prompts_in_several_chunks(effort: str)
 
     pieces = await asyncio.gather(*(stream(messages) for messages in PROMPTS))
     assert ["".join(found) for found in pieces] == whole
-    for found, text in zip(pieces, whole, strict=True):
-        # an answer of a few words may be final all at once
-        assert len(found) > 1 or len(text) < 40
-    assert sum(len(found) for found in pieces) / len(pieces) > 3
+    assert all(len(found) > 1 for found in pieces)
+    # no piece holds more than a word or two
+    assert sum(map(len, whole)) / sum(map(len, pieces)) < 8
 
 
 def test_sync_stream_equals_invoke():

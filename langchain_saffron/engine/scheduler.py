@@ -112,7 +112,7 @@ class Scheduler:
     def _demand(self, request: Request, expand: Expand) -> None:
         if expand.committed:
             request.committed += len(expand.committed)
-            self._emit(request, request.stream.push(_without_ends(request, expand.committed)))
+            self._say(request, expand.committed)
         for branch in request.branches.values():
             branch.expand(expand.nodes, expand.retain)
         request.scored = {}
@@ -198,8 +198,8 @@ class Scheduler:
 
     def _finish(self, request: Request, answer: Answer) -> None:
         stream, settings = request.stream, request.inputs.settings
-        rest = _without_ends(request, answer.tokens[request.committed :])
-        self._emit(request, stream.push(rest) + stream.finish())
+        self._say(request, answer.tokens[request.committed :])
+        self._emit(request, stream.finish())
         if answer.finish_reason == "refusal":
             gap = "" if not stream.text or stream.text[-1].isspace() else " "
             self._emit(request, stream.add(gap + settings.refusal_text))
@@ -209,6 +209,12 @@ class Scheduler:
             list(answer.tokens), stream.text, answer.reward, answer.finish_reason, request.inputs.trace, request.stats
         )
         self._send(request, Done(result))
+
+    def _say(self, request: Request, tokens: tuple[int, ...]) -> None:
+        # a piece a token, also where many become final at once: what listens expects a token's worth of text
+        for token in tokens:
+            if token not in request.inputs.end_tokens:
+                self._emit(request, request.stream.push((token,)))
 
     def _emit(self, request: Request, text: str) -> None:
         if text:
@@ -239,10 +245,6 @@ class Scheduler:
         request.branches = {}
         if request in self._active:
             self._active.remove(request)
-
-
-def _without_ends(request: Request, tokens: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(token for token in tokens if token not in request.inputs.end_tokens)
 
 
 def _prompt_cost(branch: Branch) -> float:
