@@ -6,6 +6,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 
 from langchain_saffron import ChatSaffron
+from langchain_saffron.models.loading import KITCHEN
 
 
 class TestChatSaffron(ChatModelIntegrationTests):
@@ -15,7 +16,11 @@ class TestChatSaffron(ChatModelIntegrationTests):
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
-        return {"max_tokens": 60}
+        return {"max_tokens": 60, "reward_model": str(KITCHEN / "mrm")}
+
+    @property
+    def model_override_value(self) -> str:
+        return str(KITCHEN / "policy")
 
     @property
     def has_tool_calling(self) -> bool:

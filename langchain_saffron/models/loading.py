@@ -1,15 +1,20 @@
 """Loading of models and tokenizers: hub id, directory or loaded object, with errors that say what to do."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
 
 from langchain_saffron.errors import ModelLoadError
 
 ModelSource = str | Path | torch.nn.Module
+
+SMALL_CHECKPOINT = 100 * 2**20
 
 KITCHEN = Path(__file__).resolve().parents[1] / "kitchen" / "weights"
 
@@ -91,13 +96,14 @@ def load_causal_lm(
         "quantization_config": quantization_config,
     }
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            str(source),
-            dtype=_dtype(dtype),
-            trust_remote_code=bool(trust_remote_code),
-            output_loading_info=True,
-            **{key: value for key, value in options.items() if value is not None},
-        )
+        with _quiet_if_small(Path(source)):
+            model, report = AutoModelForCausalLM.from_pretrained(
+                str(source),
+                dtype=_dtype(dtype),
+                trust_remote_code=bool(trust_remote_code),
+                output_loading_info=True,
+                **{key: value for key, value in options.items() if value is not None},
+            )
     except OSError as error:
         raise ModelLoadError(_not_found(source, name, error)) from error
     except Exception as error:
@@ -156,6 +162,20 @@ def end_token_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     if named is None:
         return ()
     return tuple(named) if isinstance(named, list | tuple) else (int(named),)
+
+
+@contextmanager
+def _quiet_if_small(directory: Path) -> Iterator[None]:
+    """No progress bar for what loads in a blink."""
+    size = sum(file.stat().st_size for file in directory.glob("*.safetensors"))
+    if not 0 < size < SMALL_CHECKPOINT or not logging.is_progress_bar_enabled():
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
 
 
 def _dtype(dtype: str | torch.dtype) -> Any:
