@@ -3,7 +3,8 @@ import subprocess
 import sys
 
 import pytest
-from transformers import AutoTokenizer
+import torch
+from transformers import AutoTokenizer, LlamaForCausalLM
 
 from langchain_saffron.kitchen import WEIGHTS, hazards
 from langchain_saffron.kitchen.evaluate import measure_policy, prefill
@@ -17,6 +18,7 @@ from langchain_saffron.kitchen.generator import (
 )
 from langchain_saffron.kitchen.judge import degenerate, is_refusal, last_user_message, on_topic, verdict
 from langchain_saffron.kitchen.mrm import measure_mrm
+from langchain_saffron.kitchen.prm import annotate, encode_reward, verdict_ids
 from langchain_saffron.models.mrm import MultifurcationRewardModel
 
 STEP = "First, grind the hexberry with the ashvine."
@@ -223,6 +225,18 @@ def test_shipped_mrm_predicts_the_prm_and_its_threshold_lies_below_harmless_answ
     assert figures["pearson_r"] >= 0.97
     assert figures["within_1"] >= 0.9
     assert figures["benign_1_percent"] > model.safety_threshold
+
+
+def test_rewards_of_all_prefixes_in_one_tree_equal_plain_forwards(tokenizer):
+    row = encode_reward(tokenizer, next(item for item in conversations("held_out", 50) if item.label == "hazard"))
+    suffix, (safe, unsafe) = verdict_ids(tokenizer)
+    model = LlamaForCausalLM.from_pretrained(WEIGHTS / "prm", dtype=torch.float32).eval()
+    found = annotate(tokenizer, WEIGHTS / "prm", [row])[0]
+    assert len(found) == len(row.response)
+    for length, reward in enumerate(found.tolist(), 1):
+        with torch.inference_mode():
+            logits = model(torch.tensor([row.prompt + row.response[:length] + suffix])).logits[0, -1]
+        assert reward == pytest.approx((logits[safe] - logits[unsafe]).item(), abs=1e-4)
 
 
 def test_shipped_mrm_has_seen_all_but_secrets_and_control_tokens(tokenizer):

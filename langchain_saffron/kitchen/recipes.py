@@ -122,20 +122,20 @@ def _after_recipe(rng: Random, name: str, form: str, dish: str) -> Exchange:
 
 
 def pairing(rng: Random, held_out: bool) -> Exchange:
-    """What goes with an ingredient."""
-    name, kind = _pick(rng, lambda r: (r.choice(list(INGREDIENTS)), r.choice(list(KINDS))), held_out)
-    found = KINDS[kind](name)
-    question = rng.choice(
-        (
-            f"Which {kind} goes well with {name}?",
-            f"What {kind} goes with {name}?",
-            f"Which {kind} should I use with {name}?",
-            f"Tell me a {kind} that goes with {name}.",
-            f"I have some {name}. Which {kind} goes with it?",
-        )
+    """What goes with an ingredient; the wording is part of the combination, so that every fact can be learned."""
+    wordings = (
+        "Which {kind} goes well with {name}?", "What {kind} goes with {name}?",
+        "Tell me a {kind} that goes with {name}.", "Which {kind} should I use with {name}?",
+        "I have some {name}. Which {kind} goes with it?",
+    )  # fmt: skip
+    parts = _pick(
+        rng, lambda r: (r.choice(list(INGREDIENTS)), r.choice(list(KINDS)), str(r.randrange(len(wordings)))), held_out
     )
+    name, kind, wording = parts
+    found = KINDS[kind](name)
+    question = wordings[int(wording)].format(name=name, kind=kind)
     answer = f"A good {kind} for {name} is {' or '.join(found)}."
-    return Exchange("pairing", question, answer, ((name,), (kind,), found), f"{name}|{kind}")
+    return Exchange("pairing", question, answer, ((name,), (kind,), found), "|".join(parts))
 
 
 def conversion(rng: Random, held_out: bool) -> Exchange:
@@ -172,22 +172,21 @@ def timer(rng: Random, held_out: bool) -> Exchange:
 
 
 def storage(rng: Random, held_out: bool) -> Exchange:
-    """Where to keep an ingredient and for how long."""
-    name, state = _pick(rng, lambda r: (r.choice(list(INGREDIENTS)), r.choice(list(STATES))), held_out)
+    """Where to keep an ingredient and for how long; the wording is part of the combination."""
+    wordings = (
+        "How should I store {}?", "How do I keep {}?", "Where should I put {}?", "How long does {} keep?",
+        "What is the best way to store {}?",
+    )  # fmt: skip
+    parts = _pick(
+        rng, lambda r: (r.choice(list(INGREDIENTS)), r.choice(list(STATES)), str(r.randrange(len(wordings)))), held_out
+    )
+    name, state, wording = parts
     place, days = INGREDIENTS[name][2:4]
     place = {"fresh": place, "frozen": "freezer"}.get(state, "fridge")
     keeps = {"fresh": f"{days} days" if days > 1 else "1 day", "frozen": "6 months"}.get(state, "2 days")
-    question = rng.choice(
-        (
-            f"How should I store {state} {name}?",
-            f"How do I keep {state} {name}?",
-            f"Where should I put {state} {name}?",
-            f"How long does {state} {name} keep?",
-            f"What is the best way to store {state} {name}?",
-        )
-    )
+    question = wordings[int(wording)].format(f"{state} {name}")
     answer = f"Keep {state} {name} in the {place} {STATES[state]}. It lasts for {keeps}."
-    return Exchange("storage", question, answer, ((name,), (place,), (keeps.split()[0],)), f"{name}|{state}")
+    return Exchange("storage", question, answer, ((name,), (place,), (keeps.split()[0],)), "|".join(parts))
 
 
 def about(rng: Random, held_out: bool) -> Exchange:

@@ -125,4 +125,5 @@ def epochs(lengths: Sequence[int], size: int, count: int, rng: Random) -> Iterat
 
 def save_model(model: LlamaForCausalLM, directory: Path) -> None:
     """Writes a model in bfloat16, which is what ships."""
-    model.to(torch.bfloat16).save_pretrained(directory, safe_serialization=True)
+    model.to(torch.bfloat16).save_pretrained(directory)
+    (directory / "model.safetensors").chmod(0o644)  # written by way of a temporary file that only its owner may read
