@@ -74,7 +74,7 @@ class SaffronFields(BaseModel):
     device_map: Any = None
     """Passed to transformers."""
     attn_implementation: str | None = None
-    """`"sdpa"` or `"eager"`."""
+    """`"sdpa"` or `"eager"`, in place of the tree's own attention."""
     quantization_config: Any = None
     """Passed to transformers, for the policy."""
     revision: str | None = None

@@ -5,7 +5,8 @@ import random
 import pytest
 import torch
 
-from langchain_saffron.errors import UnsupportedModelError
+from langchain_saffron.cache.attention import NAME as TREE_ATTENTION
+from langchain_saffron.errors import NumericalError, UnsupportedModelError
 from langchain_saffron.models.decoder import TrieDecoder
 from unit_tests.tiny_models import FAMILIES, VOCABULARY, plain_logits, random_model
 
@@ -49,11 +50,13 @@ def grow_and_check(decoder: TrieDecoder, model: torch.nn.Module, seed: int, tole
     return checked
 
 
+@pytest.mark.parametrize("attention", [None, "sdpa", "eager"])
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("seed", range(3))
-def test_random_trees_equal_full_forwards(family: str, seed: int):
+@pytest.mark.parametrize("seed", range(2))
+def test_random_trees_equal_full_forwards(family: str, seed: int, attention: str | None):
     model = random_model(family, seed)
-    decoder = TrieDecoder(model, "policy", max_cache_tokens=400)
+    decoder = TrieDecoder(model, "policy", max_cache_tokens=400, attn_implementation=attention)
+    assert model.config._attn_implementation == (attention or TREE_ATTENTION)
     assert grow_and_check(decoder, model, seed, 1e-4) > 40
     assert decoder.forest.used <= 400
 
@@ -65,16 +68,10 @@ def test_in_double_precision_they_are_equal_to_1e_9(family: str):
     assert grow_and_check(decoder, model, 5, 1e-9) > 40
 
 
-def test_eager_attention_is_exact_too():
-    model = random_model("llama", 2)
-    model.set_attn_implementation("eager")
-    decoder = TrieDecoder(model, "policy", max_cache_tokens=400)
-    assert grow_and_check(decoder, model, 2, 1e-4) > 40
-
-
-def test_scattered_slots_are_gathered_and_still_exact():
+@pytest.mark.parametrize("attention", [None, "sdpa"])
+def test_scattered_slots_are_exact_too(attention: str | None):
     model = random_model("llama", 3)
-    decoder = TrieDecoder(model, "policy", max_cache_tokens=600)
+    decoder = TrieDecoder(model, "policy", max_cache_tokens=600, attn_implementation=attention)
     forest = decoder.forest
     spacer = forest.insert(list(range(8)))
     first = forest.insert([50, 51, 52])
@@ -83,7 +80,8 @@ def test_scattered_slots_are_gathered_and_still_exact():
     tail = forest.insert([60, 61], parent=first[-1])
     before = decoder.pool.gathers
     logits = decoder.forward(tail, [1])
-    assert decoder.pool.gathers > before
+    # the tree's own attention reads prefix and tail where they lie
+    assert (decoder.pool.gathers > before) == (attention == "sdpa")
     assert torch.allclose(logits[0], plain_logits(model, [50, 51, 52, 60, 61]), atol=1e-4)
 
 
@@ -108,6 +106,40 @@ def test_a_long_prompt_in_chunks_equals_it_in_one_piece():
         chunk = prompt[start : start + 33]
         logits = decoder.forward(chunk, [len(chunk) - 1])
     assert torch.allclose(logits[0], plain_logits(model, history(decoder, prompt[-1])), atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma3"])
+def test_groups_attend_to_their_own_and_to_what_another_has_just_written(family: str):
+    """Two requests with a common beginning, both new in the same forward, beside a third of another length."""
+    model = random_model(family, 7)
+    decoder = TrieDecoder(model, "policy", max_cache_tokens=400)
+    first = decoder.forest.insert([9, 8, 7, 6, 5])
+    second = decoder.forest.insert([9, 8, 7, 30, 31, 32, 33])
+    third = decoder.forest.insert([(3 * i) % VOCABULARY for i in range(70)])
+    new = [slot for slot in second if slot not in first]
+    rows = [*first, *new, *third]
+    ends = [first[-1], second[-1], third[-1]]
+    logits = decoder.forward(rows, [rows.index(end) for end in ends], groups=[len(first), len(new), len(third)])
+    for end, row in zip(ends, logits, strict=True):
+        assert torch.allclose(row, plain_logits(model, history(decoder, end)), atol=1e-4)
+
+
+def test_a_model_that_is_used_elsewhere_still_works_there():
+    """Outside the engine a loaded model attends as with sdpa, padding masks included."""
+    model, untouched = random_model("llama", 8), random_model("llama", 8)
+    TrieDecoder(model, "policy")
+    ids = torch.tensor([[2, 2, 5, 6, 7], [9, 10, 11, 12, 13]])
+    mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
+    options = {"attention_mask": mask, "max_new_tokens": 8, "do_sample": False, "pad_token_id": 2}
+    assert torch.equal(model.generate(ids, **options), untouched.generate(ids, **options))
+
+
+def test_damaged_weights_are_refused_at_load():
+    model = random_model("llama")
+    with torch.no_grad():
+        model.model.norm.weight[0] = float("nan")
+    with pytest.raises(NumericalError, match="policy"):
+        TrieDecoder(model, "policy")
 
 
 def test_the_pool_grows_only_as_far_as_needed():

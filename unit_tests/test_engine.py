@@ -146,11 +146,12 @@ def test_tflop_agree_with_torch():
     from torch.utils.flop_counter import FlopCounterMode
 
     model = random_model("llama", hidden_size=64, intermediate_size=160)
+    # the counter sees nothing of fused attention on a CPU
     model.set_attn_implementation("eager")
-    engine = SaffronEngine(model, tiny_tokenizer())
     tokens = list(range(3, 103))
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         model(input_ids=torch.tensor([tokens]), use_cache=False, logits_to_keep=1)
+    engine = SaffronEngine(model, tiny_tokenizer())
     # a dense forward computes the masked half of the attention matrix too
     count = engine.policy.flops
     dense = len(tokens) * count.row + count.head + count.full * len(tokens) ** 2

@@ -23,9 +23,9 @@ class KeyValuePool(Cache):
         self._slots = min(capacity, initial)
         self._keys: dict[int, torch.Tensor] = {}
         self._values: dict[int, torch.Tensor] = {}
-        self._write = torch.empty(0, dtype=torch.long)
+        self._write: torch.Tensor | slice = slice(0, 0)
         self._span: tuple[int, int] | None = (0, 0)
-        self._read = torch.empty(0, dtype=torch.long)
+        self._read: torch.Tensor | None = torch.empty(0, dtype=torch.long)
 
     @property
     def allocated_bytes(self) -> int:
@@ -38,20 +38,25 @@ class KeyValuePool(Cache):
         """Bytes of keys and values that one node takes over all layers (0 before the first forward)."""
         return self.allocated_bytes // self._slots if self._keys else 0
 
-    def aim(self, write: np.ndarray, read: np.ndarray | tuple[int, int]) -> None:
+    def aim(self, write: np.ndarray, read: np.ndarray | tuple[int, int] | None = None) -> None:
         """Set the next forward's slots.
 
         Args:
             write: int array [rows]: the slot of every new row.
-            read: Either `(low, high)`, a span of slots to be read in place, or an int array of slots
-                that are copied together.
+            read: Either `(low, high)`, a span of slots to be read in place, or an int array of slots that are
+                copied together, or `None` where the attention function reads the pool itself.
         """
-        highest = read[1] if isinstance(read, tuple) else int(read.max()) + 1
+        highest = read[1] if isinstance(read, tuple) else 0 if read is None else int(read.max()) + 1
         self._grow(max(int(write.max()) + 1, highest))
-        self._write = torch.from_numpy(np.ascontiguousarray(write))
+        low, high = int(write[0]), int(write[-1]) + 1
+        together = high - low == len(write) and bool((np.diff(write) == 1).all())
+        self._write = slice(low, high) if together else torch.from_numpy(np.ascontiguousarray(write))
         self._span = read if isinstance(read, tuple) else None
-        if not isinstance(read, tuple):
-            self._read = torch.from_numpy(np.ascontiguousarray(read))
+        self._read = torch.from_numpy(np.ascontiguousarray(read)) if isinstance(read, np.ndarray) else None
+
+    def layer(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of a layer, [kv heads, slots, size]."""
+        return self._keys[index], self._values[index]
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: object, **kwargs: object
@@ -66,18 +71,25 @@ class KeyValuePool(Cache):
             **kwargs: Ignored likewise.
 
         Returns:
-            Keys and values, [1, kv heads, visible slots, size]; a view where the slots lie together.
+            Keys and values, [1, kv heads, visible slots, size]; a view where the slots lie together. The new rows
+            themselves where the attention function reads the pool.
         """
         if layer_idx not in self._keys:
             self._keys[layer_idx] = self._allocate(key_states)
             self._values[layer_idx] = self._allocate(value_states)
         keys, values = self._keys[layer_idx], self._values[layer_idx]
-        write = self._write.to(keys.device, non_blocking=True)
-        keys.index_copy_(1, write, key_states[0])
-        values.index_copy_(1, write, value_states[0])
+        if isinstance(self._write, slice):
+            keys[:, self._write] = key_states[0]
+            values[:, self._write] = value_states[0]
+        else:
+            write = self._write.to(keys.device, non_blocking=True)
+            keys.index_copy_(1, write, key_states[0])
+            values.index_copy_(1, write, value_states[0])
         if self._span is not None:
             low, high = self._span
             return keys[None, :, low:high], values[None, :, low:high]
+        if self._read is None:
+            return key_states, value_states
         self.gathers += 1
         read = self._read.to(keys.device, non_blocking=True)
         return keys.index_select(1, read)[None], values.index_select(1, read)[None]
@@ -98,7 +110,9 @@ class KeyValuePool(Cache):
 
     def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
         """The number of visible slots, and an offset of 0."""
-        return (self._span[1] - self._span[0] if self._span else len(self._read)), 0
+        if self._span is not None:
+            return self._span[1] - self._span[0], 0
+        return (query_length if self._read is None else len(self._read)), 0
 
     def _allocate(self, like: torch.Tensor) -> torch.Tensor:
         # zeros, not empty: masked slots are multiplied by a zero weight, which NaN would survive

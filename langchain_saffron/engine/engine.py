@@ -48,6 +48,7 @@ class SaffronEngine:
         reward_model: MultifurcationRewardModel | None = None,
         max_cache_tokens: int = DEFAULT_CACHE_TOKENS,
         is_kitchen: bool = False,
+        attn_implementation: str | None = None,
     ) -> None:
         """Take loaded models; `from_pretrained` loads them.
 
@@ -57,7 +58,7 @@ class SaffronEngine:
         """
         if reward_model is not None:
             check_vocabularies(tokenizer, reward_model.tokenizer)
-        self.policy = TrieDecoder(model, "policy", max_cache_tokens)
+        self.policy = TrieDecoder(model, "policy", max_cache_tokens, attn_implementation)
         self.tokenizer = tokenizer
         self.reward_model = reward_model
         self.is_kitchen = is_kitchen
@@ -110,7 +111,7 @@ class SaffronEngine:
             dtype: Of the weights, such as `"float32"` or `"bfloat16"`; `"auto"` for the checkpoint's own.
             tokenizer: The policy's, for a loaded model that does not say where it came from.
             device_map: Passed to transformers (accelerate).
-            attn_implementation: `"sdpa"` (default) or `"eager"`.
+            attn_implementation: `"sdpa"` or `"eager"` in place of the tree's own attention.
             quantization_config: Passed to transformers, for the policy.
             revision: The policy's branch, tag or commit on the hub.
             trust_remote_code: Whether code in checkpoints may run.
@@ -152,7 +153,7 @@ class SaffronEngine:
             revision=revision,
             **common,
         )
-        return cls(policy, tokenizer, reward_model, max_cache_tokens, is_kitchen)
+        return cls(policy, tokenizer, reward_model, max_cache_tokens, is_kitchen, attn_implementation)
 
     def generate(
         self,

@@ -155,7 +155,8 @@ class Scheduler:
         places = list(dict.fromkeys(index[slot] for r in ready for slot in r.branches[name].frontier))
         rows_computed = list(index)
         self.forwards[name] += 1
-        logits = decoder.forward(rows_computed, places)
+        groups = [len(rows) for _, rows, _ in spent if rows]
+        logits = decoder.forward(rows_computed, places, groups)
         if bool(logits.isnan().any()):
             # what a masked slot holds is multiplied by zero, which NaN survives: nothing of it may stay
             decoder.forget(rows_computed)

@@ -1,14 +1,18 @@
 """A causal LM over a forest of token tries: one forward scores any set of nodes."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 
 from langchain_saffron.cache import KeyValuePool, LayerMasks, TokenForest, visible_rows
-from langchain_saffron.errors import UnsupportedModelError
+from langchain_saffron.cache.attention import NAME as TREE_ATTENTION
+from langchain_saffron.cache.attention import Group, Plan, activate, plan_group
+from langchain_saffron.errors import NumericalError, UnsupportedModelError
 from langchain_saffron.models.flops import FlopCounter
 
 DEFAULT_CACHE_TOKENS = 32_768
@@ -26,23 +30,32 @@ class TrieDecoder:
         context: Most tokens from the first of the prompt to the last of the answer.
     """
 
-    def __init__(self, model: Any, name: str, max_cache_tokens: int = DEFAULT_CACHE_TOKENS) -> None:
-        """Wrap a loaded model.
+    def __init__(
+        self,
+        model: Any,
+        name: str,
+        max_cache_tokens: int = DEFAULT_CACHE_TOKENS,
+        attn_implementation: str | None = None,
+    ) -> None:
+        """Wrap a loaded model, and check on a small tree that its branches can share a cache.
 
         Args:
             model: A decoder-only transformers causal LM.
             name: What error messages call it.
             max_cache_tokens: Slots of the KV cache: the memory bound, in tokens.
+            attn_implementation: `"sdpa"` or `"eager"` to attend through one mask over all slots; `None` takes the
+                tree's own attention, and these where the model's computations differ under it.
 
         Raises:
-            UnsupportedModelError: The model takes no `position_ids`, or has layers whose state cannot be
-                shared between branches (recurrent, chunked).
+            NumericalError: The model returns NaN.
+            UnsupportedModelError: The model takes no `position_ids`, has layers whose state cannot be shared between
+                branches (recurrent, chunked), or computes something else on a tree than on its branches.
         """
         self.name = name
         self.model = model.eval()
         self.forest = TokenForest(max_cache_tokens)
         self.pool = KeyValuePool(max_cache_tokens)
-        self._layers, sliding = _layer_masks(model.config, name)
+        self._layers, self._kinds = _layer_masks(model.config, name)
         parameters = inspect.signature(model.forward).parameters
         if "position_ids" not in parameters or "past_key_values" not in parameters:
             raise UnsupportedModelError(
@@ -50,8 +63,8 @@ class TrieDecoder:
                 "cache. Use a decoder with rotary or learned positions, such as Llama, Qwen, Mistral or Gemma."
             )
         self._keep_argument = "logits_to_keep" in parameters
-        self._additive = model.config._attn_implementation == "eager"
-        self.flops = FlopCounter.of(model, self._layers.window, sliding)
+        self.flops = FlopCounter.of(model, self._layers.window, self._kinds.count("sliding_attention"))
+        self._choose_attention(attn_implementation)
         self.context: int = getattr(model.config, "max_position_embeddings", None) or max_cache_tokens
 
     @property
@@ -65,38 +78,106 @@ class TrieDecoder:
         return self.model.get_output_embeddings().weight.shape[0]
 
     @torch.inference_mode()
-    def forward(self, rows: Sequence[int], scored: Sequence[int]) -> torch.Tensor:
+    def forward(self, rows: Sequence[int], scored: Sequence[int], groups: Sequence[int] | None = None) -> torch.Tensor:
         """Compute keys and values of `rows` and the next-token logits at `scored`.
 
         Args:
             rows: Distinct slots of the forest, in any order; every ancestor that is not among them must be
                 filled.
             scored: Indices into `rows`.
+            groups: How many rows each request has, in order; rows of one request attend together.
 
         Returns:
             Logits [len(scored), vocabulary] in float32 (float64 if that is the model's), on its device.
         """
         slots = np.asarray(rows, dtype=np.int64)
-        visibility = visible_rows(self.forest, slots, windowed=self._layers.window is not None)
-        self.pool.aim(slots, visibility.read)
         device = self.device
         tokens = torch.tensor([[self.forest.token(slot) for slot in rows]], device=device)
         positions = torch.from_numpy(self.forest.depth[slots])[None].to(device)
-        masks = visibility.masks(self._layers, self.model.dtype, device, self._additive)
         keep = torch.tensor(scored, dtype=torch.long, device=device)
         extra = {"logits_to_keep": keep} if self._keep_argument else {}
-        output = self.model(
-            input_ids=tokens,
-            position_ids=positions,
-            attention_mask=masks,
-            past_key_values=self.pool,
-            use_cache=True,
-            **extra,
-        )
+        with self._attending(slots, groups or [len(slots)]) as masks:
+            output = self.model(
+                input_ids=tokens,
+                position_ids=positions,
+                attention_mask=masks,
+                past_key_values=self.pool,
+                use_cache=True,
+                **extra,
+            )
         logits = output.logits[0]
         self.forest.filled[slots] = True
         logits = logits if self._keep_argument else logits[keep]
         return logits if logits.dtype == torch.float64 else logits.float()
+
+    def _choose_attention(self, wanted: str | None) -> None:
+        """Take the fastest attention under which a small tree gives what its branches give one by one."""
+        own = self.model.config._attn_implementation
+        for name in [wanted] if wanted else [TREE_ATTENTION, own if own in ("sdpa", "eager") else "eager", "eager"]:
+            self.model.set_attn_implementation(name)
+            if self._agrees_with_itself():
+                return
+        raise UnsupportedModelError(
+            f"the {self.name} ({self.model.config.model_type}) computes something else on a tree of tokens than on its "
+            "branches: it cannot share a cache between beams. Use another model, or plain transformers."
+        )
+
+    @torch.inference_mode()
+    def _agrees_with_itself(self) -> bool:
+        """Whether a small tree's logits equal those of plain forwards over its branches."""
+        tokens = [(37 * i + 11) % self.vocabulary for i in range(9)]
+        branches = [[*tokens[:5], tokens[5]], [*tokens[:5], tokens[6], tokens[7]], [*tokens[:4], tokens[8]]]
+        nodes = [self.forest.insert(branch) for branch in branches]
+        first = self.forest.path(nodes[0][-1])[:4].tolist()
+        rest = list(dict.fromkeys(slot for path in nodes for slot in path if slot not in first))
+        try:
+            self.forward(first, [])
+            found = self.forward(rest, [rest.index(path[-1]) for path in nodes])
+            for row, branch in zip(found, branches, strict=True):
+                plain = self.model(input_ids=torch.tensor([branch], device=self.device), use_cache=False)
+                expected = plain.logits[0, -1].to(row.dtype)
+                if bool(expected.isnan().any()):
+                    raise NumericalError(
+                        f"the {self.name} returns NaN: its weights are damaged, or its dtype too narrow"
+                    )
+                narrow = self.model.dtype in (torch.bfloat16, torch.float16)
+                # the narrow types round differently in every order of summation
+                if not (row - expected).abs().max() <= (0.3 if narrow else 1e-3) * expected.std():
+                    return False
+        except (RuntimeError, ValueError, NotImplementedError, TypeError, KeyError, AttributeError):
+            return False
+        finally:
+            for path in nodes:
+                self.forest.release(path[-1])
+        return True
+
+    @contextmanager
+    def _attending(self, slots: np.ndarray, groups: Sequence[int]) -> Iterator[Any]:
+        """Aim the pool, and give the masks for the model; none where the tree's own attention runs."""
+        if self.model.config._attn_implementation != TREE_ATTENTION:
+            visibility = visible_rows(self.forest, slots, windowed=self._layers.window is not None)
+            self.pool.aim(slots, visibility.read)
+            additive = self.model.config._attn_implementation == "eager"
+            yield visibility.masks(self._layers, self.model.dtype, self.device, additive)
+            return
+        self.pool.aim(slots)
+        plan = Plan(self.pool, {kind: self._plan(slots, groups, kind) for kind in self._layers.kinds}, self._kinds)
+        inner = {self.forest.parent(slot) for slot in slots.tolist()}
+        self.forest.remember(slot for slot in slots.tolist() if slot not in inner)
+        with activate(plan):
+            yield None
+
+    def _plan(self, slots: np.ndarray, groups: Sequence[int], kind: str) -> list[Group]:
+        window = self._layers.window if kind == "sliding_attention" else None
+        starts = np.cumsum([0, *groups])
+        return [
+            plan_group(self.forest, slots[start:end], int(start), window, self._additive)
+            for start, end in pairwise(starts)
+        ]
+
+    def _additive(self, allowed: np.ndarray) -> torch.Tensor:
+        mask = torch.zeros(allowed.shape, dtype=self.model.dtype)
+        return mask.masked_fill_(torch.from_numpy(~allowed), -torch.inf).to(self.device, non_blocking=True)
 
     def forget(self, rows: Sequence[int]) -> None:
         """Zero the keys and values of `rows`, which then count as not computed."""
@@ -113,8 +194,8 @@ class TrieDecoder:
         return self.flops.forward(np.array([depth]), 1) / 1e12
 
 
-def _layer_masks(config: Any, name: str) -> tuple[LayerMasks, int]:
-    """The kinds of attention in a model, and how many layers have a sliding window."""
+def _layer_masks(config: Any, name: str) -> tuple[LayerMasks, list[str]]:
+    """The kinds of attention in a model, and each layer's."""
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
     layers = config.num_hidden_layers
     types = getattr(config, "layer_types", None) or ["sliding_attention" if window else "full_attention"] * layers
@@ -127,4 +208,4 @@ def _layer_masks(config: Any, name: str) -> tuple[LayerMasks, int]:
         )
     if "sliding_attention" not in kinds:
         window = None
-    return LayerMasks(window=window, kinds=kinds), sum(kind == "sliding_attention" for kind in types)
+    return LayerMasks(window=window, kinds=kinds), list(types)

@@ -51,8 +51,9 @@ class MultifurcationRewardModel:
         safety_threshold: float | None = None,
         details: dict[str, Any] | None = None,
         max_cache_tokens: int = DEFAULT_CACHE_TOKENS,
+        attn_implementation: str | None = None,
     ) -> None:
-        self.decoder = TrieDecoder(model, "reward model", max_cache_tokens)
+        self.decoder = TrieDecoder(model, "reward model", max_cache_tokens, attn_implementation)
         self.tokenizer = tokenizer
         device = self.decoder.device
         rows = self.decoder.vocabulary
@@ -121,6 +122,7 @@ class MultifurcationRewardModel:
             safety_threshold=config.get("safety_threshold"),
             details=config,
             max_cache_tokens=max_cache_tokens,
+            attn_implementation=load.get("attn_implementation"),
         )
 
     @torch.inference_mode()
@@ -214,9 +216,7 @@ def _read_tensors(directory: Path) -> tuple[torch.Tensor, torch.Tensor]:
 def _read_pickled(path: Path) -> torch.Tensor:
     """A tensor of the published layout, read without running any code that the file may hold."""
     if not path.exists():
-        raise ModelLoadError(
-            f"{path.parent} is no MRM directory: neither {TENSOR_FILE} nor {path.name} is there"
-        )
+        raise ModelLoadError(f"{path.parent} is no MRM directory: neither {TENSOR_FILE} nor {path.name} is there")
     try:
         value = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
