@@ -16,7 +16,7 @@ class KeyValuePool(Cache):
         gathers: How often a layer's visible slots had to be copied together because they lay scattered.
     """
 
-    def __init__(self, capacity: int, initial: int = 1024) -> None:
+    def __init__(self, capacity: int, initial: int = 256) -> None:
         super().__init__(layers=[])
         self.capacity = capacity
         self.gathers = 0
@@ -121,7 +121,8 @@ class KeyValuePool(Cache):
     def _grow(self, needed: int) -> None:
         if needed <= self._slots:
             return
-        self._slots = min(self.capacity, max(needed, 2 * self._slots))
+        # a quarter more: copying stays rare, and little lies idle
+        self._slots = min(self.capacity, max(needed, self._slots * 5 // 4))
         for store in (self._keys, self._values):
             for layer, old in store.items():
                 new = old.new_zeros(old.shape[0], self._slots, old.shape[2])
