@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from langchain_saffron.cli_bench import bench
 from langchain_saffron.cli_chat import chat
 from langchain_saffron.cli_common import notice, one_line
 from langchain_saffron.cli_info import info
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 app.command()(chat)
 app.command()(info)
+app.command()(bench)
 
 
 def _print_version(wanted: bool) -> None:

@@ -161,13 +161,17 @@ class TrieDecoder:
             yield visibility.masks(self._layers, self.model.dtype, self.device, additive)
             return
         self.pool.aim(slots)
-        plan = Plan(self.pool, {kind: self._plan(slots, groups, kind) for kind in self._layers.kinds}, self._kinds)
-        inner = {self.forest.parent(slot) for slot in slots.tolist()}
-        self.forest.remember(slot for slot in slots.tolist() if slot not in inner)
-        with activate(plan):
+        with activate(self.plan(slots, groups)):
             yield None
 
-    def _plan(self, slots: np.ndarray, groups: Sequence[int], kind: str) -> list[Group]:
+    def plan(self, slots: np.ndarray, groups: Sequence[int]) -> Plan:
+        """What the tree's own attention reads in a forward over `slots`."""
+        plan = Plan(self.pool, {kind: self._groups(slots, groups, kind) for kind in self._layers.kinds}, self._kinds)
+        inner = {self.forest.parent(slot) for slot in slots.tolist()}
+        self.forest.remember(slot for slot in slots.tolist() if slot not in inner)
+        return plan
+
+    def _groups(self, slots: np.ndarray, groups: Sequence[int], kind: str) -> list[Group]:
         window = self._layers.window if kind == "sliding_attention" else None
         starts = np.cumsum([0, *groups])
         return [

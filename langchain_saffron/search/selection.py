@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-# a nucleus seldom holds more tokens than this; the rare wider one is found with a wider top-k
+# a nucleus seldom holds more tokens than this; the rare wider one costs a look at the whole vocabulary
 CHUNK = 256
 
 
@@ -153,7 +153,7 @@ def nucleus(logprobs: torch.Tensor, top_p: float) -> tuple[torch.Tensor, torch.T
         # wide enough if every row's nucleus ends within the chunk
         if columns == vocabulary or not bool(inside[:, -1].any()):
             return tokens, inside
-        columns = min(columns * 8, vocabulary)
+        columns = vocabulary
 
 
 def _own_rewards(

@@ -1,0 +1,19 @@
+"""`saffron bench --quick`: everything is measured and written out; what the figures are does not matter here."""
+
+import json
+import subprocess
+import sys
+
+
+def test_the_quick_bench_measures_everything(tmp_path):
+    file = tmp_path / "figures.json"
+    command = [sys.executable, "-m", "langchain_saffron", "bench", "--quick", "--json", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(file.read_text())
+    assert len(report["ratios"]) == 7
+    assert all(ratio["value"] > 0 for ratio in report["ratios"])
+    assert set(report["breakdown"]) == {"policy", "reward", "prefill", "selection", "rest", "total"}
+    assert report["breakdown"]["total"] > report["breakdown"]["policy"] > 0
+    for ratio in report["ratios"]:
+        assert f"{ratio['value']:.2f}" in done.stdout
