@@ -107,22 +107,34 @@ def tree_attention(
         [1, rows, heads, size], and no weights.
     """
     plan: Plan | None = getattr(_active, "plan", None)
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     if plan is None:
-        if softcap is not None:
-            kwargs["softcap"] = softcap
-        if s_aux is not None:
-            kwargs["s_aux"] = s_aux
-        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+        if softcap is None and s_aux is None:
+            return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+        each = [
+            _attend(q, k, v, Group(slice(0, 0), (0, 0), (0, k.shape[1]), m), scaling, softcap, s_aux)
+            for q, k, v, m in zip(query, key, value, _dense_masks(query, key, attention_mask), strict=True)
+        ]
+        return torch.stack(each).transpose(1, 2).contiguous(), None
     if kwargs.get("position_bias") is not None:
         raise NotImplementedError("a position bias depends on more than depth")
     keys, values = plan.pool.layer(module.layer_idx)  # type: ignore[arg-type]
-    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     groups = plan.of_layer(module.layer_idx)  # type: ignore[arg-type]
     out = query.new_empty(1, query.shape[2], query.shape[1], values.shape[-1])
     for group in groups:
         attended = _attend(query[0, :, group.rows], keys, values, group, scaling, softcap, s_aux)
         out[0, group.rows] = attended.transpose(0, 1)
     return out, None
+
+
+def _dense_masks(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Additive masks [batch, rows, keys] of a plain forward; transformers leaves a merely causal one out."""
+    batch, _, rows, _ = query.shape
+    if mask is None:
+        mask = torch.ones(rows, key.shape[2], dtype=torch.bool, device=query.device).tril(key.shape[2] - rows)
+    if mask.dtype == torch.bool:
+        mask = torch.zeros(mask.shape, dtype=query.dtype, device=query.device).masked_fill_(~mask, -torch.inf)
+    return mask.expand(batch, 1, rows, -1)[:, 0, :, : key.shape[2]] if mask.dim() == 4 else mask.expand(batch, rows, -1)
 
 
 def _attend(

@@ -113,9 +113,18 @@ class TrieDecoder:
     def _choose_attention(self, wanted: str | None) -> None:
         """Take the fastest attention under which a small tree gives what its branches give one by one."""
         own = self.model.config._attn_implementation
+        tokens = [(37 * i + 11) % self.vocabulary for i in range(9)]
+        branches = [[*tokens[:5], tokens[5]], [*tokens[:5], tokens[6], tokens[7]], [*tokens[:4], tokens[8]]]
+        expected = self._plain_logits(branches)
+        if bool(expected.isnan().any()):
+            raise NumericalError(f"the {self.name} returns NaN: damaged weights, or too narrow a dtype")
+        # the narrow types round differently in every order of summation
+        narrow = self.model.dtype in (torch.bfloat16, torch.float16)
+        tolerance = (0.3 if narrow else 1e-3) * float(expected.std())
         for name in [wanted] if wanted else [TREE_ATTENTION, own if own in ("sdpa", "eager") else "eager", "eager"]:
             self.model.set_attn_implementation(name)
-            if self._agrees_with_itself():
+            found = self._tree_logits(branches)
+            if found is not None and float((found - expected).abs().max()) <= tolerance:
                 return
         raise UnsupportedModelError(
             f"the {self.name} ({self.model.config.model_type}) computes something else on a tree of tokens than on its "
@@ -123,33 +132,24 @@ class TrieDecoder:
         )
 
     @torch.inference_mode()
-    def _agrees_with_itself(self) -> bool:
-        """Whether a small tree's logits equal those of plain forwards over its branches."""
-        tokens = [(37 * i + 11) % self.vocabulary for i in range(9)]
-        branches = [[*tokens[:5], tokens[5]], [*tokens[:5], tokens[6], tokens[7]], [*tokens[:4], tokens[8]]]
+    def _plain_logits(self, branches: list[list[int]]) -> torch.Tensor:
+        """Next-token logits after each branch, by one plain forward each."""
+        rows = [self.model(input_ids=torch.tensor([b], device=self.device), use_cache=False).logits for b in branches]
+        return torch.stack([row[0, -1] for row in rows]).float()
+
+    def _tree_logits(self, branches: list[list[int]]) -> torch.Tensor | None:
+        """The same over a tree, in two forwards; `None` if the model cannot."""
         nodes = [self.forest.insert(branch) for branch in branches]
         first = self.forest.path(nodes[0][-1])[:4].tolist()
         rest = list(dict.fromkeys(slot for path in nodes for slot in path if slot not in first))
         try:
             self.forward(first, [])
-            found = self.forward(rest, [rest.index(path[-1]) for path in nodes])
-            for row, branch in zip(found, branches, strict=True):
-                plain = self.model(input_ids=torch.tensor([branch], device=self.device), use_cache=False)
-                expected = plain.logits[0, -1].to(row.dtype)
-                if bool(expected.isnan().any()):
-                    raise NumericalError(
-                        f"the {self.name} returns NaN: its weights are damaged, or its dtype too narrow"
-                    )
-                narrow = self.model.dtype in (torch.bfloat16, torch.float16)
-                # the narrow types round differently in every order of summation
-                if not (row - expected).abs().max() <= (0.3 if narrow else 1e-3) * expected.std():
-                    return False
+            return self.forward(rest, [rest.index(path[-1]) for path in nodes]).float()
         except (RuntimeError, ValueError, NotImplementedError, TypeError, KeyError, AttributeError):
-            return False
+            return None
         finally:
             for path in nodes:
                 self.forest.release(path[-1])
-        return True
 
     @contextmanager
     def _attending(self, slots: np.ndarray, groups: Sequence[int]) -> Iterator[Any]:
