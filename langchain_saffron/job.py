@@ -2,11 +2,11 @@
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
 from langchain_saffron.engine import SearchResult
+from langchain_saffron.engine.engine import RequestOptions
 from langchain_saffron.engine.handle import Handle
 from langchain_saffron.face import SaffronFields
 from langchain_saffron.prompts import RenderedPrompt
@@ -60,7 +60,7 @@ class Job:
         return self.prompt.policy_ids, self.prompt.reward_ids
 
     @property
-    def _options(self) -> dict[str, Any]:
+    def _options(self) -> RequestOptions:
         return {"cache_salt": self.face.cache_salt, "context_ids": self.context, "timeout": self.face.timeout}
 
 

@@ -6,7 +6,7 @@ import weakref
 from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 
@@ -25,6 +25,20 @@ from langchain_saffron.models.vocabulary import check_vocabularies
 from langchain_saffron.search import SearchInputs
 from langchain_saffron.search.purse import Purse
 from langchain_saffron.settings import SearchSettings
+
+
+class RequestOptions(TypedDict, total=False):
+    """Options of one request, besides its settings.
+
+    Attributes:
+        cache_salt: Requests share cached prompts only under the same salt.
+        context_ids: The end of the prompt that the answer continues mid-text, for its first space.
+        timeout: Seconds after which the request fails.
+    """
+
+    cache_salt: str
+    context_ids: Sequence[int]
+    timeout: float | None
 
 
 class SaffronEngine:
@@ -161,10 +175,7 @@ class SaffronEngine:
         reward_prompt_ids: Sequence[int] | None = None,
         settings: SearchSettings | None = None,
         record_beams: bool = False,
-        *,
-        cache_salt: str = "",
-        context_ids: Sequence[int] = (),
-        timeout: float | None = None,
+        **options: Unpack[RequestOptions],
     ) -> SearchResult:
         """Search for an answer, and wait for it. May be called from many threads at once.
 
@@ -173,9 +184,7 @@ class SaffronEngine:
             reward_prompt_ids: The reward model's prompt; `None` takes the policy's.
             settings: How to search; `None` for the defaults.
             record_beams: Whether `SearchResult.beams` is wanted.
-            cache_salt: Requests share cached prompts only under the same salt.
-            context_ids: The end of the prompt that the answer continues mid-text, for its first space.
-            timeout: Seconds after which the request fails.
+            **options: See `RequestOptions`.
 
         Returns:
             The answer.
@@ -185,16 +194,7 @@ class SaffronEngine:
             ContextOverflowError: The prompt leaves no room for an answer.
             TimeoutError: The timeout passed.
         """
-        handle = self.submit(
-            prompt_ids,
-            reward_prompt_ids,
-            settings,
-            record_beams,
-            cache_salt=cache_salt,
-            context_ids=context_ids,
-            timeout=timeout,
-        )
-        return handle.result()
+        return self.submit(prompt_ids, reward_prompt_ids, settings, record_beams, **options).result()
 
     def submit(
         self,
@@ -202,7 +202,7 @@ class SaffronEngine:
         reward_prompt_ids: Sequence[int] | None = None,
         settings: SearchSettings | None = None,
         record_beams: bool = False,
-        **options: Any,
+        **options: Unpack[RequestOptions],
     ) -> Handle:
         """Like `generate`, but returns at once; `handle.result()` waits for the answer."""
         handle = Handle()
@@ -214,41 +214,27 @@ class SaffronEngine:
         prompt_ids: Sequence[int],
         reward_prompt_ids: Sequence[int] | None = None,
         settings: SearchSettings | None = None,
-        *,
-        cache_salt: str = "",
-        context_ids: Sequence[int] = (),
-        timeout: float | None = None,
+        **options: Unpack[RequestOptions],
     ) -> Iterator[str | SearchResult]:
         """Like `generate`, but gives text as it becomes final, and the result last.
 
         Closing the iterator stops the search within a step.
         """
-        handle = self.submit(
-            prompt_ids,
-            reward_prompt_ids,
-            settings,
-            cache_salt=cache_salt,
-            context_ids=context_ids,
-            timeout=timeout,
-        )
-        yield from handle.events()
+        yield from self.submit(prompt_ids, reward_prompt_ids, settings, **options).events()
 
     async def astream(
         self,
         prompt_ids: Sequence[int],
         reward_prompt_ids: Sequence[int] | None = None,
         settings: SearchSettings | None = None,
-        *,
-        cache_salt: str = "",
-        context_ids: Sequence[int] = (),
-        timeout: float | None = None,
+        **options: Unpack[RequestOptions],
     ) -> AsyncIterator[str | SearchResult]:
         """Like `stream`, on the running event loop, which is never blocked.
 
         Cancelling the task or closing the iterator stops the search within a step.
         """
         handle = AsyncHandle(asyncio.get_running_loop())
-        self._submit(handle, prompt_ids, reward_prompt_ids, settings, False, cache_salt, context_ids, timeout)
+        self._submit(handle, prompt_ids, reward_prompt_ids, settings, False, **options)
         try:
             ended = False
             while not ended:
@@ -288,10 +274,9 @@ class SaffronEngine:
         reward_prompt_ids: Sequence[int] | None,
         settings: SearchSettings | None,
         record_beams: bool = False,
-        cache_salt: str = "",
-        context_ids: Sequence[int] = (),
-        timeout: float | None = None,
+        **options: Unpack[RequestOptions],
     ) -> None:
+        context, timeout = options.get("context_ids", ()), options.get("timeout")
         policy_ids = checked_ids(prompt_ids, self.policy, "prompt_ids")
         reward_ids = policy_ids
         if reward_prompt_ids is not None and self.reward_model is not None:
@@ -314,7 +299,7 @@ class SaffronEngine:
             settings=settings,
             end_tokens=self.end_tokens,
             seen=self._seen,
-            stops=StopChecker(self.tokenizer, settings.stop, context_ids),
+            stops=StopChecker(self.tokenizer, settings.stop, context),
             purse=purse,
             repetition_penalty=getattr(self._generation, "repetition_penalty", None) or 1.0,
             prompt=policy_ids,
@@ -326,8 +311,8 @@ class SaffronEngine:
                 start=SEARCHES[settings.search],
                 policy_ids=policy_ids,
                 reward_ids=None if plain else reward_ids,
-                salt=cache_salt,
-                stream=TextStream(self.tokenizer, settings.stop, context_ids),
+                salt=options.get("cache_salt", ""),
+                stream=TextStream(self.tokenizer, settings.stop, context),
                 send=handle.put,
                 deadline=None if timeout is None else time.perf_counter() + timeout,
                 cancelled=handle.cancelled,
