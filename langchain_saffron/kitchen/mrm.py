@@ -17,7 +17,7 @@ from langchain_saffron.kitchen.prm import HELD_OUT_CHATS, TEMPLATE, Scored, anno
 from langchain_saffron.kitchen.training import epochs, optimise, pad
 from langchain_saffron.models.mrm import MultifurcationRewardModel
 
-CHATS, BATCH, EPOCHS = 5_000, 16, 3
+CHATS, BATCH, EPOCHS = 6_000, 16, 3
 
 
 def predicted(model: LlamaForCausalLM, bias: Tensor, batch: Sequence[Scored]) -> Tensor:
