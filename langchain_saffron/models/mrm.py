@@ -176,6 +176,8 @@ class MultifurcationRewardModel:
         }
         (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         save_file({"bias": self.bias.cpu().contiguous(), "seen": self.seen.cpu().contiguous()}, directory / TENSOR_FILE)
+        # safetensors makes private files; a model directory is there to be shared
+        (directory / TENSOR_FILE).chmod(0o644)
 
 
 def _read_config(directory: Path) -> dict[str, Any]:
