@@ -128,14 +128,15 @@ class Bench:
     def chats(self, together: bool, count: int = 16) -> float:
         """Seconds of short chats, all at once or one after the other."""
         prompts = [self._prompt(self.scenario.prompt // 16, seed=i) for i in range(count)]
+        new = max(self.scenario.new // 4, 4)
 
         def run() -> None:
             if together:
-                for handle in [self._submit(prompt, 4) for prompt in prompts]:
+                for handle in [self._submit(prompt, 4, new) for prompt in prompts]:
                     handle.result()
             else:
                 for prompt in prompts:
-                    self._submit(prompt, 4).result()
+                    self._submit(prompt, 4, new).result()
 
         return self._timed(run)
 
@@ -164,25 +165,27 @@ class Bench:
         return {**spent, "rest": total - sum(spent.values()), "total": total}
 
     def cache_overhead(self, width: int) -> float:
-        """Peak bytes of keys and values that are allocated, over those of the distinct live nodes at that moment."""
+        """Peak bytes of keys and values in use, over those of the distinct live nodes at that moment."""
         decoder = self.engine.policy
         decoder.forest.drop_kept()
-        peak = {"live": 0}
+        peak = {"used": 0, "live": 1}
 
         def book(arguments: tuple[Any, ...], seconds: float) -> None:
-            peak["live"] = max(peak["live"], decoder.forest.live_nodes(arguments[0]))
+            if decoder.forest.used > peak["used"]:
+                peak.update(used=decoder.forest.used, live=decoder.forest.live_nodes(arguments[0]))
 
         with self._watch(decoder, "forward", book):
             self._answer(self._prompt(self.scenario.prompt), width)
-        return decoder.pool.allocated_bytes / (peak["live"] * decoder.pool.bytes_per_slot)
+        return peak["used"] / peak["live"]
 
     def _answer(self, prompt: list[int], width: int) -> None:
         self._submit(prompt, width).result()
 
-    def _submit(self, prompt: list[int], width: int) -> Any:
+    def _submit(self, prompt: list[int], width: int, new: int | None = None) -> Any:
         # a salt of its own for every run: nobody profits from an earlier one's prompt
         self._runs += 1
-        settings = SearchSettings(width=width, max_tokens=self.scenario.new, min_tokens=self.scenario.new)
+        new = new or self.scenario.new
+        settings = SearchSettings(width=width, max_tokens=new, min_tokens=new)
         return self.engine.submit(prompt, settings=settings, cache_salt=str(self._runs))
 
     def _decoders(self) -> list[TrieDecoder]:
