@@ -24,7 +24,6 @@ from langchain_saffron.settings import (
     check_effort,
 )
 
-PLAIN_SEARCHES = ("greedy", "sample")
 LOADING_FIELDS = (
     "model",
     "reward_model",

@@ -18,12 +18,11 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from langchain_saffron.cache.forest import NO_PARENT, TokenForest
+from langchain_saffron.cache.visibility import SPAN_SLACK
 
 NAME = "saffron_tree"
 # a group with more rows is a prompt being read: there the fused kernel beats two plain products
 FUSED_ROWS = 48
-# reading a span in place beats copying as long as few strangers lie in it
-SPAN_SLACK = 1.5
 
 
 class Pool(Protocol):

@@ -143,20 +143,6 @@ class TokenForest:
         while self._kept:
             self._evict()
 
-    def evictable(self) -> int:
-        """How many slots dropping all kept prompts would give back."""
-        doomed: set[int] = set()
-        for leaf in self._kept:
-            node = leaf
-            while node != NO_PARENT and node not in doomed:
-                others = self._references[node] - (node in self._kept)
-                living = sum(child not in doomed for child in self._children.get(node, {}).values())
-                if others or living:
-                    break
-                doomed.add(node)
-                node = self._parent[node]
-        return len(doomed)
-
     def live_nodes(self, leaves: Iterable[int]) -> int:
         """The number of distinct nodes on the paths to `leaves`."""
         seen: set[int] = set()

@@ -43,12 +43,6 @@ def shared_engine(**spec: Any) -> SaffronEngine:
     return engine
 
 
-def release_engines() -> None:
-    """Let go of the engine used last, so that its memory is freed once no face holds it."""
-    with _lock:
-        _recent.clear()
-
-
 def _key(value: Any) -> Hashable:
     if value is None or isinstance(value, str | int | float | bool | Path):
         return (type(value).__name__, str(value))
