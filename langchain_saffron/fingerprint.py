@@ -40,7 +40,7 @@ def _digest(value: Any) -> str:
 
 
 def _sample(tensor: torch.Tensor) -> list[float]:
-    flat = tensor.detach().reshape(-1)
+    flat = (tensor.to_dense() if tensor.is_mkldnn else tensor).detach().reshape(-1)
     picked = flat[:: max(1, len(flat) // _SAMPLES)][:_SAMPLES]
     values: list[float] = picked.float().cpu().tolist()
     return values

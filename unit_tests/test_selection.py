@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from langchain_saffron.search.selection import CHUNK, Rules, nucleus, select
+from langchain_saffron.search.selection import CHUNK, Rules, likeliest, nucleus, select
 
 INF = math.inf
 
@@ -43,31 +43,32 @@ def inside_by_definition(probabilities: torch.Tensor, top_p: float) -> torch.Ten
     return torch.stack([probabilities[probabilities > p].sum() < top_p for p in probabilities])
 
 
-@pytest.mark.parametrize("top_p", [0.05, 0.3, 0.8, 0.99])
-@pytest.mark.parametrize("scale", [0.1, 1.0, 8.0])
+@pytest.mark.parametrize("top_p", [0.05, 0.3, 0.8, 0.99, 0.9999])
+@pytest.mark.parametrize("scale", [0.0, 0.1, 1.0, 8.0])
 def test_the_nucleus_is_that_of_the_definition(top_p: float, scale: float):
     generator = torch.Generator().manual_seed(3)
     logprobs = torch.log_softmax(torch.randn(6, 3 * CHUNK, generator=generator, dtype=torch.float64) * scale, -1)
-    tokens, inside = nucleus(logprobs, top_p)
+    inside = nucleus(logprobs, top_p)
     for row in range(6):
-        expected = inside_by_definition(logprobs[row].exp(), top_p)
-        assert set(tokens[row][inside[row]].tolist()) == set(expected.nonzero().flatten().tolist())
+        assert torch.equal(inside[row], inside_by_definition(logprobs[row].exp(), top_p))
+    _, tokens, among, wider = likeliest(logprobs, top_p)
+    for row in range(6):
+        assert among[row, -1] or set(tokens[row][among[row]].tolist()) == set(inside[row].nonzero().flatten().tolist())
+    assert bool(wider) == bool((inside.sum(-1) >= CHUNK).any())
 
 
 def test_equally_likely_tokens_are_in_or_out_together():
-    logprobs = torch.tensor([[0.5, 0.2, 0.2, 0.1]]).log()
-    tokens, inside = nucleus(logprobs, 0.6)
-    assert sorted(tokens[0][inside[0]].tolist()) == [0, 1, 2]
+    inside = nucleus(torch.tensor([[0.5, 0.2, 0.2, 0.1]]).log(), 0.6)
+    assert inside.tolist() == [[True, True, True, False]]
 
 
 def test_the_most_likely_token_is_always_in():
-    tokens, inside = nucleus(torch.tensor([[0.9, 0.1]]).log(), 0.01)
-    assert tokens[0][inside[0]].tolist() == [0]
+    assert nucleus(torch.tensor([[0.9, 0.1]]).log(), 0.01).tolist() == [[True, False]]
 
 
-def test_a_nucleus_of_one_is_everything_that_is_possible():
-    tokens, inside = nucleus(torch.log(torch.tensor([[0.7, 0.3, 0.0]])), 1.0)
-    assert tokens[0][inside[0]].tolist() == [0, 1]
+@pytest.mark.parametrize("top_p", [1.0, 0.9999999])
+def test_a_nucleus_of_everything_is_everything_that_is_possible(top_p: float):
+    assert nucleus(torch.log(torch.tensor([[0.7, 0.3, 0.0]])), top_p).tolist() == [[True, True, False]]
 
 
 def test_ranking_is_likelihood_plus_capped_reward():

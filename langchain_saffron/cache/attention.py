@@ -9,6 +9,7 @@ group are folded into the query axis, so that keys and values are never repeated
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,7 +22,7 @@ from langchain_saffron.cache.forest import NO_PARENT, TokenForest
 from langchain_saffron.cache.visibility import SPAN_SLACK
 
 NAME = "saffron_tree"
-# a group with more rows is a prompt being read: there the fused kernel beats two plain products
+# a group with more rows is a prompt being read: there the fused kernel is worth copying scattered keys together
 FUSED_ROWS = 48
 
 
@@ -47,6 +48,26 @@ class Group:
     prefix: tuple[int, int]
     tail: tuple[int, int] | torch.Tensor
     mask: torch.Tensor
+
+    @cached_property
+    def parts(self) -> list[slice | torch.Tensor]:
+        """Prefix and tail as indices into the slots; one span where they lie side by side."""
+        low, middle = self.prefix
+        tail = slice(*self.tail) if isinstance(self.tail, tuple) else self.tail
+        if low == middle:
+            return [tail]
+        if isinstance(self.tail, tuple) and self.tail[0] == middle:
+            return [slice(low, self.tail[1])]
+        return [slice(low, middle), tail]
+
+    def folded_mask(self, heads: int) -> torch.Tensor:
+        """The mask over prefix and tail, [heads · rows, prefix + tail], for query heads folded into the rows."""
+        if "_folded" not in self.__dict__:
+            whole = torch.nn.functional.pad(self.mask, (self.prefix[1] - self.prefix[0], 0))
+            # worked out once for all layers
+            self.__dict__["_folded"] = whole.repeat(heads, 1)
+        folded: torch.Tensor = self.__dict__["_folded"]
+        return folded
 
 
 @dataclass
@@ -148,14 +169,19 @@ def _attend(
     """One group's attention: [heads, rows, size]."""
     heads, rows, size = query.shape
     shared = keys.shape[0]
-    parts = _parts(group)
+    parts = group.parts
     masked = group.mask.shape[1]
-    if rows >= FUSED_ROWS and softcap is None and sinks is None:
-        key, value = (torch.cat([store[:, part] for part in parts], dim=1) for store in (keys, values))
-        mask = torch.nn.functional.pad(group.mask, (key.shape[1] - masked, 0))
-        return torch.nn.functional.scaled_dot_product_attention(
-            query[None], key[None], value[None], attn_mask=mask, scale=scaling, enable_gqa=heads != shared
-        )[0]
+    if softcap is None and sinks is None and (rows >= FUSED_ROWS or _fuses(query, parts)):
+        key, value = (_together(store, parts) for store in (keys, values))
+        # query heads that share keys become further rows
+        fused = torch.nn.functional.scaled_dot_product_attention(
+            query.reshape(1, shared, heads // shared * rows, size),
+            key[None],
+            value[None],
+            attn_mask=group.folded_mask(heads // shared),
+            scale=scaling,
+        )
+        return fused.view(heads, rows, -1)
     folded = (query * scaling).reshape(shared, heads // shared * rows, size)
     products = [torch.matmul(folded, keys[:, part].transpose(1, 2)) for part in parts]
     scores = products[0] if len(parts) == 1 else torch.cat(products, dim=-1)
@@ -175,15 +201,13 @@ def _attend(
     return (attended[0] if len(parts) == 1 else attended[0] + attended[1]).view(heads, rows, -1)
 
 
-def _parts(group: Group) -> list[slice | torch.Tensor]:
-    """Prefix and tail as indices into the slots; one span where they lie side by side."""
-    low, middle = group.prefix
-    tail = slice(*group.tail) if isinstance(group.tail, tuple) else group.tail
-    if low == middle:
-        return [tail]
-    if isinstance(group.tail, tuple) and group.tail[0] == middle:
-        return [slice(low, group.tail[1])]
-    return [slice(low, middle), tail]
+def _fuses(query: torch.Tensor, parts: list[slice | torch.Tensor]) -> bool:
+    """Whether the fused kernel beats two products for few rows: on a CPU it is slow in the narrow types."""
+    return len(parts) == 1 and (query.device.type != "cpu" or query.dtype == torch.float32)
+
+
+def _together(store: torch.Tensor, parts: list[slice | torch.Tensor]) -> torch.Tensor:
+    return store[:, parts[0]] if len(parts) == 1 else torch.cat([store[:, part] for part in parts], dim=1)
 
 
 def plan_group(

@@ -63,8 +63,18 @@ class SaffronEngine:
         max_cache_tokens: int = DEFAULT_CACHE_TOKENS,
         is_kitchen: bool = False,
         attn_implementation: str | None = None,
+        owned: bool = False,
     ) -> None:
         """Take loaded models; `from_pretrained` loads them.
+
+        Args:
+            model: The policy, a transformers causal LM.
+            tokenizer: Its tokenizer.
+            reward_model: The MRM, where a search needs one.
+            max_cache_tokens: The policy's KV cache's bound in tokens.
+            is_kitchen: Whether this is the embedded model.
+            attn_implementation: `"sdpa"` or `"eager"` in place of the tree's own attention.
+            owned: Whether `model` may be changed for speed; else that is done in a copy.
 
         Raises:
             VocabularyMismatchError: Policy and reward model do not share their ordinary tokens.
@@ -72,7 +82,7 @@ class SaffronEngine:
         """
         if reward_model is not None:
             check_vocabularies(tokenizer, reward_model.tokenizer)
-        self.policy = TrieDecoder(model, "policy", max_cache_tokens, attn_implementation)
+        self.policy = TrieDecoder(model, "policy", max_cache_tokens, attn_implementation, owned)
         self.tokenizer = tokenizer
         self.reward_model = reward_model
         self.is_kitchen = is_kitchen
@@ -167,7 +177,8 @@ class SaffronEngine:
             revision=revision,
             **common,
         )
-        return cls(policy, tokenizer, reward_model, max_cache_tokens, is_kitchen, attn_implementation)
+        owned = not isinstance(model, torch.nn.Module)
+        return cls(policy, tokenizer, reward_model, max_cache_tokens, is_kitchen, attn_implementation, owned)
 
     def generate(
         self,

@@ -31,7 +31,7 @@ class Scheduler:
         policy: TrieDecoder,
         reward: TrieDecoder | None,
         to_rewards: Callable[[torch.Tensor], torch.Tensor] | None,
-        prefill_rows: int = 512,
+        prefill_rows: int = 256,
     ) -> None:
         """Take the models.
 

@@ -23,13 +23,12 @@ CHATS, BATCH, EPOCHS = 6_000, 16, 3
 def predicted(model: LlamaForCausalLM, bias: Tensor, batch: Sequence[Scored]) -> Tensor:
     """`M(s[:j])[s_j]` at every response position of a batch, in one forward, conversation after conversation."""
     ids = pad([row.prompt + row.response for row in batch], 0)
-    hidden = model.model(input_ids=ids[:, :-1]).last_hidden_state
     following = ids[:, 1:]
     at = torch.zeros_like(following, dtype=torch.bool)
     for i, row in enumerate(batch):
         at[i, len(row.prompt) - 1 : len(row.prompt) + len(row.response) - 1] = True
     chosen = following[at]
-    return (hidden[at] * model.lm_head.weight[chosen]).sum(-1) + bias[chosen]
+    return model(input_ids=ids[:, :-1]).logits[at].gather(1, chosen[:, None])[:, 0] + bias[chosen]
 
 
 def train_mrm(

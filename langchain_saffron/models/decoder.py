@@ -13,7 +13,9 @@ from langchain_saffron.cache import KeyValuePool, LayerMasks, TokenForest, visib
 from langchain_saffron.cache.attention import NAME as TREE_ATTENTION
 from langchain_saffron.cache.attention import Group, Plan, activate, plan_group
 from langchain_saffron.errors import NumericalError, UnsupportedModelError
+from langchain_saffron.models.apart import apart
 from langchain_saffron.models.flops import FlopCounter
+from langchain_saffron.models.packing import pack, unpack
 
 DEFAULT_CACHE_TOKENS = 32_768
 
@@ -36,6 +38,7 @@ class TrieDecoder:
         name: str,
         max_cache_tokens: int = DEFAULT_CACHE_TOKENS,
         attn_implementation: str | None = None,
+        owned: bool = False,
     ) -> None:
         """Wrap a loaded model, and check on a small tree that its branches can share a cache.
 
@@ -45,6 +48,8 @@ class TrieDecoder:
             max_cache_tokens: Slots of the KV cache: the memory bound, in tokens.
             attn_implementation: `"sdpa"` or `"eager"` to attend through one mask over all slots; `None` takes the
                 tree's own attention, and these where the model's computations differ under it.
+            owned: Whether the model is the decoder's to change. Else linear layers are packed in a copy, where memory
+                allows.
 
         Raises:
             NumericalError: The model returns NaN.
@@ -64,7 +69,7 @@ class TrieDecoder:
             )
         self._keep_argument = "logits_to_keep" in parameters
         self.flops = FlopCounter.of(model, self._layers.window, self._kinds.count("sliding_attention"))
-        self._choose_attention(attn_implementation)
+        self._choose_attention(attn_implementation, owned)
         self.context: int = getattr(model.config, "max_position_embeddings", None) or max_cache_tokens
 
     @property
@@ -110,8 +115,9 @@ class TrieDecoder:
         logits = logits if self._keep_argument else logits[keep]
         return logits if logits.dtype == torch.float64 else logits.float()
 
-    def _choose_attention(self, wanted: str | None) -> None:
-        """Take the fastest attention under which a small tree gives what its branches give one by one."""
+    @apart
+    def _choose_attention(self, wanted: str | None, owned: bool) -> None:
+        """Take the fastest way to run under which a small tree gives what its branches give one by one."""
         own = self.model.config._attn_implementation
         tokens = [(37 * i + 11) % self.vocabulary for i in range(9)]
         branches = [[*tokens[:5], tokens[5]], [*tokens[:5], tokens[6], tokens[7]], [*tokens[:4], tokens[8]]]
@@ -121,15 +127,22 @@ class TrieDecoder:
         # the narrow types round differently in every order of summation
         narrow = self.model.dtype in (torch.bfloat16, torch.float16)
         tolerance = (0.3 if narrow else 1e-3) * float(expected.std())
-        for name in [wanted] if wanted else [TREE_ATTENTION, own if own in ("sdpa", "eager") else "eager", "eager"]:
+        names = [wanted] if wanted else [TREE_ATTENTION, own if own in ("sdpa", "eager") else "eager", "eager"]
+
+        def equal(name: str) -> bool:
             self.model.set_attn_implementation(name)
             found = self._tree_logits(branches)
-            if found is not None and float((found - expected).abs().max()) <= tolerance:
-                return
-        raise UnsupportedModelError(
-            f"the {self.name} ({self.model.config.model_type}) computes something else on a tree of tokens than on its "
-            "branches: it cannot share a cache between beams. Use another model, or plain transformers."
-        )
+            return found is not None and float((found - expected).abs().max()) <= tolerance
+
+        plain, self.model = self.model, pack(self.model, in_place=owned)
+        if any(equal(name) for name in names):
+            return
+        unpack(self.model) if owned else setattr(self, "model", plain)
+        if not any(equal(name) for name in names):
+            raise UnsupportedModelError(
+                f"the {self.name} ({self.model.config.model_type}) computes something else on a tree of tokens than on "
+                "its branches: it cannot share a cache between beams. Use another model, or plain transformers."
+            )
 
     @torch.inference_mode()
     def _plain_logits(self, branches: list[list[int]]) -> torch.Tensor:

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from langchain_saffron.errors import ModelLoadError
+from langchain_saffron.models.apart import apart
 
 ModelSource = str | Path | torch.nn.Module
 
@@ -47,6 +48,7 @@ def resolve_directory(path: str | Path, name: str, revision: str | None = None, 
         raise ModelLoadError(_not_found(path, name, error)) from error
 
 
+@apart
 def load_causal_lm(
     source: ModelSource,
     name: str,

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from langchain_saffron.errors import ModelLoadError, SettingsError
+from langchain_saffron.models.apart import apart
 from langchain_saffron.models.decoder import DEFAULT_CACHE_TOKENS, TrieDecoder
 from langchain_saffron.models.loading import ModelSource, load_causal_lm, load_tokenizer, resolve_directory
 from langchain_saffron.models.lora import merge_adapter
@@ -52,8 +53,9 @@ class MultifurcationRewardModel:
         details: dict[str, Any] | None = None,
         max_cache_tokens: int = DEFAULT_CACHE_TOKENS,
         attn_implementation: str | None = None,
+        owned: bool = False,
     ) -> None:
-        self.decoder = TrieDecoder(model, "reward model", max_cache_tokens, attn_implementation)
+        self.decoder = TrieDecoder(model, "reward model", max_cache_tokens, attn_implementation, owned)
         self.tokenizer = tokenizer
         device = self.decoder.device
         rows = self.decoder.vocabulary
@@ -106,7 +108,7 @@ class MultifurcationRewardModel:
         if not merged:
             # a loaded object stays its owner's: the adapter is merged into a copy
             model = copy.deepcopy(model) if isinstance(base, torch.nn.Module) else model
-            merge_adapter(model, directory / ADAPTER_CONFIG, directory / ADAPTER_WEIGHTS)
+            apart(merge_adapter)(model, directory / ADAPTER_CONFIG, directory / ADAPTER_WEIGHTS)
         if tokenizer is None:
             tokenizer = load_tokenizer(
                 source, "reward model's base", load.get("revision"), load.get("hf_token"), load.get("trust_remote_code")
@@ -123,8 +125,10 @@ class MultifurcationRewardModel:
             details=config,
             max_cache_tokens=max_cache_tokens,
             attn_implementation=load.get("attn_implementation"),
+            owned=not (merged and isinstance(base, torch.nn.Module)),
         )
 
+    @apart
     @torch.inference_mode()
     def rewards(self, token_ids: Sequence[int]) -> torch.Tensor:
         """The predicted reward of every next token.

@@ -1,5 +1,6 @@
 """Which tokens may come next, and the best of them over all beams (SAFFRON paper, sections 4.1 and 4.3)."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,6 +8,9 @@ import torch
 
 # a nucleus seldom holds more tokens than this; the rare wider one costs a look at the whole vocabulary
 CHUNK = 256
+# together they divide an interval of some tens to float32's own resolution
+BUCKETS = 2**15
+HISTOGRAMS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,67 +97,135 @@ def select(
     if not may_end and len(ends):
         logits = logits.index_fill(1, ends, -torch.inf)
     logprobs = torch.log_softmax(logits, dim=-1)
-    seen = rules.seen
-
-    tokens, inside = nucleus(logprobs, rules.top_p)
-    is_end = torch.isin(tokens, ends) if len(ends) else torch.zeros_like(inside)
-    allowed = inside if seen is None else inside & (seen[tokens] | is_end)
-    lost = ~allowed.any(dim=-1)
-    if seen is not None and bool(lost.any()):
-        # the policy's most likely seen token, so that no beam dies of the mask (section 4.3)
-        known = logprobs.masked_fill(~seen, -torch.inf)
-        tokens = torch.where(lost[:, None], known.argmax(dim=-1, keepdim=True), tokens)
-        first = torch.arange(tokens.shape[1], device=tokens.device) == 0
-        allowed = torch.where(lost[:, None], first[None, :] & bool(seen.any()), allowed)
-        is_end = torch.isin(tokens, ends) if len(ends) else is_end
-    fallbacks = int((lost & allowed.any(dim=-1)).sum())
-
-    likely = logprobs.gather(1, tokens)
-    reward = rewards.gather(1, tokens)
-    own = _own_rewards(inherited, reward, likely, allowed & ~is_end)
-    reward = torch.where(is_end, own[:, None], reward)
-    if rules.refusal_threshold is not None:
-        allowed = allowed & (reward >= rules.refusal_threshold)
-
-    scaled = likely / rules.temperature if rules.temperature and not rules.paper else likely
-    if rules.paper:
-        score = reward
-    else:
-        start = torch.tensor(totals, dtype=torch.float32, device=logits.device)
-        score = start[:, None] + scaled + rules.weight * reward.clamp(max=rules.threshold)
-        if generator is not None and rules.temperature:
-            score = score + _gumbel(score.shape, generator).to(score.device)
-    score = torch.where(allowed, score, -torch.inf)
-    return Selection(_best(score, tokens, scaled, reward, is_end, count), fallbacks)
+    whole = rules.top_p >= 1 or logits.shape[1] <= CHUNK
+    while True:
+        table = _rank(logprobs, rewards, totals, inherited, rules, ends, count, generator, whole)
+        # the one look at the device in most steps; a wide nucleus, or one that the mask empties, takes another
+        (again, fallbacks, *_), *rows = table.tolist()
+        if not again:
+            break
+        whole = True
+    found = [
+        Candidate(int(beam), int(token), logprob, reward, score, bool(end))
+        for beam, token, logprob, reward, score, end in rows
+        if score > -torch.inf
+    ]
+    # equal scores: the better beam first, then the lower token, so that ties do not depend on the machine
+    return Selection(sorted(found, key=lambda c: (-c.score, c.beam, c.token)), int(fallbacks))
 
 
-def nucleus(logprobs: torch.Tensor, top_p: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """The tokens whose more likely rivals hold less than `top_p` of the mass.
+def nucleus(logprobs: torch.Tensor, top_p: float) -> torch.Tensor:
+    """Which tokens have more likely rivals that hold less than `top_p` of the mass together.
 
     Args:
         logprobs: float32 [beams, vocabulary], normalised.
         top_p: In (0, 1].
 
     Returns:
-        Token ids [beams, columns], most likely first unless all tokens are in, and whether each is in the
-        nucleus. Equally likely tokens are in or out together.
+        bool [beams, vocabulary]. Equally likely tokens are in or out together. Nothing is sorted: the least
+        log-probability that is in is found by histograms of the mass, each over one bucket of the one before.
     """
-    beams, vocabulary = logprobs.shape
+    possible = logprobs > -torch.inf
     if top_p >= 1:
-        return torch.arange(vocabulary, device=logprobs.device).expand(beams, -1), logprobs > -torch.inf
-    columns = min(CHUNK, vocabulary)
-    while True:
-        values, tokens = logprobs.topk(columns, dim=-1)
-        mass = values.exp()
-        above = mass.cumsum(-1) - mass
-        inside = above < top_p
-        inside[:, 0] = True
-        cutoff = values.masked_fill(~inside, torch.inf).amin(dim=-1, keepdim=True)
-        inside = (values >= cutoff) & (values > -torch.inf)
-        # wide enough if every row's nucleus ends within the chunk
-        if columns == vocabulary or not bool(inside[:, -1].any()):
-            return tokens, inside
-        columns = vocabulary
+        return possible
+    mass = logprobs.exp()
+    high = logprobs.amax(dim=-1, keepdim=True)
+    # less likely ones hold less than a millionth of the mass together, which float32 sums do not resolve
+    low = high - 14 - math.log(logprobs.shape[1])
+    everything = torch.where(logprobs > low, mass, 0.0).sum(-1, keepdim=True) < top_p
+    for _ in range(HISTOGRAMS):
+        size = (high - low) / BUCKETS
+        # bucket 0 takes what lies above `high`, the last one what lies below `low`
+        bucket = (high - logprobs).div_(size).add_(1).clamp_(0, BUCKETS + 1).long()
+        histogram = torch.zeros(len(mass), BUCKETS + 2, dtype=mass.dtype, device=mass.device)
+        histogram.scatter_add_(1, bucket, mass)
+        crossed = (histogram.cumsum(-1) < top_p).sum(-1, keepdim=True)
+        # a little wider than the bucket where the mass is reached, so that rounding loses no token at its edge
+        high, low = high - (crossed - 1.01) * size, torch.nextafter(high - (crossed + 0.01) * size, low)
+    return possible & (everything | (logprobs > low))
+
+
+def likeliest(logprobs: torch.Tensor, top_p: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The same among the most likely tokens only, which is enough for a nucleus of usual size.
+
+    Returns:
+        Log-probabilities and ids of those tokens, [beams, columns], most likely first; whether each is in the
+        nucleus; and, a scalar, whether a nucleus may be wider than that.
+    """
+    values, tokens = logprobs.topk(CHUNK, dim=-1)
+    mass = values.exp()
+    inside = mass.cumsum(-1) - mass < top_p
+    inside[:, 0] = True
+    cutoff = values.masked_fill(~inside, torch.inf).amin(dim=-1, keepdim=True)
+    inside = (values >= cutoff) & (values > -torch.inf)
+    return values, tokens, inside, inside[:, -1].any()
+
+
+def _rank(
+    logprobs: torch.Tensor,
+    rewards: torch.Tensor,
+    totals: Sequence[float],
+    inherited: Sequence[float | None],
+    rules: Rules,
+    ends: torch.Tensor,
+    count: int,
+    generator: torch.Generator | None,
+    whole: bool,
+) -> torch.Tensor:
+    """The best candidates as float32 rows [beam, token, logprob, reward, score, ends], on the device.
+
+    The first row holds whether the whole vocabulary has to be looked at (a nucleus was cut short, or the mask
+    left a beam nothing of it), and how many beams fell back on a token outside their nucleus.
+    """
+    seen, tokens = rules.seen, None
+    again = fallbacks = torch.zeros((), dtype=torch.bool, device=logprobs.device)
+    if whole:
+        likely, reward, known = logprobs, rewards, seen
+        allowed = nucleus(logprobs, rules.top_p)
+        is_end = torch.zeros_like(allowed).index_fill(1, ends, True)
+    else:
+        likely, tokens, allowed, again = likeliest(logprobs, rules.top_p)
+        reward, known = rewards.gather(1, tokens), seen if seen is None else seen[tokens]
+        is_end = torch.isin(tokens, ends)
+    if seen is not None and known is not None:
+        allowed = allowed & (known | is_end)
+        lost = ~allowed.any(dim=-1, keepdim=True)
+        if whole:
+            # the policy's most likely seen token, so that no beam dies of the mask (section 4.3)
+            best = logprobs.masked_fill(~seen, -torch.inf).argmax(dim=-1, keepdim=True)
+            allowed = allowed | (torch.zeros_like(allowed).scatter(1, best, True) & lost & seen)
+            fallbacks = (lost & allowed.any(dim=-1, keepdim=True)).sum()
+        else:
+            again = again | lost.any()
+
+    own = _own_rewards(inherited, reward, likely, allowed & ~is_end)
+    reward = torch.where(is_end, own[:, None], reward)
+    if rules.refusal_threshold is not None:
+        allowed = allowed & (reward >= rules.refusal_threshold)
+    scaled = likely / rules.temperature if rules.temperature and not rules.paper else likely
+    if rules.paper:
+        score = reward
+    else:
+        start = torch.tensor(totals, dtype=torch.float32, device=logprobs.device)
+        score = start[:, None] + scaled + rules.weight * reward.clamp(max=rules.threshold)
+        if generator is not None and rules.temperature:
+            score = score + _gumbel(score.shape, generator).to(score.device)
+    score = torch.where(allowed, score, -torch.inf)
+
+    columns = score.shape[1]
+    values, places = score.topk(min(count, columns), dim=-1)
+    beams = torch.arange(len(score), device=score.device)[:, None].expand_as(places).flatten()
+    values, picked = values.flatten().topk(min(count, values.numel()))
+    beams, places = beams[picked], places.flatten()[picked]
+    chosen = places if tokens is None else tokens[beams, places]
+    fields = [beams, chosen, scaled[beams, places], reward[beams, places], values, is_end[beams, places]]
+    flags = torch.stack([again.float(), fallbacks.float()])
+    return torch.cat(
+        [
+            torch.nn.functional.pad(flags, (0, len(fields) - 2))[None],
+            torch.stack([field.float() for field in fields], dim=1),
+        ]
+    )
 
 
 def _own_rewards(
@@ -175,28 +247,3 @@ def _own_rewards(
 def _gumbel(shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
     uniform = torch.rand(shape, generator=generator, dtype=torch.float64).clamp_min_(1e-300)
     return -torch.log(-torch.log(uniform)).float()
-
-
-def _best(
-    score: torch.Tensor,
-    tokens: torch.Tensor,
-    logprobs: torch.Tensor,
-    reward: torch.Tensor,
-    is_end: torch.Tensor,
-    count: int,
-) -> list[Candidate]:
-    flat = score.flatten()
-    values, places = flat.topk(min(count, flat.numel()))
-    columns = score.shape[1]
-    rows = zip(
-        (places // columns).tolist(),
-        tokens.flatten()[places].tolist(),
-        logprobs.flatten()[places].tolist(),
-        reward.flatten()[places].tolist(),
-        values.tolist(),
-        is_end.flatten()[places].tolist(),
-        strict=True,
-    )
-    found = [Candidate(*row) for row in rows if row[4] > -torch.inf]
-    # equal scores: the better beam first, then the lower token, so that ties do not depend on the machine
-    return sorted(found, key=lambda c: (-c.score, c.beam, c.token))
