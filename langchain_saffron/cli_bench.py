@@ -31,10 +31,10 @@ def bench(
     from rich.console import Console
     from rich.table import Table
 
-    from langchain_saffron.benchmark import QUICK, Report, Scenario, run
+    from langchain_saffron.bench import FULL, QUICK, Report, run
 
     report = Report()
-    for item in run(QUICK if quick else Scenario(), device):
+    for item in run(QUICK if quick else FULL, device):
         if isinstance(item, Report):
             report = item
         else:

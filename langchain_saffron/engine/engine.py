@@ -3,10 +3,10 @@
 import asyncio
 import time
 import weakref
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, TypeVar, Unpack
 
 import torch
 
@@ -25,6 +25,8 @@ from langchain_saffron.models.vocabulary import check_vocabularies
 from langchain_saffron.search import SearchInputs
 from langchain_saffron.search.purse import Purse
 from langchain_saffron.settings import SearchSettings
+
+R = TypeVar("R")
 
 
 class RequestOptions(TypedDict, total=False):
@@ -254,6 +256,17 @@ class SaffronEngine:
                 yield item
         finally:
             handle.cancelled.set()
+
+    def call(self, function: Callable[[], R]) -> R:
+        """Run `function` on the engine's thread, between two steps of its requests, and wait for it.
+
+        Models must not be used from two threads at once; and on a CPU, a second thread that computes slows the
+        first one down for as long as it lives.
+
+        Raises:
+            EngineClosedError: The engine was closed.
+        """
+        return self._worker.call(function)
 
     def close(self) -> None:
         """Stop the worker; running requests fail with `EngineClosedError`."""

@@ -9,8 +9,8 @@ import torch
 # a nucleus seldom holds more tokens than this; the rare wider one costs a look at the whole vocabulary
 CHUNK = 256
 # together they divide an interval of some tens to float32's own resolution
-BUCKETS = 2**15
-HISTOGRAMS = 2
+BUCKETS = 2**10
+HISTOGRAMS = 3
 
 
 @dataclass(frozen=True, slots=True)

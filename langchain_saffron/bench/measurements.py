@@ -1,0 +1,160 @@
+"""The single measurements, in seconds."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from langchain_saffron.bench.replay import Replay
+from langchain_saffron.bench.scenario import Scenario, byte_tokenizer, random_model, random_prompt
+from langchain_saffron.engine import SaffronEngine
+from langchain_saffron.models.decoder import TrieDecoder
+from langchain_saffron.models.mrm import MultifurcationRewardModel
+from langchain_saffron.settings import SearchSettings
+
+
+class Bench:
+    """Random models, and the measurements on them.
+
+    Everything computes on the engine's thread, `generate` too: on a CPU a second thread that computes would slow
+    both down.
+    """
+
+    def __init__(self, scenario: Scenario, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+        """Build the models."""
+        self.scenario = scenario
+        self.device = device
+        size = scenario.vocabulary
+        self.policy = random_model(scenario.policy, size, 0, device, dtype)
+        reward = random_model(scenario.reward, size, 1, device, dtype)
+        tokenizer = byte_tokenizer()
+        mrm = MultifurcationRewardModel(
+            reward, tokenizer, torch.zeros(size), torch.ones(size, dtype=torch.bool), owned=True
+        )
+        self.engine = SaffronEngine(self.policy, tokenizer, mrm)
+        # nothing ends early: every run has the same length
+        self.engine.end_tokens = ()
+        self._decoders: list[TrieDecoder] = [self.engine.policy, mrm.decoder]
+        self._runs = 0
+        self._replay: Replay | None = None
+
+    def generate(self, beams: int = 1) -> float:
+        """`transformers.generate` with the policy alone, as it was loaded."""
+        ids = torch.tensor([self._prompt(self.scenario.prompt)], device=self.device)
+        options = {"max_new_tokens": self.scenario.new, "do_sample": False, "num_beams": beams, "eos_token_id": None}
+        return self._timed(
+            lambda: self.engine.call(lambda: self.policy.generate(ids, attention_mask=torch.ones_like(ids), **options))
+        )
+
+    def search(self, width: int) -> float:
+        """The search, policy and reward model."""
+        return self._timed(lambda: self._answer(width))
+
+    def bare(self) -> float:
+        """The forwards of the wide search with nothing around them."""
+        if self._replay is None:
+            self._replay = Replay(self._decoders)
+            with self._replay.recording():
+                self._answer(self.scenario.width)
+        replay = self._replay
+        return self._timed(lambda: self.engine.call(replay.run))
+
+    def chats(self, together: bool) -> float:
+        """Short chats, all at once or one after the other."""
+        length, count = max(self.scenario.prompt // 16, 8), self.scenario.chats
+        prompts = [random_prompt(length, self.scenario.vocabulary, seed) for seed in range(count)]
+
+        def run() -> None:
+            if together:
+                for handle in [self._submit(prompt, 4) for prompt in prompts]:
+                    handle.result()
+            else:
+                for prompt in prompts:
+                    self._submit(prompt, 4).result()
+
+        return self._timed(run)
+
+    def breakdown(self) -> dict[str, float]:
+        """One wide search by what its time went into."""
+        spent = {"prefill": 0.0, "policy": 0.0, "reward": 0.0, "selection": 0.0}
+        width = self.scenario.width
+
+        def book_forward(name: str) -> Callable[[tuple[Any, ...], float], None]:
+            def book(arguments: tuple[Any, ...], seconds: float) -> None:
+                spent["prefill" if len(arguments[0]) > width else name] += seconds
+
+            return book
+
+        def book_selection(arguments: tuple[Any, ...], seconds: float) -> None:
+            spent["selection"] += seconds
+
+        with (
+            self._watch(self._decoders[0], "forward", book_forward("policy")),
+            self._watch(self._decoders[1], "forward", book_forward("reward")),
+            self._watch(self.engine.scheduler, "_advance", book_selection),
+        ):
+            total = self._timed(lambda: self._answer(width))
+        return {**spent, "rest": total - sum(spent.values()), "total": total}
+
+    def cache_overhead(self) -> float:
+        """Peak bytes of the tensors of keys and values, over those of the distinct live nodes at that moment.
+
+        For a bench that has searched before: else the pools have not been filled beyond this one search.
+        """
+        decoder = self.engine.policy
+        peak = {"bytes": 0, "live": 1}
+
+        def book(arguments: tuple[Any, ...], seconds: float) -> None:
+            live = decoder.forest.live_nodes(arguments[0]) * decoder.pool.bytes_per_slot
+            if live >= peak["live"]:
+                peak.update(bytes=decoder.pool.allocated_bytes, live=live)
+
+        with self._watch(decoder, "forward", book):
+            self._answer(self.scenario.width)
+        return peak["bytes"] / peak["live"]
+
+    def close(self) -> None:
+        """End the engine's thread."""
+        self.engine.close()
+
+    def _answer(self, width: int) -> None:
+        self._submit(self._prompt(self.scenario.prompt), width).result()
+
+    def _submit(self, prompt: list[int], width: int) -> Any:
+        # a salt of its own for every run: nobody profits from an earlier one's prompt
+        self._runs += 1
+        settings = SearchSettings(width=width, max_tokens=self.scenario.new, min_tokens=self.scenario.new)
+        return self.engine.submit(prompt, settings=settings, cache_salt=str(self._runs))
+
+    def _prompt(self, length: int) -> list[int]:
+        return random_prompt(length, self.scenario.vocabulary)
+
+    def _timed(self, run: Callable[[], object]) -> float:
+        self._wait()
+        began = time.perf_counter()
+        run()
+        self._wait()
+        return time.perf_counter() - began
+
+    def _wait(self) -> None:
+        if self.device.startswith("cuda"):
+            torch.cuda.synchronize()
+
+    @contextmanager
+    def _watch(self, owner: Any, name: str, book: Callable[[tuple[Any, ...], float], None]) -> Iterator[None]:
+        real = getattr(owner, name)
+
+        def watched(*arguments: Any, **options: Any) -> Any:
+            began = time.perf_counter()
+            result = real(*arguments, **options)
+            self._wait()
+            book(arguments, time.perf_counter() - began)
+            return result
+
+        setattr(owner, name, watched)
+        try:
+            yield
+        finally:
+            delattr(owner, name)

@@ -1,0 +1,120 @@
+"""All figures of a run."""
+
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from langchain_saffron.bench.measurements import Bench
+from langchain_saffron.bench.scenario import Scenario
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """One figure.
+
+    Attributes:
+        name: What is divided by what.
+        value: The ratio.
+        reach: What it should be.
+        at_most: Whether smaller is better.
+    """
+
+    name: str
+    value: float
+    reach: float
+    at_most: bool = True
+
+
+@dataclass
+class Report:
+    """Everything measured: medians in seconds, the ratios, and what a wide search's time went into."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    ratios: list[Ratio] = field(default_factory=list)
+    breakdown: dict[str, float] = field(default_factory=dict)
+    machine: dict[str, Any] = field(default_factory=dict)
+
+
+def run(scenario: Scenario, device: str = "cpu") -> Iterator[str | Report]:
+    """Measure everything; gives the name of what is measured next, and the report last.
+
+    The shorter measurements are taken in turns, so that a machine that changes its speed changes it for all of them.
+    """
+    machine = {"device": device, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    report = Report(machine=machine)
+    wide = f"search, width {scenario.width}"
+    bare, beams = f"bare forwards of width {scenario.width}", f"generate, {scenario.width} beams"
+    apart, together = f"{scenario.chats} chats one by one", f"{scenario.chats} chats together"
+
+    yield "cache"
+    fresh = Bench(scenario, device)
+    overhead = fresh.cache_overhead()
+    fresh.close()
+
+    bench = Bench(scenario, device)
+    yield "warm-up"
+    bench.search(4)
+    bench.generate()
+    yield from _rounds(
+        report.seconds,
+        {
+            "greedy generate": bench.generate,
+            "search, width 1": lambda: bench.search(1),
+            wide: lambda: bench.search(scenario.width),
+            bare: bench.bare,
+        },
+        scenario.repeats,
+    )
+    yield from _rounds(
+        report.seconds,
+        {
+            beams: lambda: bench.generate(scenario.width),
+            apart: lambda: bench.chats(together=False),
+            together: lambda: bench.chats(together=True),
+        },
+        1,
+    )
+    yield "breakdown"
+    report.breakdown = bench.breakdown()
+    bench.close()
+
+    narrow = Bench(scenario, device, torch.bfloat16)
+    yield "warm-up, bfloat16"
+    narrow.search(4)
+    narrow.generate()
+    yield from _rounds(
+        report.seconds,
+        {
+            "greedy generate, bfloat16": narrow.generate,
+            f"{wide}, bfloat16": lambda: narrow.search(scenario.width),
+        },
+        scenario.repeats,
+    )
+    narrow.close()
+    seconds = report.seconds
+    report.ratios = [
+        _ratio(seconds, wide, bare, 1.10),
+        _ratio(seconds, wide, "greedy generate", 2.3),
+        _ratio(seconds, beams, wide, 5.4, at_most=False),
+        _ratio(seconds, "search, width 1", "greedy generate", 1.45),
+        _ratio(seconds, f"{wide}, bfloat16", "greedy generate, bfloat16", 1.8),
+        Ratio("bytes of K and V ÷ those of the live nodes, at the peak", overhead, 1.3),
+        _ratio(seconds, apart, together, 3.0, at_most=False),
+    ]
+    yield report
+
+
+def _rounds(seconds: dict[str, float], measures: dict[str, Callable[[], float]], repeats: int) -> Iterator[str]:
+    found: dict[str, list[float]] = {name: [] for name in measures}
+    for _ in range(repeats):
+        for name, measure in measures.items():
+            yield name
+            found[name].append(measure())
+    seconds.update((name, statistics.median(values)) for name, values in found.items())
+
+
+def _ratio(seconds: dict[str, float], over: str, under: str, reach: float, at_most: bool = True) -> Ratio:
+    return Ratio(f"{over} ÷ {under}", seconds[over] / seconds[under], reach, at_most)

@@ -1,0 +1,86 @@
+"""What is measured on: random models, since what they say does not matter for how long it takes."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from langchain_saffron.models.apart import apart
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A Llama's shape."""
+
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    inner: int
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What is measured.
+
+    Attributes:
+        policy: The policy's shape.
+        reward: The reward model's.
+        vocabulary: Tokens of both.
+        prompt: Prompt tokens.
+        new: Tokens of an answer.
+        width: Beams of the wide search.
+        chats: Requests at once, where there are many.
+        repeats: Rounds of the shorter measurements; the median counts.
+    """
+
+    policy: Shape = Shape(30, 576, 9, 3, 1536)
+    reward: Shape = Shape(16, 512, 8, 2, 1408)
+    vocabulary: int = 16_384
+    prompt: int = 1024
+    new: int = 64
+    width: int = 16
+    chats: int = 16
+    repeats: int = 3
+
+
+FULL = Scenario()
+QUICK = Scenario(Shape(2, 64, 4, 2, 128), Shape(2, 64, 4, 2, 128), vocabulary=512, prompt=64, new=16, repeats=1)
+
+
+@apart
+def random_model(shape: Shape, vocabulary: int, seed: int, device: str, dtype: torch.dtype) -> Any:
+    """A Llama of this shape with random weights."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=shape.width,
+        intermediate_size=shape.inner,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    return LlamaForCausalLM(config).to(device=device, dtype=dtype).eval()
+
+
+def byte_tokenizer() -> Any:
+    """A tokenizer of single bytes: the engine needs one, the measurements do not."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Tokenizer(models.BPE(vocab={char: i for i, char in enumerate(alphabet)}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=backend)
+
+
+def random_prompt(length: int, vocabulary: int, seed: int = 0) -> list[int]:
+    """Token ids."""
+    generator = torch.Generator().manual_seed(seed)
+    found: list[int] = torch.randint(0, vocabulary, (length,), generator=generator).tolist()
+    return found
