@@ -77,7 +77,7 @@ def test_full_is_an_error_that_leaves_nothing_behind():
 def test_a_remembered_path_dies_with_its_node():
     forest = TokenForest(8)
     a = forest.insert([1, 2, 3])
-    forest.remember([a[-1]])
+    forest.remember_leaves(np.array(a))
     forest.release(a[-1])
     b = forest.insert([5, 6, 7, 8])
     assert forest.path(b[-1]).tolist() == b

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from langchain_saffron.cache.attention import Plan, activate
+from langchain_saffron.cache.attention import activate
+from langchain_saffron.cache.plan import Plan
 from langchain_saffron.models.decoder import TrieDecoder
 
 

@@ -72,9 +72,10 @@ class TokenForest:
             node = self._parent[node]
         return np.array(tail[::-1], dtype=np.int64)
 
-    def remember(self, nodes: Iterable[int]) -> None:
-        """Keep the paths of `nodes`, and of no others, at hand: their children's are one step longer."""
-        self._paths = {node: self.path(node) for node in nodes}
+    def remember_leaves(self, nodes: np.ndarray) -> None:
+        """Keep the paths of those `nodes` that end a branch, and no others, at hand: the next are one step longer."""
+        inner = {self._parent[node] for node in nodes.tolist()}
+        self._paths = {node: self.path(node) for node in nodes.tolist() if node not in inner}
 
     def match(self, tokens: Sequence[int], salt: str = "") -> list[int]:
         """The nodes of the longest prefix of `tokens` that is there, whether filled or not."""

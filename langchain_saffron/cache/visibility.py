@@ -1,5 +1,6 @@
 """Who may attend to whom: every new row sees its ancestors in the trie and itself."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,38 +72,57 @@ def visible_rows(forest: TokenForest, rows: np.ndarray, windowed: bool) -> Visib
         rows: int array [rows] of distinct slots.
         windowed: Whether distances are needed for a sliding window.
     """
-    index = {int(slot): i for i, slot in enumerate(rows)}
-    parents = [forest.parent(int(slot)) for slot in rows]
-    has_child = {p for p in parents if p in index}
-    # a row whose parent is new too copies its parent's visibility: only the others need a path
-    above = {
-        i: forest.path(p) if p != NO_PARENT else np.empty(0, dtype=np.int64)
-        for i, p in enumerate(parents)
-        if p not in index
-    }
+    above = paths_above(forest, rows)
     slots = np.unique(np.concatenate([rows, *above.values()]))
     low, high = int(slots[0]), int(slots[-1]) + 1
     in_place = high - low <= SPAN_SLACK * len(slots)
     read: np.ndarray | tuple[int, int] = (low, high) if in_place else slots
-    count = high - low if in_place else len(slots)
-
-    def columns(wanted: np.ndarray) -> np.ndarray:
-        return wanted - low if in_place else np.searchsorted(slots, wanted)
-
-    allowed = np.zeros((len(rows), count), dtype=bool)
-    own = columns(rows)
-    # a parent's row is complete before its children copy it, whatever order the rows come in
-    for i in np.argsort(forest.depth[rows], kind="stable").tolist():
-        parent = parents[i]
-        if parent in index:
-            allowed[i] = allowed[index[parent]]
-        else:
-            allowed[i, columns(above[i])] = True
-        allowed[i, own[i]] = True
-
+    allowed = seen_columns(
+        forest,
+        rows,
+        above,
+        count=high - low if in_place else len(slots),
+        columns=(lambda wanted: wanted - low) if in_place else (lambda wanted: np.searchsorted(slots, wanted)),
+    )
     distance = None
     if windowed:
         shown = np.arange(low, high) if in_place else slots
         distance = forest.depth[rows][:, None] - forest.depth[shown][None, :]
-    forest.remember(slot for slot in index if slot not in has_child)
     return Visibility(read, allowed, distance)
+
+
+def paths_above(forest: TokenForest, rows: np.ndarray) -> dict[int, np.ndarray]:
+    """The slots above each row whose parent is not among `rows` itself, by the row's index."""
+    own = set(rows.tolist())
+    parents = [forest.parent(slot) for slot in rows.tolist()]
+    empty = np.empty(0, dtype=np.int64)
+    return {i: forest.path(p) if p != NO_PARENT else empty for i, p in enumerate(parents) if p not in own}
+
+
+def seen_columns(
+    forest: TokenForest,
+    rows: np.ndarray,
+    above: dict[int, np.ndarray],
+    count: int,
+    columns: Callable[[np.ndarray], np.ndarray],
+) -> np.ndarray:
+    """Who sees what: bool [rows, count].
+
+    Args:
+        forest: Where the rows live.
+        rows: int array [rows] of slots.
+        above: What `paths_above` gave, or the part of it that is shown.
+        count: Slots shown.
+        columns: From slots to their columns.
+    """
+    index = {slot: i for i, slot in enumerate(rows.tolist())}
+    allowed = np.zeros((len(rows), count), dtype=bool)
+    own = columns(rows)
+    # a parent's row is complete before its children copy it, whatever order the rows come in
+    for i in np.argsort(forest.depth[rows], kind="stable").tolist():
+        if i in above:
+            allowed[i, columns(above[i])] = True
+        else:
+            allowed[i] = allowed[index[forest.parent(int(rows[i]))]]
+        allowed[i, own[i]] = True
+    return allowed

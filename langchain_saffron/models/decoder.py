@@ -3,7 +3,6 @@
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,8 @@ import torch
 
 from langchain_saffron.cache import KeyValuePool, LayerMasks, TokenForest, visible_rows
 from langchain_saffron.cache.attention import NAME as TREE_ATTENTION
-from langchain_saffron.cache.attention import Group, Plan, activate, plan_group
+from langchain_saffron.cache.attention import activate
+from langchain_saffron.cache.plan import Plan, make_plan
 from langchain_saffron.errors import NumericalError, UnsupportedModelError
 from langchain_saffron.models.apart import apart
 from langchain_saffron.models.flops import FlopCounter
@@ -169,28 +169,20 @@ class TrieDecoder:
         """Aim the pool, and give the masks for the model; none where the tree's own attention runs."""
         if self.model.config._attn_implementation != TREE_ATTENTION:
             visibility = visible_rows(self.forest, slots, windowed=self._layers.window is not None)
+            self.forest.remember_leaves(slots)
             self.pool.aim(slots, visibility.read)
             additive = self.model.config._attn_implementation == "eager"
             yield visibility.masks(self._layers, self.model.dtype, self.device, additive)
             return
         self.pool.aim(slots)
-        with activate(self.plan(slots, groups)):
+        plan = self.plan(slots, groups)
+        self.forest.remember_leaves(slots)
+        with activate(plan):
             yield None
 
     def plan(self, slots: np.ndarray, groups: Sequence[int]) -> Plan:
         """What the tree's own attention reads in a forward over `slots`."""
-        plan = Plan(self.pool, {kind: self._groups(slots, groups, kind) for kind in self._layers.kinds}, self._kinds)
-        inner = {self.forest.parent(slot) for slot in slots.tolist()}
-        self.forest.remember(slot for slot in slots.tolist() if slot not in inner)
-        return plan
-
-    def _groups(self, slots: np.ndarray, groups: Sequence[int], kind: str) -> list[Group]:
-        window = self._layers.window if kind == "sliding_attention" else None
-        starts = np.cumsum([0, *groups])
-        return [
-            plan_group(self.forest, slots[start:end], int(start), window, self._additive)
-            for start, end in pairwise(starts)
-        ]
+        return make_plan(self.forest, self.pool, slots, groups, self._kinds, self._layers.window, self._additive)
 
     def _additive(self, allowed: np.ndarray) -> torch.Tensor:
         mask = torch.zeros(allowed.shape, dtype=self.model.dtype)

@@ -1,0 +1,240 @@
+"""What one forward's rows read, worked out once for all layers."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from langchain_saffron.cache.forest import TokenForest
+from langchain_saffron.cache.visibility import SPAN_SLACK, paths_above, seen_columns
+
+ToMask = Callable[[np.ndarray], torch.Tensor]
+
+# requests with few visible slots and few rows attend together: there the calls cost more than copying the slots
+BATCH_SLOTS = 512
+BATCH_ROWS = 48
+
+
+class Pool(Protocol):
+    """What the attention needs of a pool."""
+
+    def layer(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of a layer, [kv heads, slots, size]."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The rows of one request, and what they read.
+
+    Attributes:
+        rows: Their places in the forward.
+        prefix: A span of slots that all of them see.
+        tail: The other slots that any of them sees: a span, or an int64 tensor of slots.
+        mask: Additive, 0 or -inf, [rows, tail]: which of them a row sees.
+    """
+
+    rows: slice
+    prefix: tuple[int, int]
+    tail: tuple[int, int] | torch.Tensor
+    mask: torch.Tensor
+
+    @cached_property
+    def parts(self) -> list[slice | torch.Tensor]:
+        """Prefix and tail as indices into the slots; one span where they lie side by side."""
+        low, middle = self.prefix
+        tail = slice(*self.tail) if isinstance(self.tail, tuple) else self.tail
+        if low == middle:
+            return [tail]
+        if isinstance(self.tail, tuple) and self.tail[0] == middle:
+            return [slice(low, self.tail[1])]
+        return [slice(low, middle), tail]
+
+    @cached_property
+    def whole_mask(self) -> torch.Tensor:
+        """The mask over prefix and tail, [rows, prefix + tail]."""
+        return torch.nn.functional.pad(self.mask, (self.prefix[1] - self.prefix[0], 0))
+
+    def folded_mask(self, heads: int) -> torch.Tensor:
+        """The same for `heads` query heads folded into the rows, [heads · rows, prefix + tail]."""
+        if "_folded" not in self.__dict__:
+            # frozen, but this is a cache: every layer asks for the same
+            self.__dict__["_folded"] = self.whole_mask.repeat(heads, 1)
+        folded: torch.Tensor = self.__dict__["_folded"]
+        return folded
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Several small groups, padded to the same number of rows and slots.
+
+    Attributes:
+        rows: int64 tensor [groups · rows]: their places in the forward; padding repeats a group's last.
+        slots: int64 tensor [groups · slots]: what each reads; padding repeats its last.
+        mask: Additive, 0 or -inf, [groups, rows, slots].
+    """
+
+    rows: torch.Tensor
+    slots: torch.Tensor
+    mask: torch.Tensor
+
+    def folded_mask(self, heads: int) -> torch.Tensor:
+        """For `heads` query heads folded into the rows, [groups, 1, heads · rows, slots]."""
+        if "_folded" not in self.__dict__:
+            self.__dict__["_folded"] = self.mask.repeat(1, heads, 1)[:, None]
+        folded: torch.Tensor = self.__dict__["_folded"]
+        return folded
+
+
+@dataclass
+class Plan:
+    """One forward's attention: the groups for every kind of layer, and the pool that they read."""
+
+    pool: Pool
+    groups: dict[str, list[Group | Batch]]
+    kinds: list[str] = field(default_factory=list)
+
+    def of_layer(self, index: int) -> list[Group | Batch]:
+        """The groups of a layer."""
+        return self.groups[self.kinds[index]]
+
+
+@dataclass(frozen=True)
+class _Reads:
+    """A group before its mask is made: which rows, the prefix, the tail, and who sees what of the tail."""
+
+    rows: slice
+    prefix: tuple[int, int]
+    tail: tuple[int, int] | np.ndarray
+    allowed: np.ndarray
+
+    @property
+    def count(self) -> int:
+        return self.prefix[1] - self.prefix[0] + self.allowed.shape[1]
+
+    def group(self, to_mask: ToMask) -> Group:
+        tail = self.tail if isinstance(self.tail, tuple) else torch.from_numpy(self.tail)
+        return Group(self.rows, self.prefix, tail, to_mask(self.allowed))
+
+
+def make_plan(
+    forest: TokenForest,
+    pool: Pool,
+    slots: np.ndarray,
+    groups: Sequence[int],
+    kinds: list[str],
+    window: int | None,
+    to_mask: ToMask,
+) -> Plan:
+    """Work out what a forward reads.
+
+    Args:
+        forest: Where the rows live.
+        pool: Where their keys and values lie.
+        slots: int array [rows]: their slots.
+        groups: How many rows each request has, in order.
+        kinds: Each layer's kind of attention.
+        window: The window of those that are `"sliding_attention"`.
+        to_mask: From allowed [rows, slots] to an additive mask on the model's device.
+    """
+    starts = np.cumsum([0, *groups]).tolist()
+
+    def of(kind: str) -> list[Group | Batch]:
+        near = window if kind == "sliding_attention" else None
+        reads = [_read(forest, slots[start:end], start, near) for start, end in pairwise(starts)]
+        return _merge_small(reads, to_mask)
+
+    return Plan(pool, {kind: of(kind) for kind in sorted(set(kinds))}, kinds)
+
+
+def _read(forest: TokenForest, slots: np.ndarray, start: int, window: int | None) -> _Reads:
+    """What one request's rows read; `start` is the place of the first of them in the forward."""
+    above = paths_above(forest, slots)
+    shared = _common(list(above.values()))
+    seen_by_all = shared
+    if window is not None:
+        deepest, shallowest = int(forest.depth[slots].max()), int(forest.depth[slots].min())
+        # what the deepest row no longer sees cannot be read by all; what the shallowest misses, by nobody
+        oldest = max(0, shallowest - window + 1)
+        seen_by_all = shared[max(0, deepest - window + 1) :]
+        above = {i: path[oldest:] for i, path in above.items()}
+    low, high = _longest_run(seen_by_all)
+    rest = np.unique(np.concatenate([slots, *above.values()]))
+    rest = rest[(rest < low) | (rest >= high)]
+    first, last = int(rest[0]), int(rest[-1]) + 1
+    dense = last - first <= SPAN_SLACK * len(rest) and not (first < high and low < last)
+
+    def columns(wanted: np.ndarray) -> np.ndarray:
+        return wanted - first if dense else np.searchsorted(rest, wanted)
+
+    allowed = seen_columns(
+        forest,
+        slots,
+        {i: path[(path < low) | (path >= high)] for i, path in above.items()},
+        last - first if dense else len(rest),
+        columns,
+    )
+    if window is not None:
+        shown = np.arange(first, last) if dense else rest
+        allowed &= forest.depth[slots][:, None] - forest.depth[shown][None, :] < window
+    return _Reads(slice(start, start + len(slots)), (low, high), (first, last) if dense else rest, allowed)
+
+
+def _merge_small(reads: list[_Reads], to_mask: ToMask) -> list[Group | Batch]:
+    """Put small groups of similar size together, so that the calls of a layer do not grow with the requests."""
+    alike: dict[int, list[_Reads]] = {}
+    found: list[Group | Batch] = []
+    for read in reads:
+        if read.count <= BATCH_SLOTS and len(read.allowed) < BATCH_ROWS:
+            # by powers of two: padding never doubles the work
+            alike.setdefault(read.count.bit_length(), []).append(read)
+        else:
+            found.append(read.group(to_mask))
+    for members in alike.values():
+        found.append(members[0].group(to_mask) if len(members) == 1 else _batch(members, to_mask))
+    return found
+
+
+def _batch(members: list[_Reads], to_mask: ToMask) -> Batch:
+    rows = max(len(read.allowed) for read in members)
+    visible = max(read.count for read in members)
+    places = np.empty((len(members), rows), dtype=np.int64)
+    slots = np.empty((len(members), visible), dtype=np.int64)
+    allowed = np.zeros((len(members), rows, visible), dtype=bool)
+    for i, read in enumerate(members):
+        (low, high), mine = read.prefix, len(read.allowed)
+        tail = np.arange(*read.tail) if isinstance(read.tail, tuple) else read.tail
+        places[i] = np.minimum(np.arange(rows), mine - 1) + read.rows.start
+        slots[i] = tail[-1]
+        slots[i, : high - low] = np.arange(low, high)
+        slots[i, high - low : read.count] = tail
+        allowed[i, :mine, : high - low] = True
+        allowed[i, :mine, high - low : read.count] = read.allowed
+        # a padding row is the last one again: the same place gets the same value
+        allowed[i, mine:] = allowed[i, mine - 1]
+    return Batch(torch.from_numpy(places.reshape(-1)), torch.from_numpy(slots.reshape(-1)), to_mask(allowed))
+
+
+def _common(paths: list[np.ndarray]) -> np.ndarray:
+    """The slots that all paths begin with."""
+    length = min(len(path) for path in paths)
+    first = paths[0][:length]
+    for path in paths[1:]:
+        differs = np.flatnonzero(first != path[: len(first)])
+        if len(differs):
+            first = first[: differs[0]]
+    return first
+
+
+def _longest_run(slots: np.ndarray) -> tuple[int, int]:
+    """The longest run of consecutive slots in a path, as a span; empty for an empty path."""
+    if not len(slots):
+        return 0, 0
+    breaks = np.flatnonzero(np.diff(slots) != 1) + 1
+    edges = np.concatenate([[0], breaks, [len(slots)]])
+    longest = int(np.argmax(np.diff(edges)))
+    begin, end = int(edges[longest]), int(edges[longest + 1])
+    return int(slots[begin]), int(slots[end - 1]) + 1
