@@ -170,13 +170,14 @@ def _weights(
         shared, fold, rows = scores.shape[-4:-1]
         extra = sinks.view(shared, fold, 1, 1).expand(*scores.shape[:-4], shared, fold, rows, 1)
         scores = torch.cat([scores, extra.to(scores.dtype)], dim=-1)
-    weights = torch.softmax(scores, dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+    # the kernel sums in float32 whatever the dtype
+    weights = torch.softmax(scores, dim=-1)
     return weights if sinks is None else weights[..., :-1]
 
 
 def _fuses(query: torch.Tensor, parts: list[slice | torch.Tensor]) -> bool:
-    """Whether the fused kernel beats two products for few rows: on a CPU it is slow in the narrow types."""
-    return len(parts) == 1 and (query.device.type != "cpu" or query.dtype == torch.float32)
+    """Whether the fused kernel beats two products: on a CPU, in the narrow types, for the fewest rows only."""
+    return len(parts) == 1 and (query.device.type != "cpu" or query.dtype == torch.float32 or query.shape[1] <= 4)
 
 
 def _together(store: torch.Tensor, parts: list[slice | torch.Tensor]) -> torch.Tensor:
