@@ -1,14 +1,32 @@
 """Tree decoding equals full forwards without a cache."""
 
 import random
+from collections.abc import Callable
+from functools import cache
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    FalconConfig,
+    MambaConfig,
+    MptConfig,
+    PretrainedConfig,
+    Qwen3NextConfig,
+    RecurrentGemmaConfig,
+)
 
 from langchain_saffron.cache.attention import NAME as TREE_ATTENTION
+from langchain_saffron.cache.plan import Batch
 from langchain_saffron.errors import NumericalError, UnsupportedModelError
+from langchain_saffron.models import packing
 from langchain_saffron.models.decoder import TrieDecoder
-from unit_tests.tiny_models import FAMILIES, VOCABULARY, plain_logits, random_model
+from unit_tests.families import FALLBACKS, FAMILIES, VOCABULARY
+from unit_tests.tiny_models import plain_logits, random_model
 
 
 def history(decoder: TrieDecoder, node: int) -> list[int]:
@@ -50,22 +68,98 @@ def grow_and_check(decoder: TrieDecoder, model: torch.nn.Module, seed: int, tole
     return checked
 
 
-@pytest.mark.parametrize("attention", [None, "sdpa", "eager"])
+CORE = ["llama", "qwen3", "qwen2", "mistral", "gemma3", "gpt2"]
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("seed", range(2))
-def test_random_trees_equal_full_forwards(family: str, seed: int, attention: str | None):
+def test_random_trees_equal_full_forwards(family: str, seed: int):
     model = random_model(family, seed)
-    decoder = TrieDecoder(model, "policy", max_cache_tokens=400, attn_implementation=attention)
-    assert model.config._attn_implementation == (attention or TREE_ATTENTION)
+    decoder = TrieDecoder(model, "policy", max_cache_tokens=400)
+    assert decoder.model.config._attn_implementation == TREE_ATTENTION
     assert grow_and_check(decoder, model, seed, 1e-4) > 40
     assert decoder.forest.used <= 400
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3", "mistral"])
+@pytest.mark.parametrize("family", FALLBACKS)
+def test_families_with_attention_of_their_own_take_one_mask(family: str):
+    model = random_model(family)
+    decoder = TrieDecoder(model, "policy", max_cache_tokens=400)
+    assert decoder.model.config._attn_implementation in ("sdpa", "eager")
+    assert grow_and_check(decoder, model, 0, 1e-4) > 40
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("family", CORE)
+def test_the_attention_that_a_user_names_is_exact_too(family: str, attention: str):
+    model = random_model(family)
+    decoder = TrieDecoder(model, "policy", max_cache_tokens=400, attn_implementation=attention)
+    assert decoder.model.config._attn_implementation == attention
+    assert grow_and_check(decoder, model, 0, 1e-4) > 40
+
+
+# GPT-J and CodeGen compute their attention in float32 whatever the dtype, DeepSeek the choice of experts
+@pytest.mark.parametrize("family", [*FAMILIES, "falcon"])
 def test_in_double_precision_they_are_equal_to_1e_9(family: str):
     model = random_model(family, 5, dtype=torch.float64)
+    # transformers multiplies stacked experts in float32 at most, unless told to go one by one
+    model.config._experts_implementation = "eager"
     decoder = TrieDecoder(model, "policy", max_cache_tokens=400)
     assert grow_and_check(decoder, model, 5, 1e-9) > 40
+
+
+@pytest.mark.parametrize("family", [*CORE, "phi", "gpt-neox", "opt", "glm4", "qwen3-moe", "gpt-oss", "falcon"])
+def test_packed_layers_are_exact_too(family: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(packing, "SMALLEST_WEIGHT", 1)
+    model = random_model(family)
+    decoder = TrieDecoder(model, "policy", max_cache_tokens=400)
+    assert any(isinstance(module, packing.PackedLinear) for module in decoder.model.modules())
+    assert grow_and_check(decoder, model, 0, 1e-4) > 40
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    family=st.sampled_from(["llama", "mistral", "gemma3", "gemma2", "gpt-oss"]),
+    lengths=st.lists(st.integers(1, 60), min_size=1, max_size=5),
+    branches=st.integers(1, 6),
+    seed=st.integers(0, 999),
+)
+def test_any_tree_in_any_split_into_forwards_equals_full_forwards(
+    family: str, lengths: list[int], branches: int, seed: int
+):
+    """Any number of requests of any length, split over forwards and groups in any way that parents allow."""
+    rng = random.Random(seed)
+    model = shared_model(family)
+    decoder = TrieDecoder(model, "policy", max_cache_tokens=1500)
+    tips = []
+    for length in lengths:
+        # few tokens, so that requests share beginnings
+        prompt = decoder.forest.insert(rng.choices(range(3), k=length))
+        for _ in range(rng.randint(1, branches)):
+            tips.append(decoder.forest.insert(rng.choices(range(VOCABULARY), k=rng.randint(1, 5)), parent=prompt[-1]))
+    paths = [decoder.forest.path(tip[-1]).tolist() for tip in tips]
+    while any(paths):
+        rows: list[int] = []
+        groups: list[int] = []
+        for path in paths:
+            # a slot that another request shares may have been computed already
+            path[:] = [slot for slot in path if not decoder.forest.filled[slot] and slot not in rows]
+            count = rng.randint(0, len(path))
+            if count:
+                rows += path[:count]
+                groups.append(count)
+                del path[:count]
+        if rows:
+            scored = rng.sample(range(len(rows)), min(4, len(rows)))
+            logits = decoder.forward(rows, scored, groups)
+            for place, row in zip(scored, logits, strict=True):
+                expected = plain_logits(model, history(decoder, rows[place]))
+                assert torch.allclose(row, expected, atol=1e-4, rtol=0)
+
+
+@cache
+def shared_model(family: str) -> torch.nn.Module:
+    return random_model(family, 11)
 
 
 @pytest.mark.parametrize("attention", [None, "sdpa"])
@@ -124,6 +218,27 @@ def test_groups_attend_to_their_own_and_to_what_another_has_just_written(family:
         assert torch.allclose(row, plain_logits(model, history(decoder, end)), atol=1e-4)
 
 
+def test_small_requests_attend_together():
+    """Sixteen requests of different length, in few batches; each as if it were alone."""
+    model = random_model("gemma2", 7)
+    decoder = TrieDecoder(model, "policy", max_cache_tokens=2000)
+    prompts = [
+        decoder.forest.insert([(k + i * j) % VOCABULARY for j in range(5 + 3 * k)]) for i, k in enumerate(range(16))
+    ]
+    decoder.forward([slot for prompt in prompts for slot in prompt], [], [len(prompt) for prompt in prompts])
+    rows, groups = [], []
+    for k, prompt in enumerate(prompts):
+        children = [decoder.forest.insert([200 + i], parent=prompt[-1])[-1] for i in range(1 + k % 4)]
+        rows += children
+        groups.append(len(children))
+    plan = decoder.plan(np.array(rows), groups)
+    assert sum(isinstance(group, Batch) for group in plan.groups["full_attention"]) >= 2
+    assert len(plan.groups["full_attention"]) <= 4
+    logits = decoder.forward(rows, list(range(len(rows))), groups)
+    for slot, row in zip(rows, logits, strict=True):
+        assert torch.allclose(row, plain_logits(model, history(decoder, slot)), atol=1e-4)
+
+
 def test_a_model_that_is_used_elsewhere_still_works_there():
     """Outside the engine a loaded model attends as with sdpa, padding masks included."""
     model, untouched = random_model("llama", 8), random_model("llama", 8)
@@ -157,10 +272,55 @@ def test_the_pool_grows_only_as_far_as_needed():
     assert decoder.forest.used * per_slot <= decoder.pool.allocated_bytes <= 1.3 * decoder.forest.used * per_slot
 
 
-def test_what_cannot_share_a_trie_is_refused_by_name():
-    from transformers import AutoModelForCausalLM, MambaConfig
+REFUSED: dict[str, Callable[[], PretrainedConfig]] = {
+    "mamba": lambda: MambaConfig(vocab_size=64, hidden_size=16, num_hidden_layers=2, state_size=4),
+    "bloom": lambda: BloomConfig(vocab_size=64, hidden_size=16, n_layer=2, n_head=2),
+    "mpt": lambda: MptConfig(vocab_size=64, d_model=16, n_layers=2, n_heads=2),
+    "falcon-alibi": lambda: FalconConfig(
+        vocab_size=64,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        alibi=True,
+        new_decoder_architecture=False,
+    ),
+    "qwen3-next": lambda: Qwen3NextConfig(
+        vocab_size=64,
+        hidden_size=32,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        intermediate_size=32,
+        num_experts=0,
+        linear_num_value_heads=2,
+        linear_num_key_heads=2,
+        linear_key_head_dim=8,
+        linear_value_head_dim=8,
+    ),
+    "recurrent-gemma": lambda: RecurrentGemmaConfig(
+        vocab_size=64, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32, lru_width=16
+    ),
+}
 
-    config = MambaConfig(vocab_size=64, hidden_size=16, num_hidden_layers=2, state_size=4)
+
+@pytest.mark.parametrize("family", REFUSED)
+def test_what_cannot_share_a_trie_is_refused_by_name(family: str):
+    config = REFUSED[family]()
     model = AutoModelForCausalLM.from_config(config)
-    with pytest.raises(UnsupportedModelError, match="policy"):
+    with pytest.raises(UnsupportedModelError, match=r"the policy .*Use "):
         TrieDecoder(model, "policy")
+
+
+def test_where_the_rotary_frequencies_change_the_context_ends():
+    """Keys from before and after that length do not fit together, so none is computed beyond it."""
+    scaled = {"rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
+    scaled["original_max_position_embeddings"] = 64
+    model = random_model("phi3", original_max_position_embeddings=64, rope_parameters=scaled)
+    decoder = TrieDecoder(model, "policy", max_cache_tokens=400)
+    assert decoder.context == 64
+    assert grow_and_check(decoder, model, 0, 1e-4) > 40
+    dynamic = random_model("llama", rope_parameters={"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0})
+    decoder = TrieDecoder(dynamic, "policy", max_cache_tokens=400)
+    assert decoder.context == 256
+    assert grow_and_check(decoder, dynamic, 0, 1e-4) > 40

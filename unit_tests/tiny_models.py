@@ -1,68 +1,19 @@
 """Random small models of several families, and reward models on them, for tests against real forwards."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    Gemma3TextConfig,
-    GPT2Config,
-    LlamaConfig,
-    MistralConfig,
-    PretrainedConfig,
-    Qwen2Config,
-    Qwen3Config,
-)
+from transformers import AutoModelForCausalLM
 
 from langchain_saffron import MultifurcationRewardModel, SaffronEngine
 from unit_tests.builders import byte_level_tokenizer
-
-VOCABULARY = 320
-
-_COMMON: dict[str, Any] = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 256,
-    "bos_token_id": None,
-    "eos_token_id": 1,
-    "pad_token_id": 2,
-    "initializer_range": 0.3,
-}
-
-FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
-    "llama": lambda: LlamaConfig(**_COMMON),
-    "qwen3": lambda: Qwen3Config(**_COMMON, head_dim=8),
-    "qwen2": lambda: Qwen2Config(**_COMMON),
-    "mistral": lambda: MistralConfig(**_COMMON, sliding_window=7),
-    "gemma3": lambda: Gemma3TextConfig(
-        **_COMMON,
-        head_dim=8,
-        sliding_window=6,
-        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
-    ),
-    "gpt2": lambda: GPT2Config(
-        vocab_size=VOCABULARY,
-        n_embd=32,
-        n_layer=3,
-        n_head=4,
-        n_positions=256,
-        bos_token_id=None,
-        eos_token_id=1,
-        pad_token_id=2,
-        initializer_range=0.3,
-    ),
-}
+from unit_tests.families import FALLBACKS, FAMILIES, VOCABULARY
 
 
 def random_model(family: str = "llama", seed: int = 0, dtype: torch.dtype = torch.float32, **changes: Any) -> Any:
     """A random causal LM of a family, in eval mode."""
     torch.manual_seed(seed)
-    config = FAMILIES[family]()
+    config = {**FAMILIES, **FALLBACKS}[family]()
     for name, value in changes.items():
         setattr(config, name, value)
     return AutoModelForCausalLM.from_config(config, dtype=dtype).eval()

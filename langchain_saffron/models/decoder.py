@@ -29,7 +29,8 @@ class TrieDecoder:
         forest: The tries.
         pool: Keys and values by slot.
         flops: The cost of a forward.
-        context: Most tokens from the first of the prompt to the last of the answer.
+        context: Most tokens from the first of the prompt to the last of the answer. Under `longrope` that is the length
+            up to which its frequencies do not change.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class TrieDecoder:
         self._keep_argument = "logits_to_keep" in parameters
         self.flops = FlopCounter.of(model, self._layers.window, self._kinds.count("sliding_attention"))
         self._choose_attention(attn_implementation, owned)
-        self.context: int = getattr(model.config, "max_position_embeddings", None) or max_cache_tokens
+        self.context = _context(model.config) or max_cache_tokens
 
     @property
     def device(self) -> torch.device:
@@ -218,3 +219,19 @@ def _layer_masks(config: Any, name: str) -> tuple[LayerMasks, list[str]]:
     if "sliding_attention" not in kinds:
         window = None
     return LayerMasks(window=window, kinds=kinds), list(types)
+
+
+def _context(config: Any) -> int | None:
+    """How far the positions of one trie may reach.
+
+    Where the rotary frequencies change beyond some length (`longrope`), keys that were computed before and after
+    do not fit together: branches, and requests of different length, can share a cache only below it.
+    """
+    longest: int | None = getattr(config, "max_position_embeddings", None)
+    rope = getattr(config, "rope_parameters", None) or {}
+    lengths = [
+        parameters.get("original_max_position_embeddings")
+        for parameters in [rope, *(part for part in rope.values() if isinstance(part, dict))]
+        if parameters.get("rope_type") == "longrope"
+    ]
+    return min((length for length in [longest, *lengths] if length), default=None)

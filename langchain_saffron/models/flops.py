@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers.pytorch_utils import Conv1D
 
 
 @dataclass(frozen=True)
@@ -37,14 +36,12 @@ class FlopCounter:
         """
         config: Any = model.config
         head = model.get_output_embeddings()  # type: ignore[operator]
-        linear = sum(
-            2 * module.weight.numel()
-            for module in model.modules()
-            if isinstance(module, torch.nn.Linear | Conv1D) and module is not head
-        )
+        active = getattr(config, "num_experts_per_tok", None) or 1
+        linear = sum(_per_row(module, active) for module in model.modules() if module is not head)
         heads = config.num_attention_heads
         size = getattr(config, "head_dim", None) or config.hidden_size // heads
-        pair = 4 * heads * size
+        key = getattr(config, "qk_head_dim", None) or size
+        pair = 2 * heads * (key + (getattr(config, "v_head_dim", None) or size))
         layers = config.num_hidden_layers
         return cls(
             row=linear,
@@ -65,3 +62,16 @@ class FlopCounter:
         pairs = float(visible.sum())
         near = float(np.minimum(visible, self.window).sum()) if self.window else pairs
         return len(depths) * self.row + scored * self.head + self.full * pairs + self.sliding * near
+
+
+def _per_row(module: torch.nn.Module, active: int) -> int:
+    """FLOPs of a module's own matrices a row; of experts' matrices, which are stacked, `active` ones work."""
+    if isinstance(module, torch.nn.Embedding):
+        return 0
+    if isinstance(module, torch.nn.Linear):
+        # not the weight's size: a quantised one is packed
+        return 2 * module.in_features * module.out_features
+    matrices = {name: p for name, p in module.named_parameters(recurse=False) if not name.endswith("bias")}
+    single = sum(p.numel() for p in matrices.values() if p.dim() == 2)
+    stacked = sum(p[0].numel() for p in matrices.values() if p.dim() == 3)
+    return 2 * (single + active * stacked)

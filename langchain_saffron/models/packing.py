@@ -33,13 +33,14 @@ class PackedLinear(torch.nn.Linear):
         found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(input, self.weight, self.bias, "none", [], "")
         return found
 
-    def unpack(self) -> torch.nn.Module:
+    def unpack(self) -> torch.nn.Linear | Conv1D:
         """The layer that this one was made of."""
         dense = self.weight.to_dense()
-        layer = Conv1D(self.out_features, 0) if self._transposed else torch.nn.Linear(0, 0, device="meta")
-        if not self._transposed:
-            layer.in_features, layer.out_features = self.in_features, self.out_features
-        layer.weight = torch.nn.Parameter(dense.t() if self._transposed else dense, requires_grad=False)
+        if self._transposed:
+            layer, dense = Conv1D(self.out_features, self.in_features), dense.t()
+        else:
+            layer = torch.nn.Linear(self.in_features, self.out_features, bias=False, device="meta")
+        layer.weight = torch.nn.Parameter(dense, requires_grad=False)
         layer.bias = self.bias
         return layer.eval()
 
