@@ -16,9 +16,8 @@ from langchain_saffron.errors import (
     RewardModelRequiredError,
     SettingsError,
 )
+from unit_tests.families import FALLBACKS, FAMILIES, VOCABULARY
 from unit_tests.tiny_models import (
-    FAMILIES,
-    VOCABULARY,
     plain_logits,
     random_engine,
     random_model,
@@ -30,7 +29,8 @@ PROMPTS = [[(13 * i + 7 * j) % (VOCABULARY - 10) + 3 for j in range(4 + i)] for 
 
 
 def generate(model: torch.nn.Module, prompt: list[int], **options: object) -> list[int]:
-    output = model.generate(torch.tensor([prompt]), do_sample=False, top_k=None, pad_token_id=2, **options)
+    options = {"max_new_tokens": 30, "do_sample": False, "top_k": None, "pad_token_id": 2, **options}
+    output = model.generate(torch.tensor([prompt]), **options)
     return output[0, len(prompt) :].tolist()
 
 
@@ -42,27 +42,48 @@ def trim(tokens: list[int], ends: tuple[int, ...]) -> list[int]:
     return tokens
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", {**FAMILIES, **FALLBACKS})
 def test_greedy_equals_generate(family: str):
-    engine = random_engine(family)
-    for prompt in PROMPTS[:4]:
-        result = engine.generate(prompt, settings=SearchSettings(search="greedy", max_tokens=30))
-        assert result.token_ids == generate(engine.policy.model, prompt, max_new_tokens=30)
-        assert result.stats.reward_calls == 0
-
-
-def test_greedy_honours_repetition_penalty_and_several_end_tokens():
-    engine = random_engine("llama", seed=3)
-    model = engine.policy.model
-    model.generation_config.repetition_penalty = 1.3
-    first = generate(model, PROMPTS[0], max_new_tokens=20, eos_token_id=[])
-    ends = [first[4], first[9]]
-    model.generation_config.eos_token_id = ends
+    """Plain, with a repetition penalty, with several end tokens, and with stop strings."""
+    model = random_model(family)
     engine = SaffronEngine(model, tiny_tokenizer())
     for prompt in PROMPTS[:4]:
-        result = engine.generate(prompt, settings=SearchSettings(search="greedy", max_tokens=20))
-        assert result.token_ids == generate(model, prompt, max_new_tokens=20, eos_token_id=ends)
-    assert engine.generate(PROMPTS[0], settings=SearchSettings(search="greedy", max_tokens=20)).finish_reason == "stop"
+        assert greedy(engine, prompt) == generate(model, prompt)
+    free = generate(model, PROMPTS[0], eos_token_id=[])
+
+    ends = [free[4], free[9], 1]
+    model.generation_config.eos_token_id = ends
+    model.generation_config.repetition_penalty = 1.3
+    engine = SaffronEngine(model, tiny_tokenizer())
+    for prompt in PROMPTS[:3]:
+        assert greedy(engine, prompt) == generate(model, prompt)
+
+    model.generation_config.eos_token_id = 1
+    model.generation_config.repetition_penalty = 1.0
+    tokenizer = tiny_tokenizer()
+    engine = SaffronEngine(model, tokenizer)
+    for prompt in PROMPTS[:4]:
+        tokens = generate(model, prompt, eos_token_id=[])
+        # readable ones: half a character is no text. Transformers finds them in the names of control tokens too
+        stops = [piece for piece in map(tokenizer.decode, tokens[4:]) if piece.isascii() and piece.isprintable()][:2]
+        if stops and not set(tokens) & set(tokenizer.added_tokens_decoder):
+            expected = generate(model, prompt, stop_strings=stops, tokenizer=tokenizer)
+            assert greedy(engine, prompt, stop=stops) == expected
+
+
+def greedy(engine: SaffronEngine, prompt: list[int], **settings: object) -> list[int]:
+    result = engine.generate(prompt, settings=SearchSettings(search="greedy", max_tokens=30, **settings))
+    assert result.stats.reward_calls == 0
+    return result.token_ids
+
+
+def test_an_end_token_of_several_is_a_stop():
+    model = random_model("llama", seed=3)
+    free = generate(model, PROMPTS[0], eos_token_id=[])
+    model.generation_config.eos_token_id = [free[9], free[4]]
+    result = SaffronEngine(model, tiny_tokenizer()).generate(PROMPTS[0], settings=SearchSettings(search="greedy"))
+    assert result.token_ids == free[: min(free.index(free[4]), free.index(free[9])) + 1]
+    assert result.finish_reason == "stop"
 
 
 @pytest.mark.parametrize("width", [1, 2, 4, 8])
