@@ -41,6 +41,10 @@ class CacheFullError(SaffronError, RuntimeError):
     """The KV cache has no free slot left for a request."""
 
 
+class ModelMemoryError(SaffronError, MemoryError):
+    """A model, or a forward of it, did not fit into memory; the message says what to lower."""
+
+
 class NumericalError(SaffronError, ArithmeticError):
     """A model returned NaN; the message names the model."""
 

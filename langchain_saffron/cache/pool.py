@@ -122,9 +122,16 @@ class KeyValuePool(Cache):
         if needed <= self._slots:
             return
         # a quarter more: copying stays rare, and little lies idle
-        self._slots = min(self.capacity, max(needed, self._slots * 5 // 4))
+        wanted = min(self.capacity, max(needed, self._slots * 5 // 4))
         for store in (self._keys, self._values):
             for layer, old in store.items():
-                new = old.new_zeros(old.shape[0], self._slots, old.shape[2])
-                new[:, : old.shape[1]] = old
-                store[layer] = new
+                # where memory runs out in between, some are longer already: the next growth takes up from there
+                if old.shape[1] < wanted:
+                    store[layer] = _longer(old, wanted)
+        self._slots = wanted
+
+
+def _longer(old: torch.Tensor, slots: int) -> torch.Tensor:
+    new = old.new_zeros(old.shape[0], slots, old.shape[2])
+    new[:, : old.shape[1]] = old
+    return new

@@ -15,6 +15,7 @@ from langchain_saffron.cache.plan import Plan, make_plan
 from langchain_saffron.errors import NumericalError, UnsupportedModelError
 from langchain_saffron.models.apart import apart
 from langchain_saffron.models.flops import FlopCounter
+from langchain_saffron.models.memory import memory_errors
 from langchain_saffron.models.packing import pack, unpack
 
 DEFAULT_CACHE_TOKENS = 32_768
@@ -61,6 +62,10 @@ class TrieDecoder:
         self.model = model.eval()
         self.forest = TokenForest(max_cache_tokens)
         self.pool = KeyValuePool(max_cache_tokens)
+        self._too_large = (
+            f"the {name} ran out of memory: lower max_cache_tokens (now {max_cache_tokens:,}), effort or width, send "
+            "fewer requests at once, or load it in a smaller dtype"
+        )
         self._layers, self._kinds = _layer_masks(model.config, name)
         parameters = inspect.signature(model.forward).parameters
         if "position_ids" not in parameters or "past_key_values" not in parameters:
@@ -95,6 +100,9 @@ class TrieDecoder:
 
         Returns:
             Logits [len(scored), vocabulary] in float32 (float64 if that is the model's), on its device.
+
+        Raises:
+            ModelMemoryError: It does not fit into memory.
         """
         slots = np.asarray(rows, dtype=np.int64)
         device = self.device
@@ -102,7 +110,7 @@ class TrieDecoder:
         positions = torch.from_numpy(self.forest.depth[slots])[None].to(device)
         keep = torch.tensor(scored, dtype=torch.long, device=device)
         extra = {"logits_to_keep": keep} if self._keep_argument else {}
-        with self._attending(slots, groups or [len(slots)]) as masks:
+        with memory_errors(self._too_large), self._attending(slots, groups or [len(slots)]) as masks:
             output = self.model(
                 input_ids=tokens,
                 position_ids=positions,

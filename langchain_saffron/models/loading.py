@@ -10,8 +10,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
-from langchain_saffron.errors import ModelLoadError
+from langchain_saffron.errors import ModelLoadError, ModelMemoryError
 from langchain_saffron.models.apart import apart
+from langchain_saffron.models.memory import memory_errors
 
 ModelSource = str | Path | torch.nn.Module
 
@@ -81,6 +82,7 @@ def load_causal_lm(
 
     Raises:
         ModelLoadError: The model cannot be found or read, or its weights are incomplete.
+        ModelMemoryError: It does not fit into memory.
     """
     if isinstance(source, torch.nn.Module):
         return source.eval()
@@ -90,6 +92,10 @@ def load_causal_lm(
         )
     if not Path(source).expanduser().is_dir():
         _refuse_missing(source, name)
+    too_large = (
+        f"the {name} {str(source)!r} does not fit into memory: load it with dtype='bfloat16', with "
+        "device_map='auto' or quantised, or take a smaller model"
+    )
     options = {
         "revision": revision,
         "token": hf_token,
@@ -98,7 +104,7 @@ def load_causal_lm(
         "quantization_config": quantization_config,
     }
     try:
-        with _quiet_if_small(Path(source)):
+        with memory_errors(too_large), _quiet_if_small(Path(source)):
             model, report = AutoModelForCausalLM.from_pretrained(
                 str(source),
                 dtype=_dtype(dtype),
@@ -106,6 +112,8 @@ def load_causal_lm(
                 output_loading_info=True,
                 **{key: value for key, value in options.items() if value is not None},
             )
+    except ModelMemoryError:
+        raise
     except OSError as error:
         raise ModelLoadError(_not_found(source, name, error)) from error
     except Exception as error:
@@ -119,7 +127,8 @@ def load_causal_lm(
         )
     if device_map is None and quantization_config is None:
         try:
-            model = model.to(device)
+            with memory_errors(too_large):
+                model = model.to(device)
         except (RuntimeError, AssertionError) as error:
             raise ModelLoadError(f"the {name} cannot be moved to device {device!r}: {error}") from error
     return model.eval().requires_grad_(False)

@@ -1,0 +1,30 @@
+"""Running out of memory, as an error that says what to do."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from langchain_saffron.errors import ModelMemoryError
+
+
+@contextmanager
+def memory_errors(message: str) -> Iterator[None]:
+    """Within this context, torch's ways of running out of memory become a `ModelMemoryError` with `message`."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        # the traceback holds the frames of the failed forward, and so all that it had allocated
+        error = error.with_traceback(None)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        raise ModelMemoryError(message) from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    text = str(error)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+        sign in text for sign in ("can't allocate memory", "out of memory", "not enough memory")
+    )
