@@ -1,7 +1,13 @@
 """The search on tables: ends, pool, commitment, budgets, refusal."""
 
+import math
+import random
+from collections.abc import Iterator
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from langchain_saffron.search import Expand, SearchInputs, plain_search, saffron_search
 from langchain_saffron.search.purse import Purse
@@ -315,3 +321,73 @@ def test_sampling_follows_the_tempered_nucleus():
     tempered = torch.tensor([0.6, 0.3, 0.1]) ** 0.5
     expected = tempered / tempered.sum() * 2000
     assert float(((counts[:3] - expected) ** 2 / expected).sum()) < 13.8
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    top_p=st.sampled_from([0.2, 0.6, 0.9, 1.0]),
+    unseen=st.sets(st.integers(0, 4), max_size=4),
+    threshold=st.sampled_from([-1.0, 0.5, 3.0]),
+    penalty=st.sampled_from([0.0, 1.0, 2.0]),
+    min_tokens=st.integers(0, 3),
+    scale=st.sampled_from([0.5, 3.0]),
+)
+def test_a_search_wide_enough_for_everything_finds_the_best_of_all_answers(
+    seed: int, top_p: float, unseen: set[int], threshold: float, penalty: float, min_tokens: int, scale: float
+):
+    """Against a plain enumeration of every answer that the nucleus and the mask allow."""
+    length = 3
+    seen = torch.tensor([token not in unseen for token in range(5)])
+
+    def logits(prefix: tuple[int, ...]) -> list[float]:
+        return [scale * random.Random(f"{seed} {prefix} {token}").gauss(0, 1) for token in range(5)]
+
+    def rewards(prefix: tuple[int, ...]) -> list[float]:
+        return [2 * random.Random(f"{seed} reward {prefix} {token}").gauss(0, 1) for token in range(5)]
+
+    def answers(prefix: tuple[int, ...], total: float, reward: float | None) -> Iterator[tuple[float, tuple[int, ...]]]:
+        if prefix[-1:] == (END,) or len(prefix) == length:
+            assert reward is not None
+            yield total / len(prefix) ** penalty + 10 * min(reward, threshold), prefix
+            return
+        values = dict(enumerate(logits(prefix)))
+        if len(prefix) < min_tokens:
+            del values[END]
+        whole = math.fsum(map(math.exp, values.values()))
+        chance = {token: math.exp(value) / whole for token, value in values.items()}
+        inside = [t for t in chance if math.fsum(p for p in chance.values() if p > chance[t]) < top_p]
+        allowed = [token for token in inside if seen[token] or token == END]
+        known = [token for token in chance if seen[token]]
+        if not allowed and known:
+            allowed = [max(known, key=chance.__getitem__)]
+        predicted = rewards(prefix)
+        mass = {token: chance[token] for token in allowed if token != END}
+        for token in allowed:
+            own = predicted[token]
+            if token == END:
+                mean = sum(p * predicted[t] for t, p in mass.items()) / sum(mass.values()) if mass else 0.0
+                own = mean if reward is None else reward
+            yield from answers((*prefix, token), total + math.log(chance[token]), own)
+
+    found = drive(
+        saffron_search(
+            inputs(
+                width=125,
+                top_p=top_p,
+                max_tokens=length,
+                min_tokens=min_tokens,
+                safety_threshold=threshold,
+                length_penalty=penalty,
+                safety_weight=10.0,
+                seen=seen,
+            )
+        ),
+        logits,
+        rewards,
+    )
+    expected = sorted(answers((), 0.0, None), reverse=True)
+    if not expected:
+        assert found.finish_reason == "refusal"
+    elif len(expected) == 1 or expected[0][0] - expected[1][0] > 1e-4:
+        assert found.tokens == expected[0][1]
