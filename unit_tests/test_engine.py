@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from langchain_saffron import ComputeBudget, SaffronEngine, SearchSettings
+from langchain_saffron.engine.request import Request
+from langchain_saffron.engine.scheduler import Scheduler
 from langchain_saffron.errors import (
     BudgetError,
     CacheFullError,
@@ -357,15 +359,22 @@ def test_stream_gives_the_same_text_in_pieces():
             assert len(pieces) > 5
 
 
-def test_the_first_piece_comes_within_the_commit_lag():
+@pytest.mark.parametrize("lag", [0, 1, 5])
+def test_the_first_token_is_final_within_the_commit_lag(lag: int, monkeypatch: pytest.MonkeyPatch):
     engine = random_engine("llama", random_reward_model(shift=2.0))
-    settings = SearchSettings(width=8, commit_lag=5, max_tokens=60, min_tokens=60)
-    before = engine.scheduler.forwards["policy"]
-    stream = engine.stream(PROMPTS[4], settings=settings)
-    next(stream)
-    # the worker runs on while the piece travels here: its own count at that moment is at least 6
-    assert engine.scheduler.forwards["policy"] - before >= 6
-    stream.close()
+    steps = []
+
+    def say(scheduler: Scheduler, request: Request, tokens: tuple[int, ...]) -> None:
+        if tokens:
+            steps.append(scheduler.forwards["policy"])
+
+    monkeypatch.setattr(Scheduler, "_say", say)
+    settings = SearchSettings(width=8, commit_lag=lag, max_tokens=60, min_tokens=60)
+    for prompt in PROMPTS[:6]:
+        before = engine.scheduler.forwards["policy"]
+        steps.clear()
+        engine.generate(prompt, settings=settings)
+        assert steps[0] - before <= lag + 2
 
 
 def test_stop_strings_end_the_answer_before_them():

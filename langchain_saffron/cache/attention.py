@@ -78,7 +78,7 @@ def tree_attention(
         raise NotImplementedError("a position bias depends on more than depth")
     keys, values = plan.pool.layer(module.layer_idx)  # type: ignore[arg-type]
     out = query.new_empty(1, query.shape[2], query.shape[1], values.shape[-1])
-    for group in plan.of_layer(module.layer_idx):  # type: ignore[arg-type]
+    for group in plan.of_layer(module.layer_idx, query.device):  # type: ignore[arg-type]
         rows = query[0, :, group.rows]
         if isinstance(group, Batch):
             attended = _attend_batch(rows, keys, values, group, scaling, softcap, s_aux)

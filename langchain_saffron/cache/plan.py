@@ -11,6 +11,7 @@ import torch
 
 from langchain_saffron.cache.forest import TokenForest
 from langchain_saffron.cache.visibility import SPAN_SLACK, paths_above, seen_columns
+from langchain_saffron.devices import upload
 
 ToMask = Callable[[np.ndarray], torch.Tensor]
 
@@ -58,6 +59,11 @@ class Group:
         """The mask over prefix and tail, [rows, prefix + tail]."""
         return torch.nn.functional.pad(self.mask, (self.prefix[1] - self.prefix[0], 0))
 
+    def to(self, device: torch.device) -> "Group":
+        """The same on a device."""
+        tail = self.tail if isinstance(self.tail, tuple) else upload(self.tail, torch.long, device)
+        return Group(self.rows, self.prefix, tail, upload(self.mask, self.mask.dtype, device))
+
     def folded_mask(self, heads: int) -> torch.Tensor:
         """The same for `heads` query heads folded into the rows, [heads · rows, prefix + tail]."""
         if "_folded" not in self.__dict__:
@@ -81,6 +87,11 @@ class Batch:
     slots: torch.Tensor
     mask: torch.Tensor
 
+    def to(self, device: torch.device) -> "Batch":
+        """The same on a device."""
+        rows, slots = (upload(index, torch.long, device) for index in (self.rows, self.slots))
+        return Batch(rows, slots, upload(self.mask, self.mask.dtype, device))
+
     def folded_mask(self, heads: int) -> torch.Tensor:
         """For `heads` query heads folded into the rows, [groups, 1, heads · rows, slots]."""
         if "_folded" not in self.__dict__:
@@ -91,15 +102,20 @@ class Batch:
 
 @dataclass
 class Plan:
-    """One forward's attention: the groups for every kind of layer, and the pool that they read."""
+    """One forward's attention: the groups for every kind of layer, on the CPU, and the pool that they read."""
 
     pool: Pool
     groups: dict[str, list[Group | Batch]]
-    kinds: list[str] = field(default_factory=list)
+    kinds: list[str]
+    _placed: dict[tuple[str, torch.device], list[Group | Batch]] = field(default_factory=dict)
 
-    def of_layer(self, index: int) -> list[Group | Batch]:
-        """The groups of a layer."""
-        return self.groups[self.kinds[index]]
+    def of_layer(self, index: int, device: torch.device) -> list[Group | Batch]:
+        """The groups of a layer, on its device; all layers there share them."""
+        key = (self.kinds[index], device)
+        if key not in self._placed:
+            groups = self.groups[key[0]]
+            self._placed[key] = groups if device.type == "cpu" else [group.to(device) for group in groups]
+        return self._placed[key]
 
 
 @dataclass(frozen=True)
@@ -138,7 +154,7 @@ def make_plan(
         groups: How many rows each request has, in order.
         kinds: Each layer's kind of attention.
         window: The window of those that are `"sliding_attention"`.
-        to_mask: From allowed [rows, slots] to an additive mask on the model's device.
+        to_mask: From allowed [rows, slots] to an additive mask in the model's dtype.
     """
     starts = np.cumsum([0, *groups]).tolist()
 

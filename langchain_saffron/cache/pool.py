@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from transformers.cache_utils import Cache
 
+from langchain_saffron.devices import upload
+
 
 class KeyValuePool(Cache):
     """Keys and values of one model, `[kv heads, slots, head size]` a layer, written in place.
@@ -26,6 +28,7 @@ class KeyValuePool(Cache):
         self._write: torch.Tensor | slice = slice(0, 0)
         self._span: tuple[int, int] | None = (0, 0)
         self._read: torch.Tensor | None = torch.empty(0, dtype=torch.long)
+        self._copies: dict[tuple[int, torch.device], torch.Tensor] = {}
 
     @property
     def allocated_bytes(self) -> int:
@@ -46,6 +49,7 @@ class KeyValuePool(Cache):
             read: Either `(low, high)`, a span of slots to be read in place, or an int array of slots that are
                 copied together, or `None` where the attention function reads the pool itself.
         """
+        self._copies.clear()
         highest = read[1] if isinstance(read, tuple) else 0 if read is None else int(read.max()) + 1
         self._grow(max(int(write.max()) + 1, highest))
         low, high = int(write[0]), int(write[-1]) + 1
@@ -82,7 +86,7 @@ class KeyValuePool(Cache):
             keys[:, self._write] = key_states[0]
             values[:, self._write] = value_states[0]
         else:
-            write = self._write.to(keys.device, non_blocking=True)
+            write = self._placed(self._write, keys.device)
             keys.index_copy_(1, write, key_states[0])
             values.index_copy_(1, write, value_states[0])
         if self._span is not None:
@@ -91,7 +95,7 @@ class KeyValuePool(Cache):
         if self._read is None:
             return key_states, value_states
         self.gathers += 1
-        read = self._read.to(keys.device, non_blocking=True)
+        read = self._placed(self._read, keys.device)
         return keys.index_select(1, read)[None], values.index_select(1, read)[None]
 
     @torch.inference_mode()
@@ -113,6 +117,15 @@ class KeyValuePool(Cache):
         if self._span is not None:
             return self._span[1] - self._span[0], 0
         return (query_length if self._read is None else len(self._read)), 0
+
+    def _placed(self, index: torch.Tensor, device: torch.device) -> torch.Tensor:
+        """`index` on a layer's device; the layers there share the copy."""
+        if device.type == "cpu":
+            return index
+        key = (id(index), device)
+        if key not in self._copies:
+            self._copies[key] = upload(index, torch.long, device)
+        return self._copies[key]
 
     def _allocate(self, like: torch.Tensor) -> torch.Tensor:
         # zeros, not empty: masked slots are multiplied by a zero weight, which NaN would survive

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 
 from langchain_saffron.engine.branch import Branch
+from langchain_saffron.engine.forward import SharedForward, read_flags
 from langchain_saffron.engine.request import Delta, Done, Failed, Request
 from langchain_saffron.engine.result import SearchResult
 from langchain_saffron.errors import BudgetError, NumericalError, RequestCancelledError
@@ -61,8 +62,7 @@ class Scheduler:
         """Advance every live request by at most one step."""
         self._drop_ended()
         self._start_waiting()
-        for name, decoder in self._decoders.items():
-            self._score([r for r in self._active if name in r.waiting_for], name, decoder)
+        self._score()
         for request in [r for r in self._active if not r.waiting_for]:
             self._advance(request)
 
@@ -117,59 +117,60 @@ class Scheduler:
             branch.expand(expand.nodes, expand.retain)
         request.scored = {}
 
-    def _score(self, requests: list[Request], name: str, decoder: TrieDecoder) -> None:
-        if not requests:
-            return
+    def _score(self) -> None:
+        """Run every model once for the requests that wait for it."""
+        forwards: list[SharedForward] = []
+        for name in self._decoders:
+            waiting = [request for request in self._active if name in request.waiting_for]
+            forward = self._attempt(waiting, name)
+            if forward is not None:
+                forwards.append(forward)
+        # one look at the device for all models
+        for forward, damaged in zip(forwards, read_flags(forwards), strict=True):
+            if not damaged:
+                self._settle(forward)
+                continue
+            forward.forget()
+            # whose rows are to blame? each alone: the others must not suffer for it
+            logger.warning("the %s returned NaN", forward.decoder.name)
+            for request in forward.requests:
+                self._score_alone(request, forward.name)
+
+    def _attempt(self, requests: list[Request], name: str) -> SharedForward | None:
+        """A forward for several requests, or, where it fails, for each alone."""
         try:
-            self._forward(requests, name, decoder)
+            forward = SharedForward.run(requests, name, self._decoders[name], self._prefill_rows)
         except Exception as error:
             if len(requests) == 1:
-                self._fail(requests[0], error, keep_prompt=not isinstance(error, NumericalError))
-                return
-            # whose rows are to blame? each alone: the others must not suffer for it
-            logger.warning("a shared forward of the %s failed; its requests are tried one by one", decoder.name)
+                self._fail(requests[0], error)
+                return None
+            logger.warning("a shared forward of the %s failed; its requests are tried one by one", name)
             for request in requests:
-                self._score([request], name, decoder)
+                self._score_alone(request, name)
+            return None
+        self.forwards[name] += forward is not None
+        return forward
 
-    def _forward(self, requests: list[Request], name: str, decoder: TrieDecoder) -> None:
-        index: dict[int, int] = {}
-        ready: list[Request] = []
-        room = self._prefill_rows
-        spent: list[tuple[Request, list[int], int]] = []
-        for request in requests:
-            branch = request.branches[name]
-            missing = [slot for slot in branch.missing_prompt() if slot not in index]
-            chunk = missing[:room]
-            room -= len(chunk)
-            rows = chunk
-            scored = 0
-            if len(chunk) == len(missing):
-                rows = [*chunk, *(slot for slot in branch.frontier if slot not in index)]
-                scored = len(branch.frontier)
-                ready.append(request)
-            for slot in rows:
-                index.setdefault(slot, len(index))
-            spent.append((request, rows, scored))
-        if not index:
+    def _score_alone(self, request: Request, name: str) -> None:
+        forward = self._attempt([request], name)
+        if forward is None:
             return
-        places = list(dict.fromkeys(index[slot] for r in ready for slot in r.branches[name].frontier))
-        rows_computed = list(index)
-        self.forwards[name] += 1
-        groups = [len(rows) for _, rows, _ in spent if rows]
-        logits = decoder.forward(rows_computed, places, groups)
-        if bool(logits.isnan().any()):
-            # what a masked slot holds is multiplied by zero, which NaN survives: nothing of it may stay
-            decoder.forget(rows_computed)
-            raise NumericalError(
-                f"the {decoder.name} returned NaN: its weights may be damaged, or its dtype too narrow "
-                "(try dtype='float32')"
-            )
-        for request, rows, scored in spent:
-            self._pay(request, name, decoder, rows, scored)
-        where = {place: i for i, place in enumerate(places)}
-        for request in ready:
-            own = logits[[where[index[slot]] for slot in request.branches[name].frontier]]
-            request.scored[name] = self._to_rewards(own) if name == REWARD and self._to_rewards else own
+        if not any(read_flags([forward])):
+            self._settle(forward)
+            return
+        forward.forget()
+        error = NumericalError(
+            f"the {forward.decoder.name} returned NaN: its weights may be damaged, or its dtype too narrow "
+            "(try dtype='float32')"
+        )
+        self._fail(request, error, keep_prompt=False)
+
+    def _settle(self, forward: SharedForward) -> None:
+        for request, rows, scored in forward.spent:
+            self._pay(request, forward.name, forward.decoder, rows, scored)
+        for request, logits in forward.scores():
+            to_rewards = self._to_rewards if forward.name == REWARD else None
+            request.scored[forward.name] = to_rewards(logits) if to_rewards else logits
 
     def _pay(self, request: Request, name: str, decoder: TrieDecoder, rows: list[int], scored: int) -> None:
         if not rows and not scored:

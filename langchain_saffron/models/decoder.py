@@ -12,6 +12,7 @@ from langchain_saffron.cache import KeyValuePool, LayerMasks, TokenForest, visib
 from langchain_saffron.cache.attention import NAME as TREE_ATTENTION
 from langchain_saffron.cache.attention import activate
 from langchain_saffron.cache.plan import Plan, make_plan
+from langchain_saffron.devices import upload
 from langchain_saffron.errors import NumericalError, UnsupportedModelError
 from langchain_saffron.models.apart import apart
 from langchain_saffron.models.flops import FlopCounter
@@ -106,9 +107,9 @@ class TrieDecoder:
         """
         slots = np.asarray(rows, dtype=np.int64)
         device = self.device
-        tokens = torch.tensor([[self.forest.token(slot) for slot in rows]], device=device)
-        positions = torch.from_numpy(self.forest.depth[slots])[None].to(device)
-        keep = torch.tensor(scored, dtype=torch.long, device=device)
+        tokens = upload([self.forest.token(slot) for slot in rows], torch.long, device)[None]
+        positions = upload(torch.from_numpy(self.forest.depth[slots]), torch.long, device)[None]
+        keep = upload(scored, torch.long, device)
         extra = {"logits_to_keep": keep} if self._keep_argument else {}
         with memory_errors(self._too_large), self._attending(slots, groups or [len(slots)]) as masks:
             output = self.model(
@@ -195,7 +196,7 @@ class TrieDecoder:
 
     def _additive(self, allowed: np.ndarray) -> torch.Tensor:
         mask = torch.zeros(allowed.shape, dtype=self.model.dtype)
-        return mask.masked_fill_(torch.from_numpy(~allowed), -torch.inf).to(self.device, non_blocking=True)
+        return mask.masked_fill_(torch.from_numpy(~allowed), -torch.inf)
 
     def forget(self, rows: Sequence[int]) -> None:
         """Zero the keys and values of `rows`, which then count as not computed."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from langchain_saffron.devices import upload
+
 # a nucleus seldom holds more tokens than this; the rare wider one costs a look at the whole vocabulary
 CHUNK = 256
 # together they divide an interval of some tens to float32's own resolution
@@ -93,7 +95,7 @@ def select(
     Returns:
         The best candidates; fewer than `count` where there are no more.
     """
-    ends = rules.end_tokens.to(logits.device)
+    ends = upload(rules.end_tokens, torch.long, logits.device)
     if not may_end and len(ends):
         logits = logits.index_fill(1, ends, -torch.inf)
     logprobs = torch.log_softmax(logits, dim=-1)
@@ -206,10 +208,10 @@ def _rank(
     if rules.paper:
         score = reward
     else:
-        start = torch.tensor(totals, dtype=torch.float32, device=logprobs.device)
+        start = upload(totals, torch.float32, logprobs.device)
         score = start[:, None] + scaled + rules.weight * reward.clamp(max=rules.threshold)
         if generator is not None and rules.temperature:
-            score = score + _gumbel(score.shape, generator).to(score.device)
+            score = score + upload(_gumbel(score.shape, generator), torch.float32, score.device)
     score = torch.where(allowed, score, -torch.inf)
 
     columns = score.shape[1]
@@ -231,17 +233,13 @@ def _rank(
 def _own_rewards(
     inherited: Sequence[float | None], reward: torch.Tensor, logprobs: torch.Tensor, real: torch.Tensor
 ) -> torch.Tensor:
-    if all(value is not None for value in inherited):
-        return torch.tensor(inherited, dtype=torch.float32, device=reward.device)
+    known = upload([0.0 if value is None else value for value in inherited], torch.float32, reward.device)
+    missing = [value is None for value in inherited]
+    if not any(missing):
+        return known
     mass = torch.where(real, logprobs.exp(), 0.0)
     mean = (mass * torch.where(real, reward, 0.0)).sum(-1) / mass.sum(-1).clamp_min(1e-30)
-    known = [0.0 if value is None else value for value in inherited]
-    missing = [value is None for value in inherited]
-    return torch.where(
-        torch.tensor(missing, device=reward.device),
-        mean,
-        torch.tensor(known, dtype=torch.float32, device=reward.device),
-    )
+    return torch.where(upload(missing, torch.bool, reward.device), mean, known)
 
 
 def _gumbel(shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
