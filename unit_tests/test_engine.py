@@ -32,7 +32,7 @@ PROMPTS = [[(13 * i + 7 * j) % (VOCABULARY - 10) + 3 for j in range(4 + i)] for 
 
 def generate(model: torch.nn.Module, prompt: list[int], **options: object) -> list[int]:
     options = {"max_new_tokens": 30, "do_sample": False, "top_k": None, "pad_token_id": 2, **options}
-    output = model.generate(torch.tensor([prompt]), **options)
+    output = model.generate(torch.tensor([prompt], device=model.device), **options)
     return output[0, len(prompt) :].tolist()
 
 

@@ -46,4 +46,4 @@ def random_engine(
 def plain_logits(model: Any, tokens: list[int]) -> torch.Tensor:
     """Next-token logits by a full forward without any cache: what everything is compared with."""
     with torch.inference_mode():
-        return model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0, -1]
+        return model(input_ids=torch.tensor([tokens], device=model.device), use_cache=False).logits[0, -1]

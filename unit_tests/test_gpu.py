@@ -1,0 +1,103 @@
+"""The same exactness on a CUDA device, where the pieces lie, and how often the CPU waits for it.
+
+Run with `pytest -m gpu`; skipped, with a reason, where there is no such device.
+"""
+
+import warnings
+
+import pytest
+import torch
+
+from langchain_saffron import MultifurcationRewardModel, SaffronEngine, SearchSettings
+from langchain_saffron.models.decoder import TrieDecoder
+from unit_tests.families import FALLBACKS, FAMILIES
+from unit_tests.test_decoder import grow_and_check
+from unit_tests.test_engine import PROMPTS, generate
+from unit_tests.tiny_models import random_engine, random_model, random_reward_model, tiny_tokenizer
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here"),
+]
+
+
+@pytest.fixture(autouse=True)
+def full_float32() -> None:
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+
+
+def on_gpu(reward: MultifurcationRewardModel) -> MultifurcationRewardModel:
+    return MultifurcationRewardModel(reward.decoder.model.cuda(), reward.tokenizer, reward.bias, reward.seen)
+
+
+@pytest.mark.parametrize("family", {**FAMILIES, **FALLBACKS})
+def test_random_trees_equal_full_forwards(family: str):
+    model = random_model(family).cuda()
+    decoder = TrieDecoder(model, "policy", max_cache_tokens=400)
+    assert grow_and_check(decoder, model, 0, 1e-4) > 40
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3", "gpt2", "gpt-oss"])
+def test_in_double_precision_they_are_equal_to_1e_9(family: str):
+    model = random_model(family, 5, dtype=torch.float64).cuda()
+    model.config._experts_implementation = "eager"
+    decoder = TrieDecoder(model, "policy", max_cache_tokens=400)
+    assert grow_and_check(decoder, model, 5, 1e-9) > 40
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "mistral", "gemma3", "gpt2"])
+def test_greedy_equals_generate(family: str):
+    model = random_model(family).cuda()
+    engine = SaffronEngine(model, tiny_tokenizer())
+    for prompt in PROMPTS[:4]:
+        found = engine.generate(prompt, settings=SearchSettings(search="greedy", max_tokens=30)).token_ids
+        assert found == generate(model, prompt)
+
+
+def test_the_search_gives_what_it_gives_on_the_cpu():
+    reward = random_reward_model(shift=1.0)
+    settings = SearchSettings(width=4, max_tokens=20)
+    expected = [random_engine("qwen3", reward).generate(p, settings=settings).token_ids for p in PROMPTS[:8]]
+    engine = SaffronEngine(random_model("qwen3").cuda(), tiny_tokenizer(), on_gpu(random_reward_model(shift=1.0)))
+    handles = [engine.submit(p, settings=settings) for p in PROMPTS[:8]]
+    assert [handle.result().token_ids for handle in handles] == expected
+
+
+def test_everything_lies_on_the_device_that_was_asked_for(tmp_path):
+    random_model("llama").save_pretrained(tmp_path / "policy")
+    tiny_tokenizer().save_pretrained(tmp_path / "policy")
+    random_reward_model().save_pretrained(tmp_path / "mrm")
+    engine = SaffronEngine.from_pretrained(tmp_path / "policy", tmp_path / "mrm", device="cuda")
+    engine.generate(PROMPTS[0], settings=SearchSettings(width=2, max_tokens=4))
+    reward = engine.reward_model
+    for decoder in (engine.policy, reward.decoder):
+        assert {p.device.type for p in decoder.model.parameters()} == {"cuda"}
+        assert {tensor.device.type for tensor in decoder.pool.layer(0)} == {"cuda"}
+    assert {reward.bias.device.type, reward.seen.device.type} == {"cuda"}
+    assert reward.rewards(PROMPTS[0]).device.type == "cuda"
+
+
+@pytest.mark.parametrize("width", [1, 4])
+def test_the_cpu_waits_twice_a_step(width: int):
+    """Once to see that no score is NaN, which decides whose fault it is, and once for the candidates."""
+    engine = SaffronEngine(random_model("llama").cuda(), tiny_tokenizer(), on_gpu(random_reward_model(shift=2.0)))
+    waits = []
+    for tokens in (10, 50):
+        settings = SearchSettings(width=width, max_tokens=tokens, min_tokens=tokens)
+        engine.generate(PROMPTS[3], settings=settings, cache_salt=f"warm {tokens}")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                engine.generate(PROMPTS[3], settings=settings, cache_salt=f"counted {tokens}")
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        waits.append(sum("synchronizing" in str(warning.message) for warning in caught))
+    assert (waits[1] - waits[0]) / 40 <= 2
+
+
+def test_bfloat16_answers_without_nan():
+    model = random_model("llama", dtype=torch.bfloat16).cuda()
+    engine = SaffronEngine(model, tiny_tokenizer(), on_gpu(random_reward_model(shift=1.0)))
+    assert engine.generate(PROMPTS[0], settings=SearchSettings(width=8, max_tokens=20, min_tokens=20)).stats.width == 8
