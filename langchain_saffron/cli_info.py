@@ -51,10 +51,13 @@ def info(
 def decoder_facts(decoder: "TrieDecoder") -> dict[str, Any]:
     """Size, shape and place of a model, and the bound of its cache."""
     parameters = list(decoder.model.parameters())
+    head = decoder.model.get_output_embeddings().weight
+    # a packed head is a copy of the embeddings that it is tied to: bytes, but no parameters of its own
+    copied = decoder.model.config.tie_word_embeddings and head.is_mkldnn
     tokens = decoder.forest.capacity
     return {
         "architecture": type(decoder.model).__name__,
-        "parameters": sum(p.numel() for p in parameters),
+        "parameters": sum(p.numel() for p in parameters) - (head.numel() if copied else 0),
         "bytes": sum(p.numel() * p.element_size() for p in parameters),
         "vocabulary": decoder.vocabulary,
         "context": decoder.context,

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from langchain_core.runnables import RunnableConfig
 
 from langchain_saffron.engine import SearchResult
-from langchain_saffron.engine.engine import RequestOptions
 from langchain_saffron.engine.handle import Handle
+from langchain_saffron.engine.request import RequestOptions
 from langchain_saffron.face import SaffronFields
 from langchain_saffron.prompts import RenderedPrompt
 from langchain_saffron.settings import SearchSettings

@@ -4,16 +4,16 @@ import asyncio
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import Any, TypeVar, Unpack
 
 import torch
 
 from langchain_saffron.engine.handle import AsyncHandle, Handle
-from langchain_saffron.engine.request import Request
+from langchain_saffron.engine.request import Request, RequestOptions
 from langchain_saffron.engine.resolution import SEARCHES, checked_ids, resolve_settings, warn_of_processors
 from langchain_saffron.engine.result import SearchResult
+from langchain_saffron.engine.rewards import RewardColumns
 from langchain_saffron.engine.scheduler import Scheduler
 from langchain_saffron.engine.text import StopChecker, TextStream
 from langchain_saffron.engine.worker import Worker
@@ -27,20 +27,6 @@ from langchain_saffron.search.purse import Purse
 from langchain_saffron.settings import SearchSettings
 
 R = TypeVar("R")
-
-
-class RequestOptions(TypedDict, total=False):
-    """Options of one request, besides its settings.
-
-    Attributes:
-        cache_salt: Requests share cached prompts only under the same salt.
-        context_ids: The end of the prompt that the answer continues mid-text, for its first space.
-        timeout: Seconds after which the request fails.
-    """
-
-    cache_salt: str
-    context_ids: Sequence[int]
-    timeout: float | None
 
 
 class SaffronEngine:
@@ -90,10 +76,10 @@ class SaffronEngine:
         self.is_kitchen = is_kitchen
         self.end_tokens = end_token_ids(model, tokenizer)
         self._generation = getattr(model, "generation_config", None)
-        self._seen = None if reward_model is None else self._fit(reward_model.seen, False)
+        rewards = None if reward_model is None else RewardColumns(reward_model, self.policy)
+        self._seen = rewards.seen if rewards else None
         # nothing that the worker's thread reaches may hold the engine: dropping the engine ends the thread
-        to_rewards = None if reward_model is None else partial(_rewards, self._fit(reward_model.bias, 0.0))
-        self.scheduler = Scheduler(self.policy, reward_model.decoder if reward_model else None, to_rewards)
+        self.scheduler = Scheduler(self.policy, reward_model.decoder if reward_model else None, rewards)
         self._worker = Worker(self.scheduler)
         self._finalizer = weakref.finalize(self, self._worker.close)
         self._warned = False
@@ -342,19 +328,3 @@ class SaffronEngine:
                 cancelled=handle.cancelled,
             )
         )
-
-    def _fit(self, row: torch.Tensor, fill: float | bool) -> torch.Tensor:
-        """A row over the reward model's vocabulary, cut or filled to the policy's: extra tokens are unseen."""
-        size = self.policy.vocabulary
-        fitted = torch.full((size,), fill, dtype=row.dtype, device=row.device)
-        shared = min(size, len(row))
-        fitted[:shared] = row[:shared]
-        return fitted.to(self.policy.device)
-
-
-def _rewards(bias: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-    """`M(s)` over the policy's vocabulary, where `bias` lies, from the reward model's logits."""
-    size = len(bias)
-    missing = size - logits.shape[-1]
-    logits = torch.nn.functional.pad(logits, (0, missing)) if missing > 0 else logits[:, :size]
-    return logits.to(bias.device) + bias

@@ -1,8 +1,9 @@
 """A request on its way through the engine, and the events that it sends."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypedDict
 
 import torch
 
@@ -31,6 +32,20 @@ class Failed:
     """The error that ended a request."""
 
     error: BaseException
+
+
+class RequestOptions(TypedDict, total=False):
+    """Options of one request, besides its settings.
+
+    Attributes:
+        cache_salt: Requests share cached prompts only under the same salt.
+        context_ids: The end of the prompt that the answer continues mid-text, for its first space.
+        timeout: Seconds after which the request fails.
+    """
+
+    cache_salt: str
+    context_ids: Sequence[int]
+    timeout: float | None
 
 
 Event = Delta | Done | Failed
