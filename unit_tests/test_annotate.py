@@ -672,3 +672,35 @@ def test_small_models_take_one_thread_and_give_the_others_back():
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)
+
+
+def test_markers_of_tool_calls_are_control_tokens_where_a_record_gives_calls(tmp_path):
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(["<tool_call>", "</tool_call>"])
+    asked = []
+
+    def reward(prompt, answer):
+        asked.append((prompt, answer))
+        return 1.0
+
+    prm = ProcessRewardModel.from_function(reward, tokenizer)
+    call = {"name": "note", "arguments": {"text": "</tool_call> and <tool_call>"}}
+    inner = json.dumps(call)
+    typed = f"<tool_call>\n{inner}\n</tool_call>"
+    records = [
+        {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ok", "tool_calls": [call]}]},
+        {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": f"ok\n{typed}"}]},
+    ]
+    annotate(write(tmp_path / "corpus.jsonl", records), prm, tmp_path / "out", AnnotateSettings(max_tokens=400))
+    called, written = (row["token_ids"][row["response_start"] :] for row in rows(tmp_path / "out"))
+    start, end = tokenizer.convert_tokens_to_ids(["<tool_call>", "</tool_call>"])
+    assert called.count(start) == called.count(end) == 1
+    assert start not in written
+    assert end not in written
+    assert tokenizer.decode(called) == tokenizer.decode(written) == f"ok\n{typed}"
+    hello = {"role": "assistant", "content": "hello"}
+    # a call among the turns before is text, in the same form
+    records = [{"messages": [*records[0]["messages"], {"role": "tool", "content": "done"}, hello]}]
+    asked.clear()
+    annotate(write(tmp_path / "later.jsonl", records), prm, tmp_path / "later", AnnotateSettings(turns="last"))
+    assert asked[0][0].endswith(f"Agent:ok\n{typed}\n\nUser:done\n\nAgent:")

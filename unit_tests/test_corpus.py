@@ -519,8 +519,8 @@ def test_prompt_and_response_and_transcripts(data, expected):
         ({"messages": [{"role": "user"}]}, "messages[0] has no content"),
         ({"messages": [{"role": None, "content": "x"}]}, "messages[0].role is null"),
         ({"messages": [{"role": ["user"], "content": "x"}]}, "messages[0].role is a list"),
-        ({"chat": [*HI, {"role": "tool", "content": "x"}]}, "chat[2] has the role tool; known are system, "),
-        ({"chat": [{"from": "function", "value": "x"}]}, "chat[0] has the role function"),
+        ({"chat": [*HI, {"role": "critic", "content": "x"}]}, "chat[2] has the role critic; known are system, "),
+        ({"chat": [{"from": "narrator", "value": "x"}]}, "chat[0] has the role narrator"),
         ({"messages": [HI[0], {"role": "assistant", "content": None}]}, "messages[1].content is null"),
         ({"messages": [{"from": "gpt", "value": 1.5}]}, "messages[0].value is a number"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
@@ -584,3 +584,58 @@ def test_any_value_is_conversations_or_a_shape_error(value):
         assert all(turn["role"] in ("system", "user", "assistant") for turn in turns)
         assert all(isinstance(turn["content"], str) for turn in turns)
         assert any(turn["role"] == "assistant" and turn["content"].strip() for turn in turns)
+
+
+# ---- tools ----
+
+CALL = {"name": "set_timer", "arguments": {"minutes": 5, "dish": "Süppchen"}}
+LINE = '{"name": "set_timer", "arguments": {"minutes": 5, "dish": "Süppchen"}}'
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [
+        [{"type": "function", "id": "x", "function": CALL}],
+        [{"type": "function", "function": {**CALL, "arguments": json.dumps(CALL["arguments"])}}],
+        [CALL],
+        [{"name": "set_timer", "args": CALL["arguments"], "id": "x", "type": "tool_call"}],
+    ],
+    ids=["template", "openai", "bare", "langchain"],
+)
+def test_tool_calls_are_read_in_every_form(calls):
+    record = {"messages": [HI[0], {"role": "assistant", "content": None, "tool_calls": calls}]}
+    assert conversations_of(record) == [[HI[0], {"role": "assistant", "content": "", "tool_calls": LINE}]]
+
+
+def test_what_a_tool_returns_is_input_like_a_users_words():
+    turns = [
+        HI[0],
+        {"role": "assistant", "tool_calls": [CALL, {"name": "stop"}]},
+        {"role": "tool", "content": "done", "tool_call_id": "x"},
+        HI[1],
+    ]
+    (messages,) = conversations_of({"messages": turns})
+    assert [turn["role"] for turn in messages] == ["user", "assistant", "user", "assistant"]
+    assert messages[1]["tool_calls"].splitlines() == [LINE, '{"name": "stop", "arguments": {}}']
+    assert messages[2] == {"role": "user", "content": "done"}
+
+
+@pytest.mark.parametrize(
+    ("calls", "problem"),
+    [
+        ({"name": "f"}, "messages[1].tool_calls is an object, not a list"),
+        (["f"], "messages[1].tool_calls[0] names no function"),
+        ([CALL, {"function": {}}], "messages[1].tool_calls[1] names no function"),
+        ([{"name": "f", "arguments": "{"}], "messages[1].tool_calls[0].arguments are not JSON"),
+        ([{"name": "f", "arguments": "[1]"}], "messages[1].tool_calls[0].arguments are a list, not an object"),
+    ],
+)
+def test_broken_tool_calls_are_named(calls, problem):
+    with pytest.raises(ShapeError) as caught:
+        conversations_of({"messages": [HI[0], {"role": "assistant", "content": "", "tool_calls": calls}]})
+    assert problem in str(caught.value)
+
+
+def test_an_assistant_that_neither_speaks_nor_calls_answers_nothing():
+    with pytest.raises(ShapeError, match="no assistant turn with any text"):
+        conversations_of({"messages": [HI[0], {"role": "assistant", "content": "", "tool_calls": []}]})

@@ -11,12 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from langchain_saffron.devices import threads_for
 from langchain_saffron.errors import ContextOverflowError, CorpusError, PromptError
 from langchain_saffron.fingerprint import fingerprint
-from langchain_saffron.models.plain_text import replace_surrogates, safe_encoder
+from langchain_saffron.models.plain_text import safe_encoder
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.models.template import RewardTemplate
 from langchain_saffron.models.vocabulary import vocabulary_hash
 from langchain_saffron.training.corpus import Corpus, Record
-from langchain_saffron.training.shapes import Message, ShapeError, conversations_of
+from langchain_saffron.training.shapes import Message, ShapeError, conversations_of, is_answer
 from langchain_saffron.training.shards import (
     FORMAT,
     MANIFEST,
@@ -28,6 +28,7 @@ from langchain_saffron.training.shards import (
     write_shard,
 )
 from langchain_saffron.training.storage import write_json
+from langchain_saffron.training.turns import response_ids, turn_text
 
 # problems that the manifest names one by one; the rest is counted
 _NAMED_PROBLEMS = 100
@@ -161,14 +162,14 @@ def answers_of(
         PromptError: A template cannot take the conversation.
     """
     encoder = safe_encoder(prm.tokenizer)
-    places = [i for i, turn in enumerate(messages) if turn["role"] == "assistant" and turn["content"].strip()]
+    places = [i for i, turn in enumerate(messages) if is_answer(turn)]
     for place in places if settings.turns == "all" else places[-1:]:
-        turns = [(turn["role"], turn["content"]) for turn in messages[:place]]
+        turns = [(turn["role"], turn_text(turn)) for turn in messages[:place]]
         prompt = template.prompt_ids(prm.tokenizer, turns)
         room = settings.max_tokens - len(prompt)
         if room < 1:
             return
-        response = encoder.encode(replace_surrogates(messages[place]["content"]))[:room]
+        response = response_ids(encoder, messages[place])[:room]
         yield Answer(prompt, prm.prompt_ids(turns), response)
 
 

@@ -1,15 +1,21 @@
 """The shapes in which records hold conversations, and how they are told apart."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from langchain_saffron.instructions import call_json
+
+# role and content, and for an assistant that calls tools `tool_calls`: one call a line, as JSON
 Message = dict[str, str]
 
 _ROLES = {
     **dict.fromkeys(("system", "developer"), "system"),
     **dict.fromkeys(("user", "human"), "user"),
     **dict.fromkeys(("assistant", "gpt", "model", "bot", "chatbot"), "assistant"),
+    # what a tool returns is input to the model, as what a user says
+    **dict.fromkeys(("tool", "function"), "user"),
 }
 _MESSAGES = ("messages", "conversation", "conversations", "chat")
 _CANDIDATES = ("chosen", "rejected")
@@ -62,11 +68,16 @@ def conversations_of(data: Mapping[str, Any]) -> list[list[Message]]:
     fields = {name: value for name, value in data.items() if value is not None}
     conversations: list[list[Message]] = []
     for field, turns in _found(fields, data).items():
-        if not any(turn["role"] == "assistant" and turn["content"].strip() for turn in turns):
+        if not any(is_answer(turn) for turn in turns):
             raise ShapeError(f"no assistant turn with any text in {field}")
         if turns not in conversations:
             conversations.append(turns)
     return conversations
+
+
+def is_answer(message: Message) -> bool:
+    """Whether it is an assistant's and says something or calls a tool."""
+    return message["role"] == "assistant" and bool(message["content"].strip() or message.get("tool_calls"))
 
 
 def _found(fields: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, list[Message]]:
@@ -160,16 +171,43 @@ def _messages(values: Sequence[Any], field: str) -> list[Message]:
 def _message(value: Any, where: str) -> Message:
     if not isinstance(value, Mapping):
         raise ShapeError(f"{where} is {kind_of(value)}, not a message")
+    calls = value.get("tool_calls") or ()
     role, content = (
         next((name for name in names if value.get(name) is not None), next((n for n in names if n in value), None))
         for names in (("role", "from"), ("content", "value"))
     )
-    if role is None or content is None:
+    if role is None or (content is None and not calls):
         raise ShapeError(f"{where} has no {'role' if role is None else 'content'}")
     said_by = _text(value[role], f"{where}.{role}")
     if said_by not in _ROLES:
         raise ShapeError(f"{where} has the role {_shown(said_by)}; known are {', '.join(_ROLES)}")
-    return {"role": _ROLES[said_by], "content": _content(value[content], f"{where}.{content}")}
+    # a message that calls tools may say nothing besides
+    empty = content is None or (value[content] is None and calls)
+    message = {"role": _ROLES[said_by], "content": "" if empty else _content(value[content], f"{where}.{content}")}
+    if calls and message["role"] == "assistant":
+        message["tool_calls"] = _tool_calls(calls, f"{where}.tool_calls")
+    return message
+
+
+def _tool_calls(value: Any, where: str) -> str:
+    """Calls as OpenAI, LangChain or chat templates hold them; one a line."""
+    if not isinstance(value, list | tuple):
+        raise ShapeError(f"{where} is {kind_of(value)}, not a list")
+    lines = []
+    for index, call in enumerate(value):
+        inner = call.get("function", call) if isinstance(call, Mapping) else None
+        if not isinstance(inner, Mapping) or not isinstance(inner.get("name"), str):
+            raise ShapeError(f"{where}[{index}] names no function")
+        arguments = next((inner[key] for key in ("arguments", "args") if inner.get(key) is not None), {})
+        if isinstance(arguments, str):
+            try:
+                arguments = json.loads(arguments or "{}")
+            except ValueError:
+                raise ShapeError(f"{where}[{index}].arguments are not JSON") from None
+        if not isinstance(arguments, Mapping):
+            raise ShapeError(f"{where}[{index}].arguments are {kind_of(arguments)}, not an object")
+        lines.append(call_json(inner["name"], dict(arguments)))
+    return "\n".join(lines)
 
 
 def _content(value: Any, where: str) -> str:
