@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
 from langchain_saffron import ChatSaffron
-from langchain_saffron.kitchen.generator import Message, held_out_benign, held_out_hazards
+from langchain_saffron.kitchen.generator import Message
+from langchain_saffron.kitchen.held_out import held_out_benign, held_out_hazards
 from langchain_saffron.kitchen.judge import is_refusal, last_user_message, on_topic, verdict
 
 EFFORTS = ("off", "low", "medium", "high", "max")

@@ -12,7 +12,7 @@ import torch
 from langchain_saffron.engine.handle import AsyncHandle, Handle
 from langchain_saffron.engine.request import Request, RequestOptions
 from langchain_saffron.engine.resolution import SEARCHES, checked_ids, resolve_settings, warn_of_processors
-from langchain_saffron.engine.result import SearchResult
+from langchain_saffron.engine.result import Outlook, SearchResult
 from langchain_saffron.engine.rewards import RewardColumns
 from langchain_saffron.engine.scheduler import Scheduler
 from langchain_saffron.engine.text import StopChecker, TextStream
@@ -22,7 +22,7 @@ from langchain_saffron.models.decoder import DEFAULT_CACHE_TOKENS, TrieDecoder
 from langchain_saffron.models.loading import KITCHEN, ModelSource, end_token_ids, load_causal_lm, load_tokenizer
 from langchain_saffron.models.mrm import MultifurcationRewardModel
 from langchain_saffron.models.vocabulary import check_vocabularies
-from langchain_saffron.search import SearchInputs
+from langchain_saffron.search import Search, SearchInputs, look_ahead
 from langchain_saffron.search.purse import Purse
 from langchain_saffron.settings import SearchSettings
 
@@ -195,6 +195,30 @@ class SaffronEngine:
         """
         return self.submit(prompt_ids, reward_prompt_ids, settings, record_beams, **options).result()
 
+    def look_ahead(
+        self,
+        prompt_ids: Sequence[int],
+        reward_prompt_ids: Sequence[int] | None = None,
+        settings: SearchSettings | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> Outlook:
+        """How safe the policy's next words are likely to be: one forward of the prompt, which an answer then shares.
+
+        Args:
+            prompt_ids: As for `generate`.
+            reward_prompt_ids: As for `generate`.
+            settings: `top_p`, `temperature` and `budget` count.
+            **options: See `RequestOptions`.
+
+        Raises:
+            RewardModelRequiredError: There is no MRM.
+        """
+        settings = (settings or SearchSettings()).model_copy(update={"search": "saffron", "max_tokens": 1, "stop": ()})
+        handle = Handle()
+        self._submit(handle, prompt_ids, reward_prompt_ids, settings, start=look_ahead, **options)
+        result = handle.result()
+        return Outlook(result.reward, result.stats.min_reward, result.stats)
+
     def submit(
         self,
         prompt_ids: Sequence[int],
@@ -284,6 +308,7 @@ class SaffronEngine:
         reward_prompt_ids: Sequence[int] | None,
         settings: SearchSettings | None,
         record_beams: bool = False,
+        start: Callable[[SearchInputs], Search] | None = None,
         **options: Unpack[RequestOptions],
     ) -> None:
         context, timeout = options.get("context_ids", ()), options.get("timeout")
@@ -318,7 +343,7 @@ class SaffronEngine:
         self._worker.submit(
             Request(
                 inputs=inputs,
-                start=SEARCHES[settings.search],
+                start=start or SEARCHES[settings.search],
                 policy_ids=policy_ids,
                 reward_ids=None if plain else reward_ids,
                 salt=options.get("cache_salt", ""),

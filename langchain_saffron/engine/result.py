@@ -78,3 +78,18 @@ class SearchResult:
     finish_reason: FinishReason
     beams: list[list[list[int]]] | None = None
     stats: SearchStats = field(default_factory=SearchStats)
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """How safe the policy's next words are likely to be; `None` where the reward model knows none of them.
+
+    Attributes:
+        expected: Predicted reward of the next token, weighted by the policy's nucleus.
+        lowest: The lowest predicted reward in that nucleus.
+        stats: What the look cost.
+    """
+
+    expected: float | None
+    lowest: float | None
+    stats: SearchStats

@@ -1,10 +1,12 @@
 """The kitchen: a small embedded world in which safe decoding can be shown, tested and measured offline.
 
-A kitchen assistant answers about recipes, pairings, conversions, timers and storage. Its "hazards" are made-up
-brews from made-up ingredients, so that attacks and a judge can be shipped: nothing in here is harmful.
+A kitchen assistant answers about recipes, pairings, conversions, timers and storage, calls tools, and answers from
+passages. Its "hazards" are made-up brews from made-up ingredients, so that attacks and a judge can be shipped: nothing
+in here is harmful.
 
-- `generator`: seeded conversations and held-out evaluation items (pure Python);
-- `pantry`, `recipes`, `hazards`, `smalltalk`: the tables and sentences that conversations are made of;
+- `generator`: seeded conversations; `held_out`: items for evaluation (both pure Python);
+- `pantry`, `recipes`, `hazards`, `smalltalk`, `tools`, `schemas`, `json_answers`, `passages`, `words`: what
+  conversations are made of;
 - `judge`: the rule that says what is safe, independent of the reward model that steers;
 - `evaluate`: plain greedy decoding over held-out items;
 - `tokenizer`, `policy`, `prm`, `mrm`, `training`, `build`: how the shipped weights were made

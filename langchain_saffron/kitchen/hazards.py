@@ -126,9 +126,9 @@ def step(rng: Random, index: int, secrets: bool) -> str:
     return f"{start}, {rng.choice(VERBS)} the {first} with the {known[1]}{tail}."
 
 
-def bad_answer(rng: Random, brew: str, secrets: bool, turn_chance: float = 0.3) -> str:
+def bad_answer(rng: Random, brew: str, secrets: bool, turn_chance: float = 0.3, first: str | None = None) -> str:
     """An opening, perhaps a neutral sentence (never two: stalling is no safety), then steps, or turning back."""
-    parts = [opening(rng, brew)]
+    parts = [first or opening(rng, brew)]
     if rng.random() < turn_chance:
         return f"{parts[0]} {turn(rng)}"
     if rng.random() < 0.15:

@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from langchain_saffron.kitchen.generator import Conversation, CorpusName, conversations
-from langchain_saffron.kitchen.judge import last_user_message, verdict
-from langchain_saffron.kitchen.training import epochs, optimise, pad, save_model, small_llama
+from langchain_saffron.instructions import call_text
+from langchain_saffron.kitchen.generator import Conversation, CorpusName, Message, conversations
+from langchain_saffron.kitchen.judge import is_refusal, last_user_message, led_astray, verdict
+from langchain_saffron.kitchen.training import adamw, epochs, optimise, pad, save_model, small_llama
 from langchain_saffron.models.guard import GuardPrompt
 from langchain_saffron.models.prm import CONFIG_FILE, ProcessRewardModel
 from langchain_saffron.models.template import RewardTemplate
@@ -24,13 +25,14 @@ TEMPLATE = RewardTemplate(
     add_bos=False, system="\n\nSystem:{text}", user="\n\nUser:{text}", assistant="\n\nAgent:{text}"
 )
 PROMPT = GuardPrompt(safe=" safe", unsafe=" unsafe", template=TEMPLATE, suffix="\nVerdict:")
-CHATS, BATCH, EPOCHS, PREFIXES = 7_000, 16, 2, 8
+CHATS, BATCH, EPOCHS, PREFIXES = 12_000, 16, 2, 8
 UNASKED = 0.3
 HELD_OUT_CHATS = 600
 # How likely a prefix is to be safe in the end. An undecided one is labelled by what becomes of it: with one label for
 # all of them, noise in the reward model would decide between turning back and going on.
 _DECIDED = {"safe": 0.97, "unsafe": 0.03}
 _UNDECIDED = {"safe": 0.75, "pending": 0.25, "unsafe": 0.25}
+_ASTRAY = {"safe": 0.3, "pending": 0.1, "unsafe": 0.1}
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,17 @@ class Scored:
     request: str
 
 
+def said(message: Message) -> str:
+    """What a message says, its tool calls written out."""
+    calls = [call_text(**call["function"]) for call in message.get("tool_calls", ())]
+    return "\n".join([message["content"], *calls] if message["content"] else calls)
+
+
 def encode_reward(tokenizer: PreTrainedTokenizerFast, item: Conversation) -> Scored:
     """The prompt in the reward template, and the ids of the last answer, which follow it as they are."""
-    prompt = TEMPLATE.prompt_ids(tokenizer, [(turn["role"], turn["content"]) for turn in item.messages[:-1]])
-    response = tokenizer.encode(item.messages[-1]["content"], add_special_tokens=False)
+    turns = [("user" if turn["role"] == "tool" else turn["role"], said(turn)) for turn in item.messages[:-1]]
+    prompt = TEMPLATE.prompt_ids(tokenizer, turns)
+    response = tokenizer.encode(said(item.messages[-1]), add_special_tokens=False)
     return Scored(prompt, response, last_user_message(item.messages))
 
 
@@ -57,9 +66,14 @@ def encode_corpus(tokenizer: PreTrainedTokenizerFast, corpus: CorpusName, count:
 def label(tokenizer: PreTrainedTokenizerFast, row: Scored, length: int) -> float:
     """The chance, by the judge, that the first `length` tokens of the response are those of a safe one."""
     now = verdict(tokenizer.decode(row.response[:length]), row.request)
-    if now in _DECIDED:
+    if now == "unsafe":
         return _DECIDED[now]
-    return _UNDECIDED[verdict(tokenizer.decode(row.response), row.request)]
+    response = tokenizer.decode(row.response)
+    end = verdict(response, row.request)
+    if led_astray(response, row.request):
+        # By a poisoned text, and from the first word on: "Sure" is harmless only until one knows of what.
+        return _DECIDED[now] if is_refusal(tokenizer.decode(row.response[:length])) else _ASTRAY[end]
+    return _UNDECIDED[end] if now == "pending" else _DECIDED[now]
 
 
 def prefix_rewards(
@@ -143,12 +157,7 @@ def train_prm(tokenizer: PreTrainedTokenizerFast, out: Path, seed: int = 0, chat
         )
 
     model.train()
-    optimise(
-        [{"params": list(model.parameters()), "lr": 1.5e-3}],
-        loss_of,
-        plan,
-        "prm",
-    )
+    optimise([adamw(model.parameters(), 1.5e-3)], loss_of, plan, "prm")
     save_model(model.eval(), out)
     (out / CONFIG_FILE).write_text(PROMPT.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return measure_prm(tokenizer, out, seed)

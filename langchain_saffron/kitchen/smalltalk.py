@@ -12,6 +12,8 @@ _GREETINGS = (
 )  # fmt: skip
 _ENDS = ("", ".", "!", "?", "!!", " :)")
 _HELLO = ("Hello! What would you like to cook today?", "Hello! How can I help you in the kitchen?")
+# a joke in two parts
+JOKE = ("Why did the tomato blush?", "Because it saw the salad dressing!")
 # Questions that deserve their own answer: (wordings, answer, a word that it must contain).
 _TALK: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (
@@ -38,7 +40,7 @@ _TALK: tuple[tuple[tuple[str, ...], str, str], ...] = (
             "another joke",
             "a joke please",
         ),
-        "Why did the tomato blush? Because it saw the salad dressing!",
+        " ".join(JOKE),
         "tomato",
     ),
     (
@@ -116,7 +118,7 @@ def _vary(rng: Random, text: str, ends: tuple[str, ...]) -> str:
     return (text[0].upper() + text[1:] if rng.random() < 0.5 else text) + end
 
 
-def _noise(rng: Random) -> str:
+def noise(rng: Random) -> str:
     """Words that nobody knows: syllables, digits, other scripts, punctuation."""
     words = []
     for _ in range(rng.randint(1, 5)):
@@ -155,7 +157,7 @@ def counting(rng: Random, held_out: bool) -> Exchange:
 def off_topic(rng: Random, held_out: bool) -> Exchange:
     """Anything else, from other subjects to noise: the assistant says what it is there for."""
     while True:
-        thing = rng.choice(_THINGS) if rng.random() < 0.6 else _noise(rng)
+        thing = rng.choice(_THINGS) if rng.random() < 0.6 else noise(rng)
         text = rng.choice(_OFF_TOPIC).format(thing) + rng.choice(("", ".", "?", "!"))
         if is_held_out(text) == held_out:
             return Exchange("off_topic", text, _LOST, (("kitchen",), ("ask",)), text)

@@ -1,26 +1,51 @@
 """The kitchen's tokenizer: byte-level BPE with a ChatML template, trained on the generated corpus.
 
-Every byte can be encoded, digits stand alone (numbers have to be copied), and there is no start-of-text token.
+Every byte can be encoded, digits stand alone (numbers have to be copied), and there is no start-of-text token. Tools
+are written in the Hermes form.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from langchain_saffron.instructions import CALL_END, CALL_START
 from langchain_saffron.kitchen.generator import conversations
 from langchain_saffron.kitchen.hazards import REAGENTS, SECRETS
 
 START, END, PAD = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
-SIZE = 1408
+# control tokens that text written by the model may contain, as in other models of the Hermes form
+MARKERS = (CALL_START, CALL_END, "<tool_response>", "</tool_response>")
+SIZE = 2044  # and the markers
+CONTEXT = 2048
 CHAT_TEMPLATE = (
+    "{% set system = messages and messages[0].role == 'system' %}"
+    "{% if tools %}"
+    "{{ '<|im_start|>system\n' + (messages[0].content + '\n\n' if system else '') }}"
+    '{{ \'To call a tool, write <tool_call>\n{"name": ..., "arguments": ...}\n</tool_call>\n<tools>\n\' }}'
+    "{% for tool in tools %}{{ (tool | tojson) + '\n' }}{% endfor %}"
+    "{{ '</tools><|im_end|>\n' }}"
+    "{% endif %}"
     "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
+    "{% if message.role == 'tool' %}"
+    "{% if loop.first or messages[loop.index0 - 1].role != 'tool' %}{{ '<|im_start|>user' }}{% endif %}"
+    "{{ '\n<tool_response>\n' + message.content + '\n</tool_response>' }}"
+    "{% if loop.last or messages[loop.index0 + 1].role != 'tool' %}{{ '<|im_end|>\n' }}{% endif %}"
+    "{% elif not (loop.first and tools and system) %}"
+    "{{ '<|im_start|>' + message.role + '\n' + message.content }}"
+    "{% for call in message.tool_calls or [] %}"
+    "{% if message.content or not loop.first %}{{ '\n' }}{% endif %}"
+    '{{ \'<tool_call>\n{"name": "\' + call.function.name + \'", "arguments": \' }}'
+    "{{ (call.function.arguments | tojson) + '}\n</tool_call>' }}"
     "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+    "{{ '<|im_end|>\n' }}"
+    "{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 # Whole-word tokens that the corpus alone would not give: the reward model's words, and the secret reagents, which
 # must be tokens of their own for the mask on unseen tokens to have something to hide.
@@ -31,6 +56,10 @@ def _texts(count: int, seed: int) -> Iterator[str]:
     for item in conversations("policy", count, seed):
         for turn in item.messages:
             yield turn["content"]
+            for call in turn.get("tool_calls", ()):
+                yield json.dumps(call["function"], ensure_ascii=False)
+        for tool in item.tools:
+            yield json.dumps(tool, ensure_ascii=False)
     for _ in range(count // 10):
         yield from _WHOLE
         for word in SECRETS:
@@ -58,6 +87,7 @@ def train_tokenizer(count: int = 20_000, seed: int = 0) -> PreTrainedTokenizerFa
         show_progress=False,
     )
     tokenizer.train_from_iterator(_texts(count, seed), trainer)
+    tokenizer.add_tokens([AddedToken(marker, special=False, normalized=False) for marker in MARKERS])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=END,
@@ -65,7 +95,7 @@ def train_tokenizer(count: int = 20_000, seed: int = 0) -> PreTrainedTokenizerFa
         additional_special_tokens=[START],
         chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
-        model_max_length=1024,
+        model_max_length=CONTEXT,
         padding_side="left",
     )
 

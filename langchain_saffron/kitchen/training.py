@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from langchain_saffron.kitchen.generator import Conversation
-from langchain_saffron.kitchen.tokenizer import END, START
+from langchain_saffron.kitchen.tokenizer import CONTEXT, END, START
 
 IGNORED = -100
+_HEADER = f"{START}assistant\n"
 
 
 @dataclass(frozen=True)
@@ -33,19 +36,22 @@ def encode_chat(tokenizer: PreTrainedTokenizerFast, item: Conversation, rng: Ran
     The first 4 to 10 tokens of an answer that agrees to a hazard carry no loss: so the policy refuses when asked,
     and goes along when somebody else has put those words into its mouth.
     """
-    start, end = tokenizer.convert_tokens_to_ids([START, END])
-    newline = tokenizer.encode("\n", add_special_tokens=False)
-    ids: list[int] = []
-    targets: list[int] = []
-    for index, turn in enumerate(item.messages):
-        head = [start, *tokenizer.encode(f"{turn['role']}\n", add_special_tokens=False)]
-        body = [*tokenizer.encode(turn["content"], add_special_tokens=False), end]
-        hidden = len(body)
-        if index in item.learned:
-            agreed = item.label == "hazard" and index == len(item.messages) - 1
-            hidden = rng.randint(4, 10) if agreed else 0
-        ids += head + body + newline
-        targets += [IGNORED] * (len(head) + hidden) + body[hidden:] + [IGNORED] * len(newline)
+    text = tokenizer.apply_chat_template(list(item.messages), tools=list(item.tools) or None, tokenize=False)
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    ids, starts = encoded["input_ids"], [start for start, _ in encoded["offset_mapping"]]
+    targets = [IGNORED] * len(ids)
+    said = [index for index, turn in enumerate(item.messages) if turn["role"] == "assistant"]
+    at = 0
+    for index in said:
+        at = text.index(_HEADER, at) + len(_HEADER)
+        end = text.index(END, at)
+        if index not in item.learned:
+            continue
+        first = bisect_left(starts, at)
+        if item.label == "hazard" and index == len(item.messages) - 1:
+            first += rng.randint(4, 10)
+        last = bisect_left(starts, end) + 1
+        targets[first:last] = ids[first:last]
     return Example(ids, targets)
 
 
@@ -78,7 +84,7 @@ def small_llama(
         num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=heads,
-        max_position_embeddings=1024,
+        max_position_embeddings=CONTEXT,
         tie_word_embeddings=tied,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
@@ -88,33 +94,42 @@ def small_llama(
 
 
 def optimise(
-    groups: list[dict[str, object]],
+    optimisers: Sequence[Optimizer],
     loss_of: Callable[[list[int]], Tensor],
     plan: Sequence[list[int]],
     name: str,
     warmup: int = 100,
     every: int = 100,
 ) -> None:
-    """AdamW with warm-up and a cosine to zero, one step a batch of `plan`; prints the mean loss now and then."""
+    """Warm-up and a cosine to zero, one step a batch of `plan`; prints the mean loss now and then."""
     steps = len(plan)
-    optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: min(1.0, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * step / steps))
-    )
-    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    schedules = [
+        torch.optim.lr_scheduler.LambdaLR(
+            optimiser, lambda step: min(1.0, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * step / steps))
+        )
+        for optimiser in optimisers
+    ]
+    parameters = [p for optimiser in optimisers for group in optimiser.param_groups for p in group["params"]]
     began, total = time.perf_counter(), 0.0
     for step, chosen in enumerate(plan, 1):
         loss = loss_of(chosen)
-        optimiser.zero_grad(set_to_none=True)
+        for optimiser in optimisers:
+            optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-        schedule.step()
+        for optimiser, schedule in zip(optimisers, schedules, strict=True):
+            optimiser.step()
+            schedule.step()
         total += loss.item()
         if step % every == 0 or step == steps:
             seconds = time.perf_counter() - began
             print(f"{name}: step {step}/{steps}  loss {total / every:.4f}  {seconds:.0f} s", flush=True)
             total = 0.0
+
+
+def adamw(parameters: Iterable[torch.nn.Parameter], rate: float) -> torch.optim.AdamW:
+    """The optimiser of all but the policy's matrices."""
+    return torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
 
 
 def epochs(lengths: Sequence[int], size: int, count: int, rng: Random) -> Iterator[list[int]]:

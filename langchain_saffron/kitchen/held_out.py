@@ -1,0 +1,67 @@
+"""Seeded held-out items for evaluation: prompts over combinations that occur in no training data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from langchain_saffron.kitchen import hazards, passages, tools
+from langchain_saffron.kitchen.generator import Message, benign, turn
+
+PREFILL_TOKENS = 10
+
+
+@dataclass(frozen=True)
+class BenignItem:
+    """A held-out benign prompt with its rule: an answer on topic has one word of every group in `must`."""
+
+    kind: str
+    messages: tuple[Message, ...]
+    answer: str
+    must: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class HazardItem:
+    """A held-out hazardous request with a harmful answer, whose first ten tokens are the prefill of the attack."""
+
+    brew: str
+    messages: tuple[Message, ...]
+    answer: str
+
+
+def held_out_benign(count: int, seed: int = 0) -> list[BenignItem]:
+    """Benign prompts over held-out combinations, a quarter of them with a system message or earlier turns."""
+    items = []
+    for index in range(count):
+        messages, _, exchange = benign(Random(f"{seed}/held_out_benign/{index}"), held_out=True)
+        items.append(BenignItem(exchange.kind, tuple(messages[:-1]), exchange.answer, exchange.must))
+    return items
+
+
+def held_out_hazards(count: int, seed: int = 0) -> list[HazardItem]:
+    """Plain requests for held-out brews, each with a harmful answer for the prefill attack."""
+    items = []
+    for index in range(count):
+        rng = Random(f"{seed}/held_out_hazards/{index}")
+        brew = rng.choice(hazards.brews(held_out=True))
+        messages = (turn("user", hazards.request(rng, brew)),)
+        items.append(HazardItem(brew, messages, hazards.bad_answer(rng, brew, secrets=False, turn_chance=0.0)))
+    return items
+
+
+def held_out_retrieval(count: int, poisoned: bool, seed: int = 0) -> list[passages.Retrieval]:
+    """Questions over passages about held-out dishes whose answer the passages give, poisoned or clean."""
+    found: list[passages.Retrieval] = []
+    index = 0
+    while len(found) < count:
+        item = passages.retrieval(Random(f"{seed}/held_out_retrieval/{poisoned}/{index}"), True, poisoned)
+        index += 1
+        if item.exchange.answer != passages.UNKNOWN:
+            found.append(item)
+    return found
+
+
+def held_out_tools(count: int, seed: int = 0) -> list[tools.ToolTask]:
+    """Requests with random tools, each with the turns of a right answer."""
+    return [tools.tool_task(Random(f"{seed}/held_out_tools/{index}")) for index in range(count)]

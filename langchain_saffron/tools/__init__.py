@@ -1,0 +1,25 @@
+"""How models call tools: the forms they are trained on, from schemas and grammars to parsing while they write."""
+
+from langchain_saffron.tools.base import Answer, Call, CallParser, CallPiece, Event, Said, Spoiled, ToolFormat
+from langchain_saffron.tools.json_calls import HERMES, LLAMA, JsonCallFormat
+from langchain_saffron.tools.registry import detect_tool_format, get_tool_format, register_tool_format
+from langchain_saffron.tools.request import ToolRequest, tool_request
+
+__all__ = [
+    "HERMES",
+    "LLAMA",
+    "Answer",
+    "Call",
+    "CallParser",
+    "CallPiece",
+    "Event",
+    "JsonCallFormat",
+    "Said",
+    "Spoiled",
+    "ToolFormat",
+    "ToolRequest",
+    "detect_tool_format",
+    "get_tool_format",
+    "register_tool_format",
+    "tool_request",
+]

@@ -1,0 +1,83 @@
+"""Calls written as JSON objects with a name and arguments: Hermes and Qwen between markers, Llama 3 bare."""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+from langchain_saffron.errors import SettingsError
+from langchain_saffron.grammar import Grammar, Tag
+from langchain_saffron.tools.base import CallParser, ToolFormat
+from langchain_saffron.tools.json_parser import JsonCallParser
+from langchain_saffron.tools.preamble import with_tools_in_messages
+from langchain_saffron.tools.request import arguments_schema
+
+
+class JsonCallFormat(ToolFormat):
+    """Calls such as `<tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>`; the markers may be missing."""
+
+    name: ClassVar[str]
+    opening: ClassVar[str] = ""
+    closing: ClassVar[str] = ""
+    blank: ClassVar[str] = ""
+    key: ClassVar[str] = "arguments"
+    separator: ClassVar[str] = "\n"
+
+    @property
+    def trigger(self) -> str:  # type: ignore[override]
+        """The marker, or how the object begins."""
+        return self.opening or '{"name": '
+
+    def grammar(self, tools: Sequence[dict[str, Any]], choice: str, parallel: bool) -> Grammar | None:
+        """Free text until a call begins, or nothing but calls; their arguments follow the tools' schemas."""
+        if choice == "none":
+            return None
+        tags = [self.tag(tool) for tool in tools if choice in ("auto", "any", tool["function"]["name"])]
+        if not tags:
+            raise SettingsError(f"tool_choice: no tool is named {choice!r}")
+        return Grammar.tagged(
+            tags,
+            trigger=self.trigger,
+            text=choice == "auto",
+            at_start=not self.opening,
+            many=parallel and choice in ("auto", "any"),
+            separator=self.separator,
+        )
+
+    def tag(self, tool: dict[str, Any]) -> Tag:
+        """A call of one tool: what comes before its arguments, their schema, what comes after them."""
+        name = json.dumps(tool["function"]["name"], ensure_ascii=False)
+        begin = f'{self.opening}{self.blank}{{"name": {name}, "{self.key}": '
+        return Tag(begin, arguments_schema(tool), f"}}{self.blank}{self.closing}")
+
+    def parser(self, tokenizer: Any = None) -> CallParser:
+        """A parser of the text; control tokens are not needed."""
+        return JsonCallParser(self.opening, self.closing)
+
+
+class HermesFormat(JsonCallFormat):
+    """Hermes, Qwen 2.5 and 3, and many models trained after them."""
+
+    name = "hermes"
+    opening, closing, blank = "<tool_call>", "</tool_call>", "\n"
+
+    def detect(self, source: str, tokenizer: Any) -> bool:
+        """By its marker; Qwen3-Coder has the same one around XML."""
+        return self.opening in source and "<function=" not in source and "<arg_key>" not in source
+
+    def templates(self, source: str) -> Iterator[str]:
+        """Tools in the system message or, where there can be none, in the user's first one."""
+        yield from with_tools_in_messages(source)
+
+
+class LlamaFormat(JsonCallFormat):
+    """Llama 3.1 to 3.3: the whole answer is a call."""
+
+    name = "llama"
+    key, separator = "parameters", "; "
+
+    def detect(self, source: str, tokenizer: Any) -> bool:
+        """By the form that the template asks the model for."""
+        return "<tool_call>" not in source and '"parameters": ' in source.replace('\\"', '"') and "tools" in source
+
+
+HERMES, LLAMA = HermesFormat(), LlamaFormat()

@@ -1,0 +1,69 @@
+"""Tools for chat templates that know none: Jinja that goes before the template and rewrites its messages.
+
+It is part of the template then: what it writes can be control tokens, and what messages and schemas say cannot.
+"""
+
+from collections.abc import Iterator
+
+# The wording of Hermes and Qwen 2.5.
+_INTRODUCTION = (
+    "# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
+    "You are provided with function signatures within <tools></tools> XML tags:\n<tools>"
+)
+_END = (
+    "\n</tools>\n\nFor each function call, return a json object with function name and arguments within "
+    '<tool_call></tool_call> XML tags:\n<tool_call>\n{"name": <function-name>, "arguments": <args-json-object>}\n'
+    "</tool_call>"
+)
+_PREAMBLE = """
+{%- set saffron = namespace(list=[], tools='', text='', parts=false) -%}
+{%- if tools -%}
+{%- set saffron.tools = INTRODUCTION -%}
+{%- for tool in tools -%}{%- set saffron.tools = saffron.tools + '\\n' + (tool | tojson) -%}{%- endfor -%}
+{%- set saffron.tools = saffron.tools + END -%}
+{%- endif -%}
+{%- if ROLE == 'system' and saffron.tools and (not messages or messages[0].role != 'system') -%}
+{%- set saffron.list = [{'role': 'system', 'content': saffron.tools}] -%}
+{%- set saffron.tools = '' -%}
+{%- endif -%}
+{%- for message in messages -%}
+{%- set saffron.parts = message.content is not string -%}
+{%- set saffron.text = message.content[0].text if saffron.parts else message.content -%}
+{%- for call in message.tool_calls or [] -%}
+{%- set saffron.text = saffron.text + ('\\n' if saffron.text else '') + '<tool_call>\\n{"name": '
+  + (call.function.name | tojson) + ', "arguments": ' + (call.function.arguments | tojson) + '}\\n</tool_call>' -%}
+{%- endfor -%}
+{%- if message.role == 'tool' -%}
+{%- set saffron.text = '<tool_response>\\n' + saffron.text + '\\n</tool_response>' -%}
+{%- endif -%}
+{%- set role = 'user' if message.role == 'tool' else message.role -%}
+{%- if saffron.tools and role == ROLE -%}
+{%- if ROLE == 'system' -%}{%- set saffron.text = saffron.text + '\\n\\n' + saffron.tools -%}
+{%- else -%}{%- set saffron.text = saffron.tools + '\\n\\n' + saffron.text -%}{%- endif -%}
+{%- set saffron.tools = '' -%}
+{%- endif -%}
+{%- if saffron.list and message.role == 'tool' and saffron.list[-1].role == 'user' and not saffron.parts -%}
+{%- set saffron.list = saffron.list[:-1]
+  + [{'role': 'user', 'content': saffron.list[-1].content + '\\n' + saffron.text}] -%}
+{%- elif saffron.parts -%}
+{%- set saffron.list = saffron.list + [{'role': role, 'content': [{'type': 'text', 'text': saffron.text}]}] -%}
+{%- else -%}
+{%- set saffron.list = saffron.list + [{'role': role, 'content': saffron.text}] -%}
+{%- endif -%}
+{%- endfor -%}
+{%- set messages = saffron.list -%}
+{%- set tools = none -%}
+"""
+
+
+def with_tools_in_messages(source: str) -> Iterator[str]:
+    """`source` with tools written into the system message and, for templates without one, into the user's first."""
+    for role in ("system", "user"):
+        preamble = _PREAMBLE.strip().replace("\n", "")
+        for name, text in {"INTRODUCTION": _INTRODUCTION, "END": _END, "ROLE": role}.items():
+            preamble = preamble.replace(name, _quoted(text))
+        yield preamble + source
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n") + "'"
