@@ -1,0 +1,90 @@
+"""What an answer has to look like: plain data, which a `GrammarCompiler` makes a constraint of."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from langchain_saffron.errors import SettingsError
+from langchain_saffron.grammar.tag import Tag
+
+Kind = Literal["json_schema", "regex", "lark", "tagged"]
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """A grammar of whole answers. Two of the same source are equal.
+
+    JSON is written as `json.dumps` writes it: `", "` and `": "` between its parts, and no other white space.
+
+    Attributes:
+        kind: What `source` is.
+        source: A JSON schema, a regular expression, llguidance's Lark, or the arguments of `tagged` as JSON.
+    """
+
+    kind: Kind
+    source: str
+
+    @classmethod
+    def json_schema(cls, schema: dict[str, Any]) -> "Grammar":
+        """JSON that fits `schema`.
+
+        Raises:
+            SettingsError: The schema is not plain JSON.
+        """
+        return cls("json_schema", _dumped(schema))
+
+    @classmethod
+    def json_object(cls) -> "Grammar":
+        """Any JSON object."""
+        return cls.json_schema({"type": "object"})
+
+    @classmethod
+    def regex(cls, pattern: str) -> "Grammar":
+        """Text that matches `pattern` from beginning to end; of Rust's syntax, without look-around."""
+        return cls("regex", pattern)
+
+    @classmethod
+    def lark(cls, text: str) -> "Grammar":
+        """Text that follows a grammar in llguidance's dialect of Lark."""
+        return cls("lark", text)
+
+    @classmethod
+    def tagged(
+        cls, tags: Sequence[Tag], *, trigger: str, text: bool, at_start: bool, many: bool, separator: str
+    ) -> "Grammar":
+        """Answers with tool calls.
+
+        Args:
+            tags: The ways to call; every `begin` starts with `trigger`.
+            trigger: What a call begins with. Behind it a whole call has to follow, wherever it is written.
+            text: Whether the answer may be, or begin with, free text. Without it there is at least one call, and
+                nothing else.
+            at_start: Whether a call can only begin the answer; text is then what does not begin with the trigger.
+            many: Whether several calls may follow each other.
+            separator: What stands between two calls.
+
+        Raises:
+            SettingsError: There are no tags, one does not begin with the trigger, or a schema is not plain JSON.
+        """
+        if not tags:
+            raise SettingsError("a grammar of tool calls needs at least one tool")
+        for tag in tags:
+            if not trigger or not tag.begin.startswith(trigger):
+                raise SettingsError(f"a call that begins with {tag.begin!r} does not begin with {trigger!r}")
+        arguments = {
+            "tags": [asdict(tag) for tag in tags],
+            "trigger": trigger,
+            "text": text,
+            "at_start": at_start,
+            "many": many,
+            "separator": separator,
+        }
+        return cls("tagged", _dumped(arguments))
+
+
+def _dumped(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"a JSON schema has to be plain JSON: {error}") from error
