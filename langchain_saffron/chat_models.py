@@ -1,24 +1,32 @@
 """`ChatSaffron`: a LangChain chat model that searches for a safe answer while it writes it."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from operator import itemgetter
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.language_models.chat_models import BaseChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
+from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableMap, RunnablePassthrough
+from langchain_core.tools import BaseTool
 
-from langchain_saffron.engine import SearchResult
+from langchain_saffron.answers import AnswerReader
+from langchain_saffron.engine import Outlook, SearchResult
+from langchain_saffron.errors import SettingsError
 from langchain_saffron.face import FACE_CONFIG, SaffronFields
+from langchain_saffron.grammar import Grammar, require_grammars
 from langchain_saffron.job import Job, concurrent
+from langchain_saffron.profile import model_profile
+from langchain_saffron.response_format import ResponseFormat, document_schema, read_response_format
+from langchain_saffron.structured_output import Method, StructuredOutputParser
+from langchain_saffron.tools import ToolFormat, ToolRequest, get_tool_format, tool_request
 
 CONTEXT_TOKENS = 8
+TOOL_OPTIONS = ("tools", "tool_choice", "parallel_tool_calls")
 
 
 class ChatSaffron(SaffronFields, BaseChatModel):
@@ -87,6 +95,9 @@ class ChatSaffron(SaffronFields, BaseChatModel):
 
     model_config = FACE_CONFIG
 
+    tool_format: str = "auto"
+    """How the model writes tool calls: `"auto"` goes by its chat template, `"hermes"` works with any template."""
+
     @property
     def _llm_type(self) -> str:
         return "saffron-chat"
@@ -98,7 +109,7 @@ class ChatSaffron(SaffronFields, BaseChatModel):
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = LangSmithParams(
             ls_provider="saffron",
-            ls_model_name=str(kwargs.get("model") or self.model_name()),
+            ls_model_name=str(kwargs.get("model") or self.model_name),
             ls_model_type="chat",
             ls_temperature=kwargs.get("temperature", self.temperature),
         )
@@ -109,22 +120,7 @@ class ChatSaffron(SaffronFields, BaseChatModel):
         return params
 
     def _resolve_model_profile(self) -> Any:
-        profile: dict[str, Any] = {
-            "text_inputs": True,
-            "image_inputs": False,
-            "audio_inputs": False,
-            "video_inputs": False,
-            "text_outputs": True,
-            "tool_calling": False,
-            "structured_output": False,
-            "open_weights": True,
-        }
-        if path := self.local_config():
-            config = json.loads(path.read_text(encoding="utf-8"))
-            if context := config.get("max_position_embeddings"):
-                profile["max_input_tokens"] = context
-                profile["max_output_tokens"] = self.max_tokens or context
-        return profile
+        return model_profile(self.local_model(), self.tool_format, self.chat_template, self.max_tokens)
 
     def get_token_ids(self, text: str) -> list[int]:
         """The policy's tokens of a text."""
@@ -132,7 +128,112 @@ class ChatSaffron(SaffronFields, BaseChatModel):
 
     def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:
         """How many tokens these messages take as a prompt, the template's own included."""
-        return len(self.renderer().render(messages).policy_ids)
+        return len(self.renderer().render(messages, tool_request(tools).tools).policy_ids)
+
+    def bind_tools(
+        self,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: dict[str, Any] | str | bool | None = None,
+        strict: bool | None = None,
+        parallel_tool_calls: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """This model with tools that it may call.
+
+        A call that has begun can only end as one that fits its tool's schema.
+
+        Args:
+            tools: Functions, `BaseTool`s, classes, or schemas in any form that LangChain knows.
+            tool_choice: `"auto"` (the default), `"any"` or `"required"` or `True`, the name of a tool, OpenAI's dict for
+                one, or `"none"` or `False`.
+            strict: Accepted for compatibility: arguments always fit their schema. `True` also asks LangChain for
+                OpenAI's strict schemas.
+            parallel_tool_calls: `False` for one call an answer at most.
+            **kwargs: Other options of every call, such as `effort`.
+
+        Raises:
+            SettingsError: Something is no tool, `tool_choice` names none of them, or llguidance is not installed.
+        """
+        require_grammars()
+        request = tool_request(tools, tool_choice, parallel_tool_calls, strict)
+        return self.bind(**request.options(), **kwargs)
+
+    def with_structured_output(
+        self,
+        schema: dict[str, Any] | type | None = None,
+        *,
+        method: Method = "json_schema",
+        include_raw: bool = False,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, Any]:
+        """This model with answers that are objects.
+
+        Args:
+            schema: A Pydantic class, `TypedDict` or JSON schema; `None` is enough for `"json_mode"`.
+            method: `"json_schema"` shows the model the schema and lets it write nothing else; `"function_calling"` has it
+                call a tool of that schema; `"json_mode"` lets it write any JSON object: say in the prompt which.
+            include_raw: Whether to return a dict of `raw` (the message), `parsed` and `parsing_error` instead.
+            strict: Accepted for compatibility: documents always fit their schema.
+            **kwargs: Other options of every call, such as `effort`.
+
+        Returns:
+            A runnable that gives an instance of a Pydantic class, else a dict. An answer that ends within its document
+            is an `OutputParserException` (or a `parsing_error`) that says why; a refusal is a `ModelRefusalError`.
+
+        Raises:
+            SettingsError: The schema or method is unknown, or llguidance is not installed.
+        """
+        require_grammars()
+        if schema is None and method != "json_mode":
+            raise SettingsError(f"with_structured_output: method {method!r} needs a schema")
+        shown = {"kwargs": {"method": method, "strict": strict}, "schema": schema} if schema is not None else None
+        tool = None
+        if method == "function_calling":
+            tool = tool_request([schema]).tools[0]["function"]["name"]
+            model = self.bind_tools(
+                [schema],  # type: ignore[list-item]
+                tool_choice=tool,
+                strict=strict,
+                parallel_tool_calls=False,
+                ls_structured_output_format=shown,
+                **kwargs,
+            )
+        elif method in ("json_schema", "json_mode"):
+            form = {"type": "json_object"} if method == "json_mode" else document_schema(schema)
+            model = self.bind(response_format=form, ls_structured_output_format=shown, **kwargs)
+        else:
+            raise SettingsError(
+                f"with_structured_output: method {method!r} is not 'json_schema', 'function_calling' or 'json_mode'"
+            )
+        parser = StructuredOutputParser(target=schema, tool=tool)
+        if not include_raw:
+            return model | parser
+        parsed = RunnablePassthrough.assign(parsed=itemgetter("raw") | parser, parsing_error=lambda _: None)
+        failed = RunnablePassthrough.assign(parsed=lambda _: None)
+        return RunnableMap(raw=model) | parsed.with_fallbacks([failed], exception_key="parsing_error")
+
+    def outlook(self, input: LanguageModelInput, **options: Any) -> Outlook:
+        """How safe this model's next words are likely to be: one forward of the prompt, which an answer then shares.
+
+        Nothing is written. It tells how hard to search before anything is searched.
+
+        Args:
+            input: As for `invoke`.
+            **options: As for `invoke`.
+
+        Raises:
+            RewardModelRequiredError: There is no reward model.
+        """
+        job = self._job(self._convert_input(input).to_messages(), None, {**options, "shared_budget": None})
+        return self.load().look_ahead(
+            job.prompt.policy_ids, job.prompt.reward_ids, job.settings, cache_salt=self.cache_salt
+        )
+
+    async def aoutlook(self, input: LanguageModelInput, **options: Any) -> Outlook:
+        """The same without blocking the event loop."""
+        return await asyncio.to_thread(self.outlook, input, **options)
 
     def batch(
         self,
@@ -153,7 +254,7 @@ class ChatSaffron(SaffronFields, BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         job = self._job(messages, stop, kwargs)
-        return self._result(job, job.run())
+        return _result(job, job.run())
 
     async def _agenerate(
         self,
@@ -163,7 +264,7 @@ class ChatSaffron(SaffronFields, BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         job = await asyncio.to_thread(self._job, messages, stop, kwargs)
-        return self._result(job, await job.arun())
+        return _result(job, await job.arun())
 
     def _stream(
         self,
@@ -173,11 +274,13 @@ class ChatSaffron(SaffronFields, BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         job = self._job(messages, stop, kwargs)
+        reader = AnswerReader(job)
         for item in job.stream():
-            chunk = self._chunk(job, item)
-            if run_manager and chunk.text:
-                run_manager.on_llm_new_token(chunk.text, chunk=chunk)
-            yield chunk
+            for message in reader.chunks(item):
+                chunk = ChatGenerationChunk(message=message)
+                if run_manager and (chunk.text or message.tool_call_chunks):
+                    run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                yield chunk
 
     async def _astream(
         self,
@@ -187,53 +290,50 @@ class ChatSaffron(SaffronFields, BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         job = await asyncio.to_thread(self._job, messages, stop, kwargs)
+        reader = AnswerReader(job)
         async for item in job.astream():
-            chunk = self._chunk(job, item)
-            if run_manager and chunk.text:
-                await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
-            yield chunk
+            for message in reader.chunks(item):
+                chunk = ChatGenerationChunk(message=message)
+                if run_manager and (chunk.text or message.tool_call_chunks):
+                    await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                yield chunk
+
+    def _chosen_tool_format(self) -> ToolFormat | None:
+        return None if self.tool_format == "auto" else get_tool_format(self.tool_format)
 
     def _job(self, messages: list[BaseMessage], stop: list[str] | None, options: dict[str, Any]) -> Job:
         """Everything that one call needs; loads the models if need be, so not for an event loop's thread."""
-        face = self.with_options(options)
-        prompt = face.renderer().render(messages)
-        return Job(face, prompt, face.search_settings(stop), prompt.prefill_ids[-CONTEXT_TOKENS:])
-
-    @staticmethod
-    def _result(job: Job, result: SearchResult) -> ChatResult:
-        message = AIMessage(
-            content=result.text,
-            response_metadata=job.face.metadata_of(result),
-            usage_metadata=_usage(job, result),
-            additional_kwargs=_refusal(job, result),
-        )
-        return ChatResult(generations=[ChatGeneration(message=message)])
-
-    @staticmethod
-    def _chunk(job: Job, item: str | SearchResult) -> ChatGenerationChunk:
-        if isinstance(item, str):
-            return ChatGenerationChunk(message=AIMessageChunk(content=item))
-        # numbers and names on exactly one chunk: LangChain adds chunks up
-        return ChatGenerationChunk(
-            message=AIMessageChunk(
-                content="",
-                response_metadata=job.face.metadata_of(item),
-                usage_metadata=_usage(job, item),
-                additional_kwargs=_refusal(job, item),
-                chunk_position="last",
-            )
-        )
+        asked = tool_request(*(options.get(name) for name in TOOL_OPTIONS))
+        face = self.with_options({name: value for name, value in options.items() if name not in TOOL_OPTIONS})
+        form = read_response_format(face.response_format)
+        if form is not None and form.instruction is not None:
+            messages = _instructed(messages, form.instruction)
+        renderer = face.renderer()
+        # tools that must not be called are not shown either
+        tools = asked.tools if asked.choice != "none" else ()
+        prompt = renderer.render(messages, tools)
+        tool_format = renderer.tool_format if tools else None
+        grammar = _grammar(asked, tool_format, form)
+        settings, share = face.budgeted_settings(stop)
+        return Job(face, prompt, settings, prompt.prefill_ids[-CONTEXT_TOKENS:], grammar, tool_format, share)
 
 
-def _refusal(job: Job, result: SearchResult) -> dict[str, Any]:
-    return {"refusal": job.settings.refusal_text} if result.finish_reason == "refusal" else {}
+def _grammar(asked: ToolRequest, tool_format: ToolFormat | None, form: ResponseFormat | None) -> Grammar | None:
+    """Calls, or a document, or either of them."""
+    if tool_format is None:
+        return form.grammar if form else None
+    if form is None or asked.forced:
+        return tool_format.grammar(asked.tools, asked.choice, asked.parallel)
+    calls = tool_format.grammar(asked.tools, "any", asked.parallel)
+    return form.grammar if calls is None else Grammar.either(calls, form.grammar)
 
 
-def _usage(job: Job, result: SearchResult) -> UsageMetadata:
-    prompt, answer = len(job.prompt.policy_ids), len(result.token_ids)
-    return UsageMetadata(
-        input_tokens=prompt,
-        output_tokens=answer,
-        total_tokens=prompt + answer,
-        input_token_details=InputTokenDetails(cache_read=result.stats.cached_prompt),
-    )
+def _instructed(messages: list[BaseMessage], instruction: str) -> list[BaseMessage]:
+    """The conversation with an instruction in its system message."""
+    head, rest = (messages[:1], messages[1:]) if isinstance(messages[0], SystemMessage) else ([], messages)
+    text = "\n\n".join([*(message.text for message in head), instruction])
+    return [SystemMessage(text), *rest]
+
+
+def _result(job: Job, result: SearchResult) -> ChatResult:
+    return ChatResult(generations=[ChatGeneration(message=AnswerReader(job).message(result))])

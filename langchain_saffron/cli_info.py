@@ -41,7 +41,7 @@ def info(
     }
     face = make_face(options, progress=not as_json)
     engine = face.load()
-    facts: dict[str, Any] = {"policy": {"name": face.model_name(), **decoder_facts(engine.policy)}}
+    facts: dict[str, Any] = {"policy": {"name": face.model_name, **decoder_facts(engine.policy)}}
     facts["reward_model"] = None
     if engine.reward_model is not None:
         facts["reward_model"] = {"name": reward_model or "kitchen", **reward_facts(engine)}

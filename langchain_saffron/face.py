@@ -11,8 +11,10 @@ from langchain_saffron.engine import SaffronEngine, SearchResult
 from langchain_saffron.engine.registry import shared_engine
 from langchain_saffron.errors import ModelLoadError, RewardModelRequiredError, SettingsError
 from langchain_saffron.fingerprint import fingerprint
+from langchain_saffron.grammar import require_grammars
 from langchain_saffron.models.loading import KITCHEN, default_device, default_dtype
 from langchain_saffron.prompts import PromptRenderer
+from langchain_saffron.response_format import read_response_format
 from langchain_saffron.settings import (
     DEFAULT_REFUSAL,
     EFFORTS,
@@ -23,6 +25,8 @@ from langchain_saffron.settings import (
     SearchSettings,
     check_effort,
 )
+from langchain_saffron.shared_budget import Share, SharedBudget
+from langchain_saffron.tools import ToolFormat
 
 LOADING_FIELDS = (
     "model",
@@ -42,6 +46,8 @@ LOADING_FIELDS = (
 # what langchain-core hands to every call besides the model's own options
 FOREIGN_OPTIONS = ("stream", "ls_structured_output_format")
 
+# fields that no answer depends on
+_NO_PART = ("timeout", "max_retries", "streaming", "shared_budget")
 _told_of_kitchen = False
 
 
@@ -125,6 +131,11 @@ class SaffronFields(BaseModel):
     """`"narrow"`, `"stop"` or `"refuse"`."""
     cache_salt: str = ""
     """Requests share cached prompts only under the same salt: give every tenant its own."""
+    shared_budget: Any = None
+    """A `SharedBudget`, such as that of all steps of an agent; a call's own limits hold as well."""
+    response_format: Any = None
+    """What an answer has to look like: a JSON schema or class, `{"type": "json_object"}`, `{"type": "regex", "regex": …}`,
+    `{"type": "lark", "lark": …}`, or OpenAI's `{"type": "json_schema", "json_schema": …}`."""
     timeout: float | None = None
     """Seconds after which a request fails with `TimeoutError`."""
     max_retries: int = 0
@@ -151,6 +162,10 @@ class SaffronFields(BaseModel):
             )
         if isinstance(self.model, Path | str) and not str(self.model).strip():
             raise ModelLoadError("model: an empty string names no model")
+        if self.shared_budget is not None and not isinstance(self.shared_budget, SharedBudget):
+            raise SettingsError(f"shared_budget: expected a SharedBudget, got {type(self.shared_budget).__name__}")
+        if read_response_format(self.response_format) is not None:
+            require_grammars()
         if self.model is None and self.engine is None:
             _tell_of_kitchen()
         return self
@@ -191,6 +206,18 @@ class SaffronFields(BaseModel):
             ),
         )
 
+    def budgeted_settings(self, stop: list[str] | None = None) -> tuple[SearchSettings, Share | None]:
+        """The settings of a call that takes its part of the shared budget, if there is one.
+
+        Raises:
+            BudgetError: Nothing is left of it.
+        """
+        settings = self.search_settings(stop)
+        if self.shared_budget is None:
+            return settings, None
+        share = self.shared_budget.take(settings.budget)
+        return settings.model_copy(update={"budget": share.budget}), share
+
     def load(self) -> SaffronEngine:
         """The engine behind this face; loads the weights if nobody has yet.
 
@@ -218,9 +245,13 @@ class SaffronFields(BaseModel):
                 reward_tokenizer=mrm.tokenizer if mrm else None,
                 reward_template=mrm.template if mrm else None,
                 chat_template=self.chat_template,
+                tool_format=self._chosen_tool_format(),
             )
             self._renderer = (engine, made)
         return self._renderer[1]
+
+    def _chosen_tool_format(self) -> ToolFormat | None:
+        return None
 
     def with_options(self, options: dict[str, Any]) -> Self:
         """This face with some fields set for one call.
@@ -234,9 +265,12 @@ class SaffronFields(BaseModel):
         own = {name: getattr(self, name) for name in self.model_fields_set}
         copy = type(self)(**{**own, **given})
         if not any(name in given for name in (*LOADING_FIELDS, "engine", "api_key")):
-            copy._loaded, copy._renderer = self._loaded, self._renderer
+            copy._loaded = self._loaded
+            if not any(name in given for name in ("chat_template", "tool_format")):
+                copy._renderer = self._renderer
         return copy
 
+    @property
     def model_name(self) -> str:
         """A short name of the policy."""
         if self.engine is not None:
@@ -249,25 +283,27 @@ class SaffronFields(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """Everything that the answer depends on, without secrets; loaded objects as fingerprints."""
-        skipped = {*_foreign_fields(type(self)), "hf_token", "timeout", "max_retries", "streaming"}
+        skipped = {*_foreign_fields(type(self)), *_NO_PART, "hf_token"}
         values = {name: getattr(self, name) for name in type(self).model_fields if name not in skipped}
+        if form := read_response_format(self.response_format):
+            values["response_format"] = form.grammar.source
         shown = {name: _plain(value) for name, value in values.items()}
-        return {"model_name": self.model_name(), **shown, "commit_lag": self.search_settings().commit_lag}
+        return {"model_name": self.model_name, **shown, "commit_lag": self.search_settings().commit_lag}
 
     def metadata_of(self, result: SearchResult) -> dict[str, Any]:
         """What `response_metadata` says about an answer."""
         return {
-            "model_name": self.model_name(),
+            "model_name": self.model_name,
             "finish_reason": result.finish_reason,
             "saffron": {"reward": result.reward, "effort": self.effort, **result.stats.as_dict()},
         }
 
-    def local_config(self) -> Path | None:
-        """The policy's `config.json`, if it can be read without loading or downloading anything."""
-        if self.model is not None and not isinstance(self.model, str | Path):
+    def local_model(self) -> Path | None:
+        """The policy's directory, if its files can be read without loading or downloading anything."""
+        if self.engine is not None or (self.model is not None and not isinstance(self.model, str | Path)):
             return None
-        path = (KITCHEN / "policy" if self.model is None else Path(self.model).expanduser()) / "config.json"
-        return path if path.is_file() else None
+        path = KITCHEN / "policy" if self.model is None else Path(self.model).expanduser()
+        return path if (path / "config.json").is_file() else None
 
 
 def _foreign_fields(face: type[BaseModel]) -> set[str]:

@@ -1,16 +1,23 @@
 """One call of a face: a rendered prompt, its settings, and the engine that runs it."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, closing, nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from langchain_core.runnables import RunnableConfig
 
 from langchain_saffron.engine import SearchResult
 from langchain_saffron.engine.handle import Handle
 from langchain_saffron.engine.request import RequestOptions
-from langchain_saffron.face import SaffronFields
+from langchain_saffron.grammar import Grammar
 from langchain_saffron.prompts import RenderedPrompt
 from langchain_saffron.settings import SearchSettings
+from langchain_saffron.shared_budget import Share
+from langchain_saffron.tools import ToolFormat
+
+if TYPE_CHECKING:
+    from langchain_saffron.face import SaffronFields
 
 MAX_CONCURRENCY = 64
 
@@ -24,36 +31,63 @@ class Job:
         prompt: The prompt in both templates.
         settings: How to search.
         context: Tokens that the answer continues mid-text.
+        grammar: What the answer has to look like, if that is prescribed.
+        tool_format: How the model writes tool calls, where it may.
+        share: Its part of a budget that several calls share.
     """
 
-    face: SaffronFields
+    face: "SaffronFields"
     prompt: RenderedPrompt
     settings: SearchSettings
     context: Sequence[int]
+    grammar: Grammar | None = None
+    tool_format: ToolFormat | None = None
+    share: Share | None = None
 
     def start(self) -> Handle:
-        """Hand it to the engine without waiting."""
+        """Hand it to the engine without waiting; `wait` for what comes of it."""
         return self.face.load().submit(*self._prompts, self.settings, **self._options)
+
+    def wait(self, handle: Handle) -> SearchResult:
+        """The answer to a job that was started."""
+        with self.share or nullcontext():
+            result = handle.result()
+            self._settle(result)
+        return result
 
     def run(self) -> SearchResult:
         """Wait for the answer."""
-        return self.start().result()
+        return self.wait(self.start())
 
     async def arun(self) -> SearchResult:
         """Await the answer."""
         last: str | SearchResult = ""
-        async for last in self.astream():
-            pass
+        async with aclosing(self.astream()) as items:
+            async for last in items:
+                pass
         assert isinstance(last, SearchResult)
         return last
 
     def stream(self) -> Iterator[str | SearchResult]:
         """Text as it becomes final, the result last."""
-        return self.face.load().stream(*self._prompts, self.settings, **self._options)
+        items = self.face.load().stream(*self._prompts, self.settings, **self._options)
+        with self.share or nullcontext(), closing(items):
+            for item in items:
+                self._settle(item)
+                yield item
 
-    def astream(self) -> AsyncIterator[str | SearchResult]:
+    async def astream(self) -> AsyncGenerator[str | SearchResult]:
         """The same on the running event loop."""
-        return self.face.load().astream(*self._prompts, self.settings, **self._options)
+        items = self.face.load().astream(*self._prompts, self.settings, **self._options)
+        with self.share or nullcontext():
+            async with aclosing(items):
+                async for item in items:
+                    self._settle(item)
+                    yield item
+
+    def _settle(self, item: str | SearchResult) -> None:
+        if self.share is not None and isinstance(item, SearchResult):
+            self.share.settle(item.stats)
 
     @property
     def _prompts(self) -> tuple[Sequence[int], Sequence[int] | None]:
@@ -61,7 +95,12 @@ class Job:
 
     @property
     def _options(self) -> RequestOptions:
-        return {"cache_salt": self.face.cache_salt, "context_ids": self.context, "timeout": self.face.timeout}
+        return {
+            "cache_salt": self.face.cache_salt,
+            "context_ids": self.context,
+            "timeout": self.face.timeout,
+            "grammar": self.grammar,
+        }
 
 
 def concurrent(config: RunnableConfig | list[RunnableConfig] | None) -> RunnableConfig | list[RunnableConfig]:

@@ -69,7 +69,7 @@ class SaffronLLM(SaffronFields, BaseLLM):
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop, **kwargs)
         params["ls_provider"] = "saffron"
-        params["ls_model_name"] = str(kwargs.get("model") or self.model_name())
+        params["ls_model_name"] = str(kwargs.get("model") or self.model_name)
         return params
 
     def get_token_ids(self, text: str) -> list[int]:
@@ -85,7 +85,7 @@ class SaffronLLM(SaffronFields, BaseLLM):
     ) -> LLMResult:
         jobs = [self._job(prompt, stop, kwargs) for prompt in prompts]
         handles = [job.start() for job in jobs]
-        return self._collect(jobs, [handle.result() for handle in handles])
+        return self._collect(jobs, [job.wait(handle) for job, handle in zip(jobs, handles, strict=True)])
 
     async def _agenerate(
         self,
@@ -128,7 +128,16 @@ class SaffronLLM(SaffronFields, BaseLLM):
     def _job(self, text: str, stop: list[str] | None, options: dict[str, Any]) -> Job:
         face = self.with_options(options)
         prompt = face.renderer().render_text(text)
-        return Job(face, prompt, face.search_settings(stop), prompt.policy_ids[-CONTEXT_TOKENS:])
+        settings, share = face.budgeted_settings(stop)
+        form = read_response_format(face.response_format)
+        return Job(
+            face,
+            prompt,
+            settings,
+            prompt.policy_ids[-CONTEXT_TOKENS:],
+            grammar=form.grammar if form else None,
+            share=share,
+        )
 
     @staticmethod
     def _collect(jobs: list[Job], results: list[SearchResult]) -> LLMResult:

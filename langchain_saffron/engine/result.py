@@ -59,6 +59,12 @@ class SearchStats:
         return self.as_dict()[name]
 
 
+class RefusalText(str):
+    """A piece of a streamed answer that is not the model's: the refusal text, the last piece there is."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class SearchResult:
     """An answer.

@@ -10,7 +10,7 @@ import torch
 from langchain_saffron.engine.branch import Branch
 from langchain_saffron.engine.forward import SharedForward, read_flags
 from langchain_saffron.engine.request import Delta, Done, Failed, Request
-from langchain_saffron.engine.result import SearchResult
+from langchain_saffron.engine.result import RefusalText, SearchResult
 from langchain_saffron.errors import BudgetError, NumericalError, RequestCancelledError
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.search import Answer, Expand, Scores
@@ -204,7 +204,7 @@ class Scheduler:
         self._emit(request, stream.finish())
         if answer.finish_reason == "refusal":
             gap = "" if not stream.text or stream.text[-1].isspace() else " "
-            self._emit(request, stream.add(gap + settings.refusal_text))
+            self._emit(request, RefusalText(stream.add(gap + settings.refusal_text)))
         request.stats.close(answer, request.inputs.purse.seconds)
         self._retire(request, answer)
         result = SearchResult(

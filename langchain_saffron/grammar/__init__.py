@@ -1,6 +1,7 @@
 """Grammars that an answer has to follow, and what compiles and matches them."""
 
+from langchain_saffron.grammar.extra import grammars_available, require_grammars
 from langchain_saffron.grammar.grammar import Grammar
 from langchain_saffron.grammar.tag import Tag
 
-__all__ = ["Grammar", "Tag"]
+__all__ = ["Grammar", "Tag", "grammars_available", "require_grammars"]

@@ -1,0 +1,115 @@
+"""From what the engine gives to LangChain's messages: text, tool calls, metadata."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
+from langchain_core.messages.tool import (
+    InvalidToolCall,
+    ToolCall,
+    invalid_tool_call,
+    tool_call,
+    tool_call_chunk,
+)
+
+from langchain_saffron.engine import RefusalText, SearchResult
+from langchain_saffron.job import Job
+from langchain_saffron.tools import Answer, Call, CallPiece, Event, Said
+
+_CUT = {
+    "length": "the answer reached max_tokens inside this call: raise max_tokens",
+    "budget": "the compute budget ran out inside this call: raise it, or lower effort",
+    "refusal": "the search refused inside this call",
+}
+
+
+class AnswerReader:
+    """Reads one answer; without tools its text passes as it is."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        form = job.tool_format
+        self._parser = form.parser(job.face.load().tokenizer) if form else None
+
+    def message(self, result: SearchResult) -> AIMessage:
+        """The whole answer, of which nothing was read yet."""
+        refusal = self._job.settings.refusal_text if result.finish_reason == "refusal" else ""
+        pieces = [result.text.removesuffix(refusal), RefusalText(refusal)]
+        answer = Answer.of([event for piece in pieces if piece for event in self._events(piece)])
+        for event in self._end(result):
+            answer.add(event)
+        return AIMessage(
+            content=answer.content,
+            tool_calls=[_tool_call(call) for call in answer.calls if not call.error],
+            invalid_tool_calls=[_spoiled(call) for call in answer.calls if call.error],
+            response_metadata=self._job.face.metadata_of(result),
+            usage_metadata=self._usage(result),
+            additional_kwargs=self._refusal(result),
+        )
+
+    def chunks(self, item: str | SearchResult) -> Iterator[AIMessageChunk]:
+        """The next piece of the answer as chunks; the result is the last of them."""
+        if isinstance(item, str):
+            yield from map(_chunk, self._events(item))
+            return
+        yield from map(_chunk, self._end(item))
+        # numbers and names on exactly one chunk: LangChain adds chunks up
+        yield AIMessageChunk(
+            content="",
+            response_metadata=self._job.face.metadata_of(item),
+            usage_metadata=self._usage(item),
+            additional_kwargs=self._refusal(item),
+            chunk_position="last",
+        )
+
+    def _events(self, text: str) -> Iterator[Event]:
+        if self._parser is None:
+            yield Said(text)
+        elif isinstance(text, RefusalText):
+            # not the model's: it ends whatever the model was writing
+            yield from self._finish("refusal")
+            yield Said(text)
+        else:
+            yield from self._parser.feed(text)
+
+    def _end(self, result: SearchResult) -> Iterator[Event]:
+        if self._parser is not None:
+            token_text = self._job.face.load().tokenizer.decode(result.token_ids)
+            yield from self._finish(result.finish_reason, token_text)
+
+    def _finish(self, reason: str, token_text: str = "") -> Iterator[Event]:
+        parser, self._parser = self._parser, None
+        if parser is not None:
+            yield from parser.finish(_CUT.get(reason), token_text)
+
+    def _refusal(self, result: SearchResult) -> dict[str, Any]:
+        return {"refusal": self._job.settings.refusal_text} if result.finish_reason == "refusal" else {}
+
+    def _usage(self, result: SearchResult) -> UsageMetadata:
+        prompt, answer = len(self._job.prompt.policy_ids), len(result.token_ids)
+        return UsageMetadata(
+            input_tokens=prompt,
+            output_tokens=answer,
+            total_tokens=prompt + answer,
+            input_token_details=InputTokenDetails(cache_read=result.stats.cached_prompt),
+        )
+
+
+def _tool_call(call: Call) -> ToolCall:
+    return tool_call(name=call.name or "", args=json.loads(call.args, strict=False), id=call.id)
+
+
+def _spoiled(call: Call) -> InvalidToolCall:
+    return invalid_tool_call(name=call.name, args=call.args, id=call.id, error=call.error)
+
+
+def _chunk(event: Event) -> AIMessageChunk:
+    # never text and a call in one chunk: listeners look at one of them
+    if isinstance(event, Said):
+        return AIMessageChunk(content=event.text)
+    if isinstance(event, CallPiece):
+        piece = tool_call_chunk(name=event.name, args=event.args, id=event.id, index=event.index)
+        return AIMessageChunk(content="", tool_call_chunks=[piece])
+    return AIMessageChunk(content="")

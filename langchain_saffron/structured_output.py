@@ -1,0 +1,152 @@
+"""Answers as objects: what `ChatSaffron.with_structured_output` parses them by."""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, Literal
+
+from langchain_core.exceptions import OutputParserException
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.output_parsers import BaseTransformOutputParser
+from langchain_core.outputs import ChatGeneration, Generation
+from langchain_core.utils.json import parse_partial_json
+from langchain_core.utils.pydantic import is_basemodel_subclass
+from pydantic import BaseModel, ValidationError
+from pydantic.v1 import ValidationError as ValidationErrorV1
+
+try:
+    from langchain_core.exceptions import ModelRefusalError
+except ImportError:  # before langchain-core 1.7.5
+    ModelRefusalError = None  # type: ignore[assignment,misc]
+
+Method = Literal["json_schema", "function_calling", "json_mode"]
+_CUT = {
+    "length": "the answer reached max_tokens inside {what}: raise max_tokens",
+    "budget": "the compute budget ran out inside {what}: raise it, or lower effort",
+    "refusal": "the model refused: {text}",
+    "stop": "the answer holds no {what}: {text}",
+}
+
+
+class StructuredOutputParser(BaseTransformOutputParser[Any]):
+    """Objects of a schema from an answer's JSON, or from its first call of a tool.
+
+    A whole answer is read strictly: half a document is an error, never half an object. While an answer is streamed, what
+    is there of it is given out, as LangChain's own parsers do.
+    """
+
+    target: Any = None
+    """A Pydantic class, or anything else for plain dicts."""
+    tool: str | None = None
+    """The tool whose call is the document; `None`: the answer's text is."""
+
+    def parse(self, text: str) -> Any:
+        """Parse an answer that is a document."""
+        return self.parse_result([Generation(text=text)])
+
+    def parse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
+        """Parse an answer.
+
+        Args:
+            result: A list of one generation.
+            partial: Whether it is still being written: then what cannot be read yet is `None`.
+
+        Raises:
+            ModelRefusalError: The search refused (`OutputParserException` before langchain-core 1.7.5).
+            OutputParserException: There is no whole document, or it does not fit the class.
+        """
+        generation = result[0]
+        message = generation.message if isinstance(generation, ChatGeneration) else AIMessage(generation.text)
+        if not partial:
+            _raise_if_refused(message)
+        document = self._of_call(message) if self.tool else _of_text(message, partial)
+        if document is None:
+            if partial:
+                return None
+            raise OutputParserException(self._why(message), llm_output=message.text)
+        return self._object(document, partial)
+
+    def _transform(self, input: Iterator[str | BaseMessage]) -> Iterator[Any]:
+        progress = _Progress(self)
+        for chunk in input:
+            yield from progress.read(chunk)
+        yield from progress.end()
+
+    async def _atransform(self, input: AsyncIterator[str | BaseMessage]) -> AsyncIterator[Any]:
+        progress = _Progress(self)
+        async for chunk in input:
+            for value in progress.read(chunk):
+                yield value
+        for value in progress.end():
+            yield value
+
+    def _of_call(self, message: BaseMessage) -> dict[str, Any] | None:
+        calls = message.tool_calls if isinstance(message, AIMessage) else []
+        return next((call["args"] for call in calls if call["name"] == self.tool), None)
+
+    def _object(self, document: Any, partial: bool) -> Any:
+        if not (isinstance(self.target, type) and is_basemodel_subclass(self.target)):
+            return document
+        try:
+            if issubclass(self.target, BaseModel):
+                return self.target.model_validate(document)
+            return self.target.parse_obj(document)
+        except (ValidationError, ValidationErrorV1) as error:
+            if partial:
+                return None
+            text = json.dumps(document, ensure_ascii=False)
+            raise OutputParserException(f"{text} is no {self.target.__name__}: {error}", llm_output=text) from error
+
+    def _why(self, message: BaseMessage) -> str:
+        reason = message.response_metadata.get("finish_reason", "stop")
+        what = f"call of {self.tool!r}" if self.tool else "JSON document"
+        if reason != "stop":
+            what = f"the {what}"
+        spoiled = [call["error"] for call in getattr(message, "invalid_tool_calls", []) if call["error"]]
+        told = _CUT.get(reason, _CUT["stop"]).format(what=what, text=message.text or "it is empty")
+        return "; ".join([told, *spoiled])
+
+
+class _Progress:
+    """A stream of chunks on its way to an object."""
+
+    def __init__(self, parser: StructuredOutputParser) -> None:
+        self._parser = parser
+        self._message: Any = None
+        self._last: Any = None
+
+    def read(self, chunk: str | BaseMessage) -> Iterator[Any]:
+        """Add a chunk; gives what is there by now, if that is new."""
+        message = AIMessage(chunk) if isinstance(chunk, str) else chunk
+        self._message = message if self._message is None else self._message + message
+        yield from self._news(partial=True)
+
+    def end(self) -> Iterator[Any]:
+        """The whole answer, read strictly."""
+        if self._message is not None:
+            yield from self._news(partial=False)
+
+    def _news(self, partial: bool) -> Iterator[Any]:
+        value = self._parser.parse_result([ChatGeneration(message=self._message)], partial=partial)
+        if value is not None and value != self._last:
+            self._last = value
+            yield value
+
+
+def _of_text(message: BaseMessage, partial: bool) -> Any:
+    text = message.text.strip()
+    try:
+        value = parse_partial_json(text) if partial else json.loads(text)
+    except json.JSONDecodeError:
+        return None
+    # half a number or word is none yet
+    return value if not partial or isinstance(value, dict | list) else None
+
+
+def _raise_if_refused(message: BaseMessage) -> None:
+    text = message.additional_kwargs.get("refusal")
+    if text is None:
+        return
+    told = _CUT["refusal"].format(text=text)
+    if ModelRefusalError is None:
+        raise OutputParserException(told, llm_output=message.text)
+    raise ModelRefusalError(told, raw_message=message)
