@@ -145,8 +145,8 @@ class ChatSaffron(SaffronFields, BaseChatModel):
 
         Args:
             tools: Functions, `BaseTool`s, classes, or schemas in any form that LangChain knows.
-            tool_choice: `"auto"` (the default), `"any"` or `"required"` or `True`, the name of a tool, OpenAI's dict for
-                one, or `"none"` or `False`.
+            tool_choice: `"auto"` (the default); `"any"`, `"required"` or `True`; the name of a tool, or OpenAI's dict
+                for one; `"none"` or `False`.
             strict: Accepted for compatibility: arguments always fit their schema. `True` also asks LangChain for
                 OpenAI's strict schemas.
             parallel_tool_calls: `False` for one call an answer at most.
@@ -172,8 +172,8 @@ class ChatSaffron(SaffronFields, BaseChatModel):
 
         Args:
             schema: A Pydantic class, `TypedDict` or JSON schema; `None` is enough for `"json_mode"`.
-            method: `"json_schema"` shows the model the schema and lets it write nothing else; `"function_calling"` has it
-                call a tool of that schema; `"json_mode"` lets it write any JSON object: say in the prompt which.
+            method: `"json_schema"` shows the model the schema and lets it write nothing else; `"function_calling"` has
+                it call a tool of that schema; `"json_mode"` lets it write any JSON object: say in the prompt which.
             include_raw: Whether to return a dict of `raw` (the message), `parsed` and `parsing_error` instead.
             strict: Accepted for compatibility: documents always fit their schema.
             **kwargs: Other options of every call, such as `effort`.
@@ -227,8 +227,9 @@ class ChatSaffron(SaffronFields, BaseChatModel):
             RewardModelRequiredError: There is no reward model.
         """
         job = self._job(self._convert_input(input).to_messages(), None, {**options, "shared_budget": None})
-        return self.load().look_ahead(
-            job.prompt.policy_ids, job.prompt.reward_ids, job.settings, cache_salt=self.cache_salt
+        prompt, face = job.prompt, job.face
+        return face.load().look_ahead(
+            prompt.policy_ids, prompt.reward_ids, job.settings, cache_salt=face.cache_salt, timeout=face.timeout
         )
 
     async def aoutlook(self, input: LanguageModelInput, **options: Any) -> Outlook:

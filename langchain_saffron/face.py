@@ -134,8 +134,8 @@ class SaffronFields(BaseModel):
     shared_budget: Any = None
     """A `SharedBudget`, such as that of all steps of an agent; a call's own limits hold as well."""
     response_format: Any = None
-    """What an answer has to look like: a JSON schema or class, `{"type": "json_object"}`, `{"type": "regex", "regex": …}`,
-    `{"type": "lark", "lark": …}`, or OpenAI's `{"type": "json_schema", "json_schema": …}`."""
+    """What an answer has to look like: a JSON schema or class, `{"type": "json_object"}`,
+    `{"type": "regex", "regex": …}`, `{"type": "lark", "lark": …}`, or OpenAI's `{"type": "json_schema", …}`."""
     timeout: float | None = None
     """Seconds after which a request fails with `TimeoutError`."""
     max_retries: int = 0

@@ -12,6 +12,7 @@ from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from langchain_saffron.engine import SearchResult
 from langchain_saffron.face import FACE_CONFIG, SaffronFields
 from langchain_saffron.job import Job
+from langchain_saffron.response_format import read_response_format
 
 CONTEXT_TOKENS = 8
 
@@ -130,14 +131,8 @@ class SaffronLLM(SaffronFields, BaseLLM):
         prompt = face.renderer().render_text(text)
         settings, share = face.budgeted_settings(stop)
         form = read_response_format(face.response_format)
-        return Job(
-            face,
-            prompt,
-            settings,
-            prompt.policy_ids[-CONTEXT_TOKENS:],
-            grammar=form.grammar if form else None,
-            share=share,
-        )
+        context, grammar = prompt.policy_ids[-CONTEXT_TOKENS:], form.grammar if form else None
+        return Job(face, prompt, settings, context, grammar, share=share)
 
     @staticmethod
     def _collect(jobs: list[Job], results: list[SearchResult]) -> LLMResult:

@@ -1,4 +1,4 @@
-"""What a model can do, as `create_agent` and others ask before they use it: read from files, without loading weights."""
+"""What a model can do, as `create_agent` and others ask before they use it: read from files, not from weights."""
 
 import json
 from pathlib import Path

@@ -30,8 +30,8 @@ _CUT = {
 class StructuredOutputParser(BaseTransformOutputParser[Any]):
     """Objects of a schema from an answer's JSON, or from its first call of a tool.
 
-    A whole answer is read strictly: half a document is an error, never half an object. While an answer is streamed, what
-    is there of it is given out, as LangChain's own parsers do.
+    A whole answer is read strictly: half a document is an error, never half an object. While an answer is streamed,
+    what is there of it is given out, as LangChain's own parsers do.
     """
 
     target: Any = None
