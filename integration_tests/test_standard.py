@@ -1,4 +1,4 @@
-"""LangChain's own integration suite, on the embedded models; its cases for tools come with tools."""
+"""LangChain's own integration suite, on the embedded models: as they ship, without search, and with a wide one."""
 
 from typing import Any
 
@@ -6,26 +6,47 @@ from langchain_core.language_models import BaseChatModel
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 
 from langchain_saffron import ChatSaffron
-from langchain_saffron.models.loading import KITCHEN
 
 
 class TestChatSaffron(ChatModelIntegrationTests):
+    """Every case for a text model; what is skipped is about images, audio, PDF, and recorded HTTP traffic."""
+
     @property
     def chat_model_class(self) -> type[BaseChatModel]:
         return ChatSaffron
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
-        return {"max_tokens": 60, "reward_model": str(KITCHEN / "mrm")}
+        return {}
 
     @property
     def model_override_value(self) -> str:
-        return str(KITCHEN / "policy")
+        return "kitchen"
 
     @property
-    def has_tool_calling(self) -> bool:
-        return False
+    def supports_json_mode(self) -> bool:
+        return True
 
     @property
-    def has_structured_output(self) -> bool:
-        return False
+    def has_tool_choice(self) -> bool:
+        return True
+
+
+class TestWithoutSearch(TestChatSaffron):
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        return {"effort": "off"}
+
+
+class TestWideSearch(TestChatSaffron):
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        return {"effort": "high"}
+
+
+class TestFunctionCalling(TestChatSaffron):
+    """Structured output by tool calls in place of the native form."""
+
+    @property
+    def structured_output_kwargs(self) -> dict[str, Any]:
+        return {"method": "function_calling"}

@@ -43,6 +43,7 @@ LOADING_FIELDS = (
     "trust_remote_code",
     "hf_token",
 )
+KITCHEN_NAME = "kitchen"
 # what langchain-core hands to every call besides the model's own options
 FOREIGN_OPTIONS = ("stream", "ls_structured_output_format")
 
@@ -61,7 +62,7 @@ class SaffronFields(BaseModel):
     model_config = FACE_CONFIG
 
     model: Any = None
-    """The policy: hub id, directory or loaded causal LM. `None`: the embedded kitchen models."""
+    """The policy: hub id, directory or loaded causal LM. `"kitchen"` or `None`: the embedded kitchen models."""
     reward_model: Any = None
     """The MRM: directory, hub id or loaded `MultifurcationRewardModel`."""
     reward_base: Any = None
@@ -155,7 +156,7 @@ class SaffronFields(BaseModel):
             raise SettingsError("engine: it brings its own models; leave model= and reward_model= out")
         settings = self.search_settings()
         needs = settings.needs_reward_model and self.engine is None
-        if needs and self.model is not None and self.reward_model is None:
+        if needs and not self._is_kitchen and self.reward_model is None:
             raise RewardModelRequiredError(
                 f"effort={self.effort!r} needs a reward model: pass reward_model= (an MRM directory or hub id), "
                 "or effort='off' for plain decoding"
@@ -169,6 +170,12 @@ class SaffronFields(BaseModel):
         if self.model is None and self.engine is None:
             _tell_of_kitchen()
         return self
+
+    @property
+    def _is_kitchen(self) -> bool:
+        return self.engine is None and (
+            self.model is None or (isinstance(self.model, str) and self.model == KITCHEN_NAME)
+        )
 
     def search_settings(self, stop: list[str] | None = None) -> SearchSettings:
         """The engine's settings that these fields stand for.
@@ -230,6 +237,8 @@ class SaffronFields(BaseModel):
         if self._loaded is None:
             spec = {name: getattr(self, name) for name in LOADING_FIELDS}
             spec["hf_token"] = self.hf_token.get_secret_value() if self.hf_token else None
+            if self._is_kitchen:
+                spec["model"] = None
             spec["device"] = self.device or default_device()
             spec["dtype"] = self.dtype or default_dtype(spec["device"])
             self._loaded = shared_engine(**spec)
@@ -275,8 +284,8 @@ class SaffronFields(BaseModel):
         """A short name of the policy."""
         if self.engine is not None:
             return str(self.engine.name)
-        if self.model is None:
-            return "kitchen"
+        if self._is_kitchen:
+            return KITCHEN_NAME
         if isinstance(self.model, str | Path):
             return str(self.model)
         return getattr(self.model, "name_or_path", "") or type(self.model).__name__
@@ -302,7 +311,7 @@ class SaffronFields(BaseModel):
         """The policy's directory, if its files can be read without loading or downloading anything."""
         if self.engine is not None or (self.model is not None and not isinstance(self.model, str | Path)):
             return None
-        path = KITCHEN / "policy" if self.model is None else Path(self.model).expanduser()
+        path = KITCHEN / "policy" if self._is_kitchen else Path(self.model).expanduser()
         return path if (path / "config.json").is_file() else None
 
 

@@ -20,12 +20,3 @@ class TestChatSaffron(ChatModelUnitTests):
     @property
     def init_from_env_params(self) -> tuple[dict[str, str], dict[str, Any], dict[str, Any]]:
         return {"HF_TOKEN": "hf_from_env"}, {}, {"hf_token": "hf_from_env"}
-
-    # tools come later; the suite would otherwise take an inherited method for support
-    @property
-    def has_tool_calling(self) -> bool:
-        return False
-
-    @property
-    def has_structured_output(self) -> bool:
-        return False
