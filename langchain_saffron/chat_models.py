@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import replace
 from operator import itemgetter
-from typing import Any
+from typing import Any, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import LanguageModelInput
@@ -13,6 +14,7 @@ from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableMap, RunnablePassthrough
 from langchain_core.tools import BaseTool
+from pydantic import model_validator
 
 from langchain_saffron.answers import AnswerReader
 from langchain_saffron.engine import Outlook, SearchResult
@@ -20,7 +22,7 @@ from langchain_saffron.errors import SettingsError
 from langchain_saffron.face import FACE_CONFIG, SaffronFields
 from langchain_saffron.grammar import Grammar, require_grammars
 from langchain_saffron.job import Job, concurrent
-from langchain_saffron.profile import model_profile
+from langchain_saffron.profile import ModelFacts, local_facts, model_profile
 from langchain_saffron.response_format import ResponseFormat, document_schema, read_response_format
 from langchain_saffron.structured_output import Method, StructuredOutputParser
 from langchain_saffron.tools import ToolFormat, ToolRequest, get_tool_format, tool_request
@@ -98,6 +100,11 @@ class ChatSaffron(SaffronFields, BaseChatModel):
     tool_format: str = "auto"
     """How the model writes tool calls: `"auto"` goes by its chat template, `"hermes"` works with any template."""
 
+    @model_validator(mode="after")
+    def _check_tool_format(self) -> Self:
+        self._chosen_tool_format()
+        return self
+
     @property
     def _llm_type(self) -> str:
         return "saffron-chat"
@@ -120,7 +127,12 @@ class ChatSaffron(SaffronFields, BaseChatModel):
         return params
 
     def _resolve_model_profile(self) -> Any:
-        return model_profile(self.local_model(), self.tool_format, self.chat_template, self.max_tokens)
+        files = local_facts(self.local_model())
+        if self.engine is not None:
+            files = ModelFacts(self.engine.tokenizer.chat_template or "", self.engine.policy.context)
+        if self.chat_template is not None:
+            files = replace(files, chat_template=self.chat_template)
+        return model_profile(files, self.tool_format, self.max_tokens)
 
     def get_token_ids(self, text: str) -> list[int]:
         """The policy's tokens of a text."""
