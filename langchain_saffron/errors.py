@@ -33,6 +33,14 @@ class RewardModelRequiredError(SettingsError):
     """A search that needs a reward model was asked for without one."""
 
 
+class GrammarError(SettingsError):
+    """A grammar that cannot be compiled for this model, or that became too complex while an answer was written."""
+
+
+class ExtraRequiredError(SettingsError):
+    """Something was asked for that needs packages of an extra; the message says how to install them."""
+
+
 class BudgetError(SettingsError):
     """A compute budget that does not even cover the prompt."""
 

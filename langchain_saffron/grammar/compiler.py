@@ -1,0 +1,157 @@
+"""From grammars to matchers, for one model."""
+
+import importlib
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_saffron.errors import ExtraRequiredError, GrammarError
+from langchain_saffron.grammar.grammar import Grammar
+from langchain_saffron.grammar.lark import JSON_OPTIONS, TaggedLark, known_formats
+from langchain_saffron.grammar.matcher import GrammarMatcher, readable
+from langchain_saffron.grammar.vocabulary import TokenBytes, token_bytes
+
+
+class GrammarCompiler:
+    """Compiles grammars over the tokens of one model, and keeps the latest ones. Safe to use from many threads."""
+
+    def __init__(self, tokenizer: Any, vocabulary: int, end_tokens: Sequence[int], kept: int = 64) -> None:
+        """Take a model's tokens; nothing is read before the first grammar.
+
+        Args:
+            tokenizer: A fast tokenizer.
+            vocabulary: Width of the model's logits. Rows without a token are never allowed.
+            end_tokens: Tokens that are allowed exactly where an answer is whole.
+            kept: How many compiled grammars are kept.
+        """
+        self._tokenizer = tokenizer
+        self._vocabulary = vocabulary
+        self.end_tokens = tuple(end_tokens)
+        self._kept = kept
+        self._lock = threading.Lock()
+        self._roots: OrderedDict[Grammar, GrammarMatcher] = OrderedDict()
+        self._library: Any = None
+        self._tokens: TokenBytes | None = None
+        self._ll_tokenizer: Any = None
+
+    def compile(self, grammar: Grammar) -> GrammarMatcher:
+        """The matcher of the empty response.
+
+        Raises:
+            ExtraRequiredError: llguidance is not installed.
+            GrammarError: The grammar cannot be read, has no answer in these tokens, or is too complex.
+        """
+        with self._lock:
+            root = self._roots.get(grammar)
+            if root is None:
+                root = self._compiled(grammar)
+            self._roots[grammar] = root
+            self._roots.move_to_end(grammar)
+            while len(self._roots) > self._kept:
+                self._roots.popitem(last=False)
+            return root.copy()
+
+    def _compiled(self, grammar: Grammar) -> GrammarMatcher:
+        tokens = self._prepare()
+        library = self._library
+        try:
+            if grammar.kind == "json_schema":
+                schema = known_formats(json.loads(grammar.source))
+                source = library.LLMatcher.grammar_from_json_schema(schema, overrides=JSON_OPTIONS)
+            elif grammar.kind == "regex":
+                source = library.LLMatcher.grammar_from_regex(grammar.source)
+            elif grammar.kind == "lark":
+                source = library.LLMatcher.grammar_from_lark(grammar.source)
+            else:
+                source = TaggedLark(grammar.source, tokens.special).text()
+            limits = library.LLParserLimits(verbose_errors=False)
+            matcher = library.LLMatcher(self._ll_tokenizer, source, log_level=0, limits=limits)
+        except ValueError as error:
+            raise GrammarError(f"the {_NAMES[grammar.kind]} cannot be used: {error}") from error
+        if matcher.is_error():
+            raise GrammarError(f"the {_NAMES[grammar.kind]} cannot be used: {readable(matcher)}")
+        root = GrammarMatcher(matcher, self._vocabulary, self.end_tokens, self._ll_tokenizer)
+        # a grammar that these tokens cannot even begin is refused before any forward
+        root.copy().allowed([root])
+        return root
+
+    def _prepare(self) -> TokenBytes:
+        if self._tokens is None:
+            try:
+                self._library = importlib.import_module("llguidance")
+            except ImportError as error:
+                raise ExtraRequiredError(
+                    "grammars, structured output and constrained tool calls need llguidance: "
+                    "pip install 'langchain-saffron[agents]'"
+                ) from error
+            tokens = token_bytes(self._tokenizer, self._vocabulary, self.end_tokens)
+            self._ll_tokenizer = self._library.LLTokenizer(_Wrapper(self._tokenizer.backend_tokenizer, tokens))
+            self._tokens = tokens
+        return self._tokens
+
+
+_NAMES = {"json_schema": "JSON schema", "regex": "regular expression", "lark": "grammar", "tagged": "tools' grammar"}
+
+
+class _Wrapper:
+    """A tokenizer in the shape that llguidance takes.
+
+    Its end token is one beyond the vocabulary, so that any number of real end tokens can be allowed where it is.
+    """
+
+    is_tokenizer_wrapper = True
+    bos_token_id = None
+
+    def __init__(self, backend: Any, tokens: TokenBytes) -> None:
+        self.eos_token_id = len(tokens.tokens)
+        self.tokens = [*tokens.tokens, b""]
+        self.special_token_ids = sorted(tokens.special.values())
+        for name, i in tokens.special.items():
+            self.tokens[i] = name.encode()
+        self._backend = backend
+        self._written = tokens.tokens
+        longest: dict[int, dict[bytes, int]] = {}
+        for i, written in enumerate(tokens.tokens):
+            if written:
+                longest.setdefault(written[0], {}).setdefault(written, i)
+        self._by_start = longest
+
+    def __call__(self, text: str) -> list[int]:
+        """The tokens that a model would write `text` with: forced parts of an answer are written so."""
+        wanted = text.encode()
+        # a word before it, for tokenizers that put a blank before the first
+        for before in ("", "\n"):
+            try:
+                ids = self._backend.encode(before + text, add_special_tokens=False).ids
+            except Exception:  # the tokenizer is in use in another thread; this must not fail
+                break
+            rest = self._behind(ids, before.encode())
+            if rest is not None and b"".join(self._written[i] for i in rest) == wanted:
+                return rest
+        return self._longest_first(wanted)
+
+    def _behind(self, ids: list[int], before: bytes) -> list[int] | None:
+        """What of `ids` comes after the text `before`; `None` where that is no boundary between tokens."""
+        if any(i >= len(self._written) or not self._written[i] for i in ids):
+            return None
+        if not before:
+            return ids
+        written = b""
+        for place, i in enumerate(ids):
+            written += self._written[i]
+            if written.lstrip(b" ") == before:
+                return ids[place + 1 :]
+        return None
+
+    def _longest_first(self, wanted: bytes) -> list[int]:
+        ids = []
+        place = 0
+        while place < len(wanted):
+            known = self._by_start.get(wanted[place], {})
+            size = next((n for n in range(len(wanted) - place, 0, -1) if wanted[place : place + n] in known), 0)
+            if size:
+                ids.append(known[wanted[place : place + size]])
+            place += size or 1
+        return ids

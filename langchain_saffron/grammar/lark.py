@@ -1,0 +1,107 @@
+"""Grammars as llguidance's Lark."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+PYTHON_TAG = "<|python_tag|>"
+# `json.dumps` separates so; no other white space, which a model could otherwise write without end
+JSON_OPTIONS = {
+    "item_separator": ", ",
+    "key_separator": ": ",
+    "whitespace_flexible": False,
+    "json_allow_general_unicode_escapes": True,
+}
+FORMATS = frozenset(["date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"])
+_VERBATIM = frozenset(("enum", "const", "default", "examples"))
+_NAMED = frozenset(("properties", "patternProperties", "$defs", "definitions", "dependentSchemas"))
+
+
+def known_formats(schema: Any) -> Any:
+    """`schema` without formats that llguidance does not know, which are annotations then, as JSON Schema has it."""
+    if isinstance(schema, list):
+        return [known_formats(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key == "format" and isinstance(value, str) and value not in FORMATS:
+            continue
+        if key in _VERBATIM:
+            found[key] = value
+        elif key in _NAMED and isinstance(value, dict):
+            found[key] = {name: known_formats(inner) for name, inner in value.items()}
+        else:
+            found[key] = known_formats(value)
+    return found
+
+
+class TaggedLark:
+    """Writes the grammar of answers with tool calls for one tokenizer.
+
+    A marker may be one token or spelled out, whichever way the model writes it. Tokens that are not flagged special
+    are text to llguidance, so both ways are the same; those that are flagged have to be named.
+    """
+
+    def __init__(self, source: str, special: Mapping[str, int]) -> None:
+        """Take the source of a `Grammar.tagged`, and the tokenizer's control tokens by their text."""
+        self._grammar: dict[str, Any] = json.loads(source)
+        self._special = special
+        names = sorted(special, key=len, reverse=True)
+        self._markers = re.compile("|".join(map(re.escape, names))) if names else None
+
+    def text(self) -> str:
+        """The Lark."""
+        grammar = self._grammar
+        trigger, tags = grammar["trigger"], grammar["tags"]
+        call = " | ".join(f"call_{i}" for i in range(len(tags)))
+        more = f" ({self.literal(grammar['separator'])} {self.literal(trigger)} call)*" if grammar["many"] else ""
+        lines = ["%llguidance {}", *self._start(trigger), f"calls: call{more}", f"call: {call}"]
+        for i, tag in enumerate(tags):
+            rest = self.literal(tag["begin"].removeprefix(trigger))
+            schema = json.dumps({**known_formats(tag["schema"]), "x-guidance": JSON_OPTIONS}, ensure_ascii=False)
+            lines.append(f"call_{i}: {rest} %json {schema} {self.literal(tag['end'])}")
+        return "\n".join(lines) + "\n"
+
+    def literal(self, text: str) -> str:
+        """Text, where each marker that is a control token may be that token or be spelled out."""
+        parts = []
+        place = 0
+        for match in self._markers.finditer(text) if self._markers else ():
+            parts += [_quoted(text[place : match.start()]), f"(<[{self._special[match[0]]}]> | {_quoted(match[0])})"]
+            place = match.end()
+        parts.append(_quoted(text[place:]))
+        return " ".join(part for part in parts if part)
+
+    def _start(self, trigger: str) -> list[str]:
+        if self._grammar["at_start"]:
+            return self._start_bare(trigger)
+        if not self._grammar["text"]:
+            return [f"start: {self.literal(trigger)} calls"]
+        # a lazy lexeme ends where the trigger does, so that no text can go on behind it
+        lines = [
+            "start: TEXT | head calls",
+            f"TEXT: /(?s:.*)/ & ~(/(?s:.*)/ {_quoted(trigger)} /(?s:.*)/)",
+            "head: spelled" + (f" | TEXT <[{self._special[trigger]}]>" if trigger in self._special else ""),
+            f"spelled[lazy]: /(?s:.*)/ {_quoted(trigger)}",
+        ]
+        return lines
+
+    def _start_bare(self, trigger: str) -> list[str]:
+        """Calls at the very start only, where Llama may write a token of its own before them."""
+        tag = f"<[{self._special[PYTHON_TAG]}]> " if PYTHON_TAG in self._special else ""
+        tagged = f" | {tag}{_quoted(trigger)} calls" if tag else ""
+        if not self._grammar["text"]:
+            return [f"start: {_quoted(trigger)} calls{tagged}"]
+        # one lexeme up to the trigger's end: text and calls are told apart there
+        blanks = r"/[ \t\r\n]{0,4}/"
+        return [
+            f"start: TEXT | HEAD calls{tagged}",
+            f"HEAD: {blanks} {_quoted(trigger)}",
+            f"TEXT: /(?s:.*)/ & ~(/[ \\t\\r\\n]*/ ({_quoted(PYTHON_TAG)} /\\s*/)? {_quoted(trigger)} /(?s:.*)/)",
+        ]
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False) if text else ""
