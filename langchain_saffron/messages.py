@@ -1,6 +1,5 @@
 """LangChain messages → turns: plain text by role, or a clear refusal. Knows no tokenizer and no template."""
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +10,11 @@ from langchain_core.messages import (
     ChatMessage,
     HumanMessage,
     SystemMessage,
-    ToolCall,
     ToolMessage,
 )
 
 from langchain_saffron.errors import PromptError
+from langchain_saffron.instructions import call_json, marked, turn_text
 from langchain_saffron.models.plain_text import replace_surrogates
 
 _ALIASES = {
@@ -27,7 +26,24 @@ _ALIASES = {
     "ai": "assistant",
 }
 # How other providers repeat a message's tool calls inside its content.
-_TOOL_CALL_BLOCKS = {"tool_call", "tool_use", "function_call"}
+_TOOL_CALL_BLOCKS = frozenset({"tool_call", "tool_call_chunk", "invalid_tool_call", "tool_use", "function_call"})
+# Thoughts are no part of the conversation: chat templates leave those of earlier turns out.
+_THOUGHTS = frozenset({"reasoning", "reasoning_content", "thinking", "redacted_thinking"})
+
+
+@dataclass(frozen=True)
+class TurnCall:
+    """A tool call of an assistant.
+
+    Attributes:
+        name: The tool's.
+        arguments: As an object; as text where the model wrote none that could be read.
+        id: What the result refers to.
+    """
+
+    name: str
+    arguments: dict[str, Any] | str
+    id: str | None
 
 
 @dataclass(frozen=True)
@@ -39,12 +55,12 @@ class Turn:
         text: What it says, with lone surrogates, which no tokenizer can encode, replaced by U+FFFD.
         tool_calls: Of an assistant.
         tool_call_id: Which call a tool's result answers.
-        tool_name: The tool that answered, if the message says so.
+        tool_name: The tool that answered, if the message or the call says so.
     """
 
     role: str
     text: str
-    tool_calls: tuple[ToolCall, ...] = ()
+    tool_calls: tuple[TurnCall, ...] = ()
     tool_call_id: str | None = None
     tool_name: str | None = None
 
@@ -55,27 +71,25 @@ class Turn:
             message["tool_calls"] = [
                 {
                     "type": "function",
-                    "id": call["id"],
-                    "function": {"name": call["name"], "arguments": call["args"]},
+                    **({} if call.id is None else {"id": call.id}),
+                    "function": {"name": call.name, "arguments": call.arguments},
                 }
                 for call in self.tool_calls
             ]
-        if self.role == "tool":
-            message |= {"tool_call_id": self.tool_call_id, "name": self.tool_name}
+        if self.tool_call_id is not None:
+            message["tool_call_id"] = self.tool_call_id
+        if self.tool_name is not None:
+            message["name"] = self.tool_name
         return message
 
     def as_reward_turns(self) -> list[tuple[str, str]]:
         """The turn as the reward model reads it, which knows system, user and assistant only.
 
-        A tool's result is input to the model, so it counts as a user's; tool calls are written out as JSON.
+        A tool's result is input to the model, so it counts as a user's; tool calls are written out, all as text and as
+        `training.turns` does.
         """
-        if self.role == "tool":
-            return [("user", self.text)]
-        calls = [
-            json.dumps({"name": call["name"], "arguments": call["args"]}, ensure_ascii=False, default=str)
-            for call in self.tool_calls
-        ]
-        return [(self.role, "\n".join([self.text, *calls] if self.text else calls or [self.text]))]
+        calls = [marked(call_json(call.name, call.arguments)) for call in self.tool_calls]
+        return [("user" if self.role == "tool" else self.role, turn_text(self.text, calls))]
 
 
 def to_turns(messages: Sequence[BaseMessage]) -> list[Turn]:
@@ -86,15 +100,21 @@ def to_turns(messages: Sequence[BaseMessage]) -> list[Turn]:
     """
     if not messages:
         raise PromptError("there are no messages: pass at least one")
-    return [_to_turn(message) for message in messages]
+    names: dict[str | None, str] = {}
+    turns = []
+    for message in messages:
+        turn = _to_turn(message, names)
+        names |= {call.id: call.name for call in turn.tool_calls if call.id is not None}
+        turns.append(turn)
+    return turns
 
 
-def _to_turn(message: BaseMessage) -> Turn:
+def _to_turn(message: BaseMessage, names: dict[str | None, str]) -> Turn:
     if isinstance(message, AIMessage):
-        calls = tuple(message.tool_calls)
-        return Turn("assistant", _text(message, skipped=_TOOL_CALL_BLOCKS if calls else ()), calls)
+        return _assistant(message)
     if isinstance(message, ToolMessage):
-        return Turn("tool", _text(message), (), message.tool_call_id, message.name)
+        name = message.name or names.get(message.tool_call_id)
+        return Turn("tool", _text(message), (), message.tool_call_id, name)
     if isinstance(message, SystemMessage):
         return Turn("system", _text(message))
     if isinstance(message, HumanMessage):
@@ -106,6 +126,20 @@ def _to_turn(message: BaseMessage) -> Turn:
             raise PromptError(f"unknown role {message.role!r}: use system, user or assistant")
         return Turn(role, _text(message))
     raise PromptError(f"messages of type {type(message).__name__} cannot be part of a prompt")
+
+
+def _assistant(message: AIMessage) -> Turn:
+    """With the calls that could not be read as well: the model should see what it wrote."""
+    calls = [TurnCall(call["name"], call["args"], call["id"]) for call in message.tool_calls]
+    skipped = _THOUGHTS | _TOOL_CALL_BLOCKS if calls or message.invalid_tool_calls else _THOUGHTS
+    text = _text(message, skipped)
+    for spoiled in message.invalid_tool_calls:
+        written = replace_surrogates(spoiled["args"] or "")
+        if spoiled["name"]:
+            calls.append(TurnCall(spoiled["name"], written, spoiled["id"]))
+        else:
+            text = "\n".join(filter(None, (text, written)))
+    return Turn("assistant", text, tuple(calls))
 
 
 def _text(message: BaseMessage, skipped: Collection[str] = ()) -> str:

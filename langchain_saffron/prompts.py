@@ -7,6 +7,7 @@ yield a control token, while ordinary text gives exactly the ids of
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from langchain_core.messages import BaseMessage
@@ -17,8 +18,15 @@ from langchain_saffron.models.chat_template import Chat, ChatTemplate
 from langchain_saffron.models.merging import Message
 from langchain_saffron.models.plain_text import replace_surrogates, safe_encoder
 from langchain_saffron.models.template import RewardTemplate
+from langchain_saffron.tools import ToolFormat, detect_tool_format, tool_format_names
 
 __all__ = ["PromptRenderer", "RenderedPrompt", "Turn"]
+
+# shows whether a chat template does anything with tools
+_PROBE = {
+    "type": "function",
+    "function": {"name": "probe", "description": "Probes.", "parameters": {"type": "object", "properties": {}}},
+}
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,7 @@ class PromptRenderer:
         reward_tokenizer: Any = None,
         reward_template: RewardTemplate | None = None,
         chat_template: str | None = None,
+        tool_format: ToolFormat | None = None,
     ) -> None:
         """Prepares the tokenizers; a missing chat template is an error only where one is needed.
 
@@ -56,8 +65,12 @@ class PromptRenderer:
             reward_tokenizer: The reward model's; by default the policy's, since they share a vocabulary.
             reward_template: How the reward model reads a conversation; without it there are no `reward_ids`.
             chat_template: A Jinja template in place of the tokenizer's own.
+            tool_format: How the model writes tool calls; `None` for what the chat template is for. Where that is for
+                another form or for none, tools and calls are written into its messages if the form knows how.
         """
         self._encoder = safe_encoder(tokenizer)
+        self._tokenizer = tokenizer
+        self._given_format = tool_format
         self._chat = ChatTemplate(tokenizer, self._encoder, chat_template)
         self._reward_tokenizer = tokenizer if reward_tokenizer is None else reward_tokenizer
         self._reward_template = reward_template
@@ -67,11 +80,11 @@ class PromptRenderer:
 
         Args:
             messages: The conversation. An empty assistant message at its end begins nothing and is ignored.
-            tools: Schemas of tools, where the chat template supports them.
+            tools: In OpenAI's form, such as those of a `ToolRequest`.
 
         Raises:
             PromptError: No messages, content other than text, no chat template, or one that refuses this
-                conversation in every form.
+                conversation in every form, such as one that knows no tools.
         """
         turns = to_turns(messages)
         prefill = ""
@@ -82,13 +95,47 @@ class PromptRenderer:
             if not turns:
                 raise PromptError("an assistant message needs a message before it that it answers")
         schemas = list(tools) if tools else None
-        chat = self._chat.render([turn.as_template_message() for turn in turns], schemas)
+        said = [turn.as_template_message() for turn in turns]
+        chat = self._chat.render(said, schemas, self._sources(turns, schemas))
         header_ids = self._encoder.encode(chat.text)
         policy_ids, prefill_ids = header_ids, list[int]()
         if prefill:
             policy_ids, prefill_ids = self._continued(chat, header_ids, prefill, schemas)
         reward_turns = [pair for turn in turns for pair in turn.as_reward_turns()]
         return self._rendered(policy_ids, reward_turns, prefill_ids, prefill)
+
+    @cached_property
+    def knows_tools(self) -> bool:
+        """Whether the chat template itself shows tools to the model."""
+        try:
+            self._chat.render([{"role": "user", "content": "x"}], [_PROBE])
+        except PromptError:
+            return False
+        return True
+
+    @cached_property
+    def tool_format(self) -> ToolFormat:
+        """How the model writes tool calls: as was said, or else as the chat template or the tokenizer tells.
+
+        Raises:
+            PromptError: Neither tells.
+        """
+        if self._given_format is not None:
+            return self._given_format
+        source = self._chat.source([_PROBE])
+        if not self.knows_tools:
+            raise PromptError(
+                'this model\'s chat template knows no tools: tool_format="hermes" writes them into its messages, in a '
+                "form that most models can follow"
+            )
+        form = detect_tool_format(source, self._tokenizer)
+        if form is None:
+            names = ", ".join(map(repr, tool_format_names()))
+            raise PromptError(
+                "the form in which this model writes tool calls is not known: pass tool_format= (one of "
+                f"{names}), or add yours with langchain_saffron.tools.register_tool_format"
+            )
+        return form
 
     def render_text(self, text: str) -> RenderedPrompt:
         """A plain prompt: BOS if the tokenizer adds one, then the text. The reward model sees it as a user's.
@@ -104,6 +151,14 @@ class PromptRenderer:
     def encode_plain(self, text: str) -> list[int]:
         """Ids of a user's text, never a control token; nothing is added around it."""
         return self._encoder.encode(replace_surrogates(text))
+
+    def _sources(self, turns: list[Turn], tools: list[dict[str, Any]] | None) -> list[str]:
+        """Chat templates to try, the best one first."""
+        own, form = self._chat.source(tools), self._given_format
+        if form is None or not (tools or any(turn.tool_calls or turn.role == "tool" for turn in turns)):
+            return [own]
+        written = list(form.templates(own))
+        return [own, *written] if form.detect(own, self._tokenizer) else written or [own]
 
     def _rendered(
         self, policy_ids: list[int], turns: list[tuple[str, str]], prefill_ids: list[int], prefill: str
@@ -124,7 +179,7 @@ class PromptRenderer:
         the prefill is encoded on its own and follows the answer's header.
         """
         message: Message = {"role": "assistant", "content": prefill}
-        continued = self._chat.render_continued([*chat.messages, message], tools) if prefill.strip() else None
+        continued = self._chat.render_continued(chat, message, tools) if prefill.strip() else None
         if continued is not None:
             ids = self._encoder.encode(continued.text)
             split = self._prefill_split(chat, header_ids, continued, prefill, ids)

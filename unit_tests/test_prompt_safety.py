@@ -150,7 +150,7 @@ def test_tools_where_the_template_supports_them():
     expected += ["<|im_start|>", "<tool_call>", "</tool_call>", "<|im_end|>"]
     expected += ["<|im_start|>", "<|im_end|>", "<|im_start|>"]
     assert tokenizer.convert_ids_to_tokens(controls(tokenizer, rendered.policy_ids)) == expected
-    assert '\n\nAgent:{"name": "add", "arguments": {"a": 1' in tokenizer.decode(rendered.reward_ids)
+    assert '\n\nAgent:<tool_call>\n{"name": "add", "arguments": {"a": 1' in tokenizer.decode(rendered.reward_ids)
     without = PromptRenderer(byte_level_tokenizer(chat_template=CHATML))
     with pytest.raises(PromptError, match="does not support tools"):
         without.render(messages[:1], tools=[schema])

@@ -7,26 +7,19 @@ the rendered text is the template's. It gets its private name (see `plain_text`)
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from langchain_saffron.errors import PromptError
+from langchain_saffron.models.call_forms import call_forms
 from langchain_saffron.models.merging import Message, merged_forms
 from langchain_saffron.models.plain_text import SafeEncoder, replace_surrogates
-
-
-class Change(Protocol):
-    """What is done to a text, given the number of the field that it comes from."""
-
-    def __call__(self, text: str, field: int) -> str:
-        """The changed text."""
-
+from langchain_saffron.models.prompt_fields import Change, PromptFields
 
 _PRIVATE = re.compile("[\U000f0000-\U0010fffd]")
 _FIRST, _LAST = 0xF0000, 0x10FFFD
-_IDENTIFIER = re.compile(r"[A-Za-z0-9_$][A-Za-z0-9_$.-]*")
+_REMEDY = '. With tool_format="hermes", tools and calls are written into its messages instead'
 
 
 class TemplateRefusal(Exception):
@@ -39,13 +32,15 @@ class Chat:
 
     Attributes:
         text: For `SafeEncoder.encode`: control tokens by their private names.
-        messages: As rendered: merged where the template demanded it.
+        messages: As rendered: merged, and their tool calls in another form, where the template demanded it.
+        source: The template's text.
         last_start: Where in `text` the last message's own text begins (its first non-blank character); `None`
             if the template changes what messages say.
     """
 
     text: str
     messages: list[Message]
+    source: str
     last_start: int | None = None
 
 
@@ -116,42 +111,53 @@ class ChatTemplate:
                 f"plain text ({str(error).splitlines()[0]})"
             ) from error
 
-    def render(self, messages: list[Message], tools: list[Any] | None = None) -> Chat:
+    def render(
+        self, messages: list[Message], tools: list[Any] | None = None, sources: Sequence[str] | None = None
+    ) -> Chat:
         """A conversation with the header of the answer.
 
         What the template cannot take as it is gets merged: turns of the same role that follow each other into
-        one, and a system text into the user's next turn, with a blank line between.
+        one, and a system text into the user's next turn, with a blank line between. Tool calls may take other forms,
+        too (see `call_forms`).
+
+        Args:
+            messages: As chat templates read them.
+            tools: In OpenAI's form.
+            sources: Templates in place of the tokenizer's; the first one counts that can take the conversation.
 
         Raises:
             PromptError: The template refuses every form; the message is its own.
         """
         first: TemplateRefusal | None = None
-        for form in merged_forms(messages):
-            # some templates, such as those of models that also see pictures, take a list of parts for a text
-            for parts in (False, True):
-                try:
-                    return self._render(form, tools, parts, add_generation_prompt=True)
-                except TemplateRefusal as refusal:
-                    first = first or refusal
+        for source in sources or [self.source(tools)]:
+            for calls in call_forms(messages):
+                for form in merged_forms(calls):
+                    # some templates, such as those of models that also see pictures, take a list of parts for a text
+                    for parts in (False, True):
+                        try:
+                            return self._render(form, tools, source, parts, add_generation_prompt=True)
+                        except TemplateRefusal as refusal:
+                            first = first or refusal
         raise PromptError(f"the chat template cannot take these messages: {first}") from first
 
-    def render_continued(self, messages: list[Message], tools: list[Any] | None = None) -> Chat | None:
-        """A conversation that ends within its last message, or `None` if the template does not support it."""
+    def render_continued(self, chat: Chat, message: Message, tools: list[Any] | None = None) -> Chat | None:
+        """`chat` with one more message, within which it ends; `None` if its template does not support that."""
         for parts in (False, True):
             try:
-                return self._render(messages, tools, parts, continue_final_message=True)
+                return self._render([*chat.messages, message], tools, chat.source, parts, continue_final_message=True)
             except TemplateRefusal:
                 continue
         return None
 
-    def _render(self, messages: list[Message], tools: list[Any] | None, parts: bool, **options: bool) -> Chat:
-        source = self.source(tools)
-        strings = "\0".join([source, *_strings(messages), *_strings(tools)])
-        fields = 2 * len(messages) + 1
-        marks = _Marks(strings, fields, self._encoder)
+    def _render(
+        self, messages: list[Message], tools: list[Any] | None, source: str, parts: bool, **options: bool
+    ) -> Chat:
+        fields = PromptFields(messages, tools, self._encoder.pattern.search)
+        strings = "\0".join([source, *fields.strings()])
+        marks = _Marks(strings, fields.count, self._encoder)
 
         def apply(change: Change) -> str:
-            changed, changed_tools = _changed(messages, tools, change)
+            changed, changed_tools = fields.changed(change)
             if parts:
                 changed = [
                     {**message, "content": [{"type": "text", "text": message["content"]}]} for message in changed
@@ -159,21 +165,22 @@ class ChatTemplate:
             return self._apply(changed, changed_tools, source, options)
 
         marked = apply(marks.spread)
-        self._check_complete(messages, tools, marks, marked)
+        self._check_complete(fields, marks, marked)
+        _check_arguments(fields.changed(marks.spread)[0], marked)
         name = self._encoder.name_controls
         try:
             raw = apply(lambda text, field: text)
             if marks.remove(marked) == raw:
                 named = name(marked)
-                return Chat(marks.remove(named), messages, marks.start(named, 2 * len(messages) - 2))
+                return Chat(marks.remove(named), messages, source, marks.start(named, len(messages) - 1))
             # The template looks at what messages say, or edits it (SmolLM3 takes `/no_think` out). It must
             # see the words unmarked then, which is fine as long as that adds no control string.
             broken = apply(marks.broken)
             if self._encoder.control_sequence(broken) == self._encoder.control_sequence(marked):
-                return Chat(marks.remove(name(broken)), messages)
+                return Chat(marks.remove(name(broken)), messages, source)
         except TemplateRefusal:
             pass  # raised because of words that it did not see in the marked text
-        return Chat(marks.remove(name(marked)), messages)
+        return Chat(marks.remove(name(marked)), messages, source)
 
     def _apply(self, messages: list[Message], tools: Any, source: str, options: dict[str, bool]) -> str:
         try:
@@ -185,63 +192,25 @@ class ChatTemplate:
         return replace_surrogates(rendered)
 
     @staticmethod
-    def _check_complete(messages: list[Message], tools: Any, marks: _Marks, marked: str) -> None:
+    def _check_complete(fields: PromptFields, marks: _Marks, marked: str) -> None:
         """Templates leave out without a word what they do not know: a system role, tools."""
-        for index, message in enumerate(messages):
-            if message["content"].strip() and not marks.has(marked, 2 * index):
+        for index, message in enumerate(fields.messages):
+            if message["content"].strip() and not marks.has(marked, index):
                 raise TemplateRefusal(f"it leaves out message {index + 1}, of role {message['role']!r}")
-            if message.get("tool_calls") and not marks.has(marked, 2 * index + 1):
-                raise TemplateRefusal(f"it leaves out the tool calls of message {index + 1}")
-        if tools and not marks.has(marked, 2 * len(messages)):
-            raise TemplateRefusal("it does not support tools")
+        for index, field, call in fields.calls():
+            if call["function"]["name"].strip() and not marks.has(marked, field):
+                raise TemplateRefusal(f"it leaves out tool calls of message {index + 1}{_REMEDY}")
+        shown = [marks.has(marked, field) for field in fields.tool_fields()]
+        if shown and not any(shown):
+            raise TemplateRefusal(f"it does not support tools{_REMEDY}")
+        if not all(shown):
+            raise TemplateRefusal(f"it leaves out tool {shown.index(False) + 1} of {len(shown)}{_REMEDY}")
 
 
-def _changed(
-    messages: list[Message], tools: list[Any] | None, change: Change
-) -> tuple[list[Message], list[Any] | None]:
-    """Messages and tools with every text changed; roles stay.
-
-    The fields of message i are 2i (content) and 2i + 1 (tool calls); the last one is for the tools.
-    """
-    changed = []
-    for index, message in enumerate(messages):
-        copy = {**message, "content": change(message["content"], 2 * index)}
-        for key in ("name", "tool_call_id", "tool_calls"):
-            if message.get(key) is not None and not (key == "tool_call_id" and _is_identifier(message[key])):
-                copy[key] = _mapped(message[key], partial(change, field=2 * index + 1))
-        changed.append(copy)
-    return changed, tools and _mapped(tools, partial(change, field=2 * len(messages)))
-
-
-def _mapped(value: Any, change: Callable[[str], str]) -> Any:
-    """`value` with its strings changed, except keys and ids, which templates look up and measure."""
-    if isinstance(value, str):
-        return change(value)
-    if isinstance(value, dict):
-        return {
-            k if _is_identifier(k) else change(k): v if _is_fixed(k, v) else _mapped(v, change)
-            for k, v in value.items()
-        }
-    if isinstance(value, list | tuple):
-        return [_mapped(item, change) for item in value]
-    return value
-
-
-def _is_fixed(key: str, value: Any) -> bool:
-    return (key == "type" and value == "function") or (key == "id" and _is_identifier(value))
-
-
-def _is_identifier(value: Any) -> bool:
-    return isinstance(value, str) and _IDENTIFIER.fullmatch(value) is not None
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield str(key)
-            yield from _strings(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _strings(item)
+def _check_arguments(messages: list[Message], rendered: str) -> None:
+    """Some templates take arguments as JSON text only: an object would be written as Python writes it."""
+    for message in messages:
+        for call in message.get("tool_calls", ()):
+            arguments = call["function"]["arguments"]
+            if arguments and isinstance(arguments, dict) and repr(arguments) in rendered:
+                raise TemplateRefusal("it cannot write a tool call's arguments as JSON")

@@ -2,12 +2,19 @@
 
 from langchain_saffron.tools.base import Answer, Call, CallParser, CallPiece, Event, Said, Spoiled, ToolFormat
 from langchain_saffron.tools.json_calls import HERMES, LLAMA, JsonCallFormat
-from langchain_saffron.tools.registry import detect_tool_format, get_tool_format, register_tool_format
+from langchain_saffron.tools.registry import (
+    detect_tool_format,
+    get_tool_format,
+    register_tool_format,
+    tool_format_names,
+)
 from langchain_saffron.tools.request import ToolRequest, tool_request
+from langchain_saffron.tools.response_template import RESPONSE_TEMPLATE
 
 __all__ = [
     "HERMES",
     "LLAMA",
+    "RESPONSE_TEMPLATE",
     "Answer",
     "Call",
     "CallParser",
@@ -21,5 +28,6 @@ __all__ = [
     "detect_tool_format",
     "get_tool_format",
     "register_tool_format",
+    "tool_format_names",
     "tool_request",
 ]

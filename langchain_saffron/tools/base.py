@@ -140,12 +140,20 @@ class ToolFormat(ABC):
         """
 
     @abstractmethod
-    def parser(self, tokenizer: Any = None) -> CallParser:
-        """A parser for one answer."""
+    def parser(
+        self, tokenizer: Any = None, tools: Sequence[dict[str, Any]] = (), prompt_ids: Sequence[int] = ()
+    ) -> CallParser:
+        """A parser for one answer.
 
-    def parse(self, text: str, cut: str | None = None) -> Answer:
-        """Read a whole answer."""
-        parser = self.parser()
+        Args:
+            tokenizer: The policy's, for forms that are marked by control tokens.
+            tools: That may be called, in OpenAI's form.
+            prompt_ids: What the answer follows.
+        """
+
+    def parse(self, text: str, cut: str | None = None, tools: Sequence[dict[str, Any]] = ()) -> Answer:
+        """Read a whole answer, in a form that needs no control tokens."""
+        parser = self.parser(tools=tools)
         return Answer.of([*parser.feed(text), *parser.finish(cut)])
 
     def templates(self, source: str) -> Iterator[str]:

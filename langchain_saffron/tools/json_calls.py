@@ -49,9 +49,11 @@ class JsonCallFormat(ToolFormat):
         begin = f'{self.opening}{self.blank}{{"name": {name}, "{self.key}": '
         return Tag(begin, arguments_schema(tool), f"}}{self.blank}{self.closing}")
 
-    def parser(self, tokenizer: Any = None) -> CallParser:
+    def parser(
+        self, tokenizer: Any = None, tools: Sequence[dict[str, Any]] = (), prompt_ids: Sequence[int] = ()
+    ) -> CallParser:
         """A parser of the text; control tokens are not needed."""
-        return JsonCallParser(self.opening, self.closing)
+        return JsonCallParser(self.opening, self.closing, {tool["function"]["name"] for tool in tools})
 
 
 class HermesFormat(JsonCallFormat):
@@ -61,8 +63,9 @@ class HermesFormat(JsonCallFormat):
     opening, closing, blank = "<tool_call>", "</tool_call>", "\n"
 
     def detect(self, source: str, tokenizer: Any) -> bool:
-        """By its marker; Qwen3-Coder has the same one around XML."""
-        return self.opening in source and "<function=" not in source and "<arg_key>" not in source
+        """By its marker and key; others have the same marker around XML, as Qwen3-Coder and GLM 4.5 do."""
+        other = any(marker in source for marker in ("<function=", "<arg_key>", "<tool_sep>"))
+        return self.opening in source and '"arguments"' in _unquoted(source) and not other
 
     def templates(self, source: str) -> Iterator[str]:
         """Tools in the system message or, where there can be none, in the user's first one."""
@@ -77,7 +80,11 @@ class LlamaFormat(JsonCallFormat):
 
     def detect(self, source: str, tokenizer: Any) -> bool:
         """By the form that the template asks the model for."""
-        return "<tool_call>" not in source and '"parameters": ' in source.replace('\\"', '"') and "tools" in source
+        return '{"name": function name, "parameters": ' in _unquoted(source)
+
+
+def _unquoted(source: str) -> str:
+    return source.replace('\\"', '"')
 
 
 HERMES, LLAMA = HermesFormat(), LlamaFormat()

@@ -2,9 +2,10 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
+from langchain_saffron.models.plain_text import replace_surrogates
 from langchain_saffron.tools.base import ENDED, CallParser, CallPiece, Event, Said, Spoiled, call_id, spoil
 from langchain_saffron.tools.scanner import JsonScanner
 
@@ -18,11 +19,20 @@ class JsonCallParser(CallParser):
     """Text, then calls, then perhaps more of both.
 
     Arguments are given out while they are written, once the name that precedes them is known. Without markers, a
-    call can stand only at the very beginning and after another one.
+    call can stand only at the very beginning and after another one, and only of a tool that is known: an answer may
+    happen to be JSON.
     """
 
-    def __init__(self, opening: str, closing: str) -> None:
+    def __init__(self, opening: str, closing: str, names: Collection[str] = ()) -> None:
+        """Prepares the parser.
+
+        Args:
+            opening: The marker before a call; empty if there is none.
+            closing: The one behind it.
+            names: Of the tools; empty if they are not known.
+        """
         self._opening, self._closing = opening, closing
+        self._names = names
         self._text = ""  # what was not dealt with yet; within a call, all of it
         self._state: Callable[[], Iterator[Event]] = self._between
         self._index = -1
@@ -42,7 +52,7 @@ class JsonCallParser(CallParser):
         if self._state == self._between:
             yield from self._say(self._text.rstrip() if self._index >= 0 else self._text)
         elif self._state == self._inside:
-            if self._opening or self._begun or (cut and _NAMED.match(self._text)):
+            if self._opening or self._begun or (cut and self._may_be_call()):
                 yield from self._spoil(cut or ENDED)
             else:
                 yield from self._say(self._text)
@@ -84,7 +94,8 @@ class JsonCallParser(CallParser):
         self._begun = False  # whether the call was announced
         self._given = -1  # where in `_text` the arguments begin that were not given out yet
         self._end = -1  # where they end
-        self._args = ""  # those that were
+        self._name: str | None = None
+        self._args = ""  # the arguments that were given out
         self._error = ""
         self._state = self._inside
 
@@ -96,9 +107,10 @@ class JsonCallParser(CallParser):
                 return
             self._seen += 1
             if depth == 1 and self._scanner.depth == 2 and not self._begun:
-                if head := _HEAD.fullmatch(self._text, 0, self._seen):
+                head = _HEAD.fullmatch(self._text, 0, self._seen)
+                if head and self._is_known(name := _string(head[1])):
                     self._given = self._seen - 1
-                    yield from self._begin(_string(head[1]))
+                    yield from self._begin(name)
             elif depth == 2 and self._scanner.depth == 1 and self._end < 0:
                 self._end = self._seen
             elif depth == 1 and self._scanner.depth == 0:
@@ -126,13 +138,17 @@ class JsonCallParser(CallParser):
     def _close(self) -> Iterator[Event]:
         """The object ends with what was scanned last."""
         call = _call(self._text[: self._seen])
-        if call is None:
+        if call is None or not self._is_known(call[0]):
             yield from self._fail("its JSON is not an object with a name and arguments")
             return
         if not self._begun:
             yield from self._begin(call[0])
-            yield from self._piece(json.dumps(call[1], ensure_ascii=False))
-        yield from self._give()
+            yield from self._piece(replace_surrogates(json.dumps(call[1], ensure_ascii=False)))
+        else:
+            yield from self._give()
+            if call != (self._name, json.loads(self._args, strict=False)):
+                yield from self._fail("it has its name or arguments twice")
+                return
         rest = self._text[self._seen :]
         if self._closing:
             self._text, self._given = rest, -1
@@ -170,8 +186,16 @@ class JsonCallParser(CallParser):
             self._spoke, self._after = True, False
             yield Said(text)
 
+    def _is_known(self, name: str | None) -> bool:
+        return bool(self._opening or not self._names or name in self._names)
+
+    def _may_be_call(self) -> bool:
+        """Whether what was cut off may have become a call."""
+        named = _NAMED.match(self._text)
+        return named is not None and (named[1] is None or self._is_known(_string(named[1])))
+
     def _begin(self, name: str | None) -> Iterator[Event]:
-        self._begun = True
+        self._begun, self._name = True, name
         self._index += 1
         yield CallPiece(self._index, "", call_id(), name)
 
@@ -201,13 +225,16 @@ def _call(written: str) -> tuple[str, dict[str, Any]] | None:
     """Name and arguments of a whole object, if it is a call."""
     try:
         call = json.loads(written, strict=False)
-        arguments = next((call[key] for key in _KEYS if key in call), {} if len(call) == 1 else None)
-        # some models write the arguments as a string
-        arguments = json.loads(arguments, strict=False) if isinstance(arguments, str) else arguments
+        key = next((key for key in _KEYS if key in call), None)
+        arguments = call[key] if key else {}
+        if isinstance(arguments, str) and arguments:  # some models write them as a string
+            arguments = json.loads(arguments, strict=False)
     except (ValueError, RecursionError):
         return None
-    name = call.get("name")
-    return (name, arguments) if name and isinstance(name, str) and isinstance(arguments, dict) else None
+    if arguments is None or arguments == "":
+        arguments = {}
+    name, other = call.get("name"), key is None and len(call) > 1
+    return (name, arguments) if name and isinstance(name, str) and isinstance(arguments, dict) and not other else None
 
 
 def _string(quoted: str) -> str | None:

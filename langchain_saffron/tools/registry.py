@@ -5,8 +5,10 @@ from typing import Any
 from langchain_saffron.errors import SettingsError
 from langchain_saffron.tools.base import ToolFormat
 from langchain_saffron.tools.json_calls import HERMES, LLAMA
+from langchain_saffron.tools.response_template import RESPONSE_TEMPLATE
 
-_formats: dict[str, ToolFormat] = {HERMES.name: HERMES, LLAMA.name: LLAMA}
+# from the last one on, they are asked whether a template is theirs: what can be constrained comes before what cannot
+_formats: dict[str, ToolFormat] = {form.name: form for form in (RESPONSE_TEMPLATE, LLAMA, HERMES)}
 
 
 def register_tool_format(form: ToolFormat) -> None:
@@ -22,8 +24,13 @@ def get_tool_format(name: str) -> ToolFormat:
         SettingsError: There is none.
     """
     if name not in _formats:
-        raise SettingsError(f"tool_format: {name!r} is not one of 'auto', {', '.join(map(repr, _formats))}")
+        raise SettingsError(f"tool_format: {name!r} is not one of {', '.join(map(repr, tool_format_names()))}")
     return _formats[name]
+
+
+def tool_format_names() -> list[str]:
+    """The names of all forms, those first that are asked first."""
+    return [*reversed(_formats)]
 
 
 def detect_tool_format(source: str, tokenizer: Any) -> ToolFormat | None:

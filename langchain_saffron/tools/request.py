@@ -1,7 +1,7 @@
 """What a caller asks for: which tools, whether one has to be called, and whether several may be."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,14 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from langchain_saffron.errors import SettingsError
 
-_WORDS = {None: "auto", "auto": "auto", "any": "any", "required": "any", True: "any", "none": "none", False: "none"}
+# as LangChain's other chat models read them; `False` asks for nothing
+_WORDS = {None: "auto", False: "auto", "auto": "auto", "any": "any", "required": "any", True: "any", "none": "none"}
+
+# what holds schemas by name, and what holds none but plain values
+_NAMED = ("properties", "$defs", "definitions", "patternProperties")
+_VALUES = ("enum", "const", "default", "examples")
+# what applies several schemas to one object
+_SHARING = ("if", "not", "dependentSchemas", "unevaluatedProperties")
 
 
 @dataclass(frozen=True)
@@ -42,9 +49,9 @@ def tool_request(
     """Put tools of any of LangChain's forms, and a tool choice of any of its forms, into one.
 
     Raises:
-        SettingsError: A tool is none, two share a name, or the choice names none of them.
+        SettingsError: A tool is none, two different ones share a name, or the choice names none of them.
     """
-    made = tuple(_tool(tool, strict) for tool in tools or ())
+    made = tuple(_without_twins(_tool(tool, strict) for tool in tools or ()))
     names = [tool["function"]["name"] for tool in made]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise SettingsError(f"tools: several are named {', '.join(map(repr, twice))}; rename all but one")
@@ -60,26 +67,70 @@ def arguments_schema(tool: dict[str, Any]) -> dict[str, Any]:
 def closed_schema(schema: Any) -> Any:
     """`schema` without keys that it does not name, wherever it does not speak of such keys itself.
 
-    Classes ignore keys that they do not know, and a model should not write what nobody reads.
+    Classes ignore keys that they do not know, and a model should not write what nobody reads. A schema whose parts
+    share an object stays as it is: each of them would close it to the others.
     """
+    return schema if _shares(schema) else _closed(schema)
+
+
+def _shares(schema: Any) -> bool:
     if isinstance(schema, list):
-        return [closed_schema(item) for item in schema]
+        return any(map(_shares, schema))
+    if not isinstance(schema, dict):
+        return False
+    beside = any(key in schema for key in ("anyOf", "oneOf", "$ref")) and "properties" in schema
+    return (
+        beside
+        or len(schema.get("allOf", ())) > 1
+        or any(key in schema for key in _SHARING)
+        or any(_shares(value) for key, value in schema.items() if key not in _VALUES and key not in _NAMED)
+        or any(_shares(inner) for key in _NAMED for inner in _inner(schema, key).values())
+    )
+
+
+def _closed(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_closed(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    # the parts of an `allOf` share one object, so none of them may close it
     closed = {
-        key: value if key in ("allOf", "enum", "const", "default", "examples") else _inner(key, value)
+        key: {name: _closed(inner) for name, inner in _inner(schema, key).items()}
+        if key in _NAMED
+        else value
+        if key in _VALUES
+        else _closed(value)
         for key, value in schema.items()
     }
-    if isinstance(schema.get("properties"), dict) and "allOf" not in schema:
+    if isinstance(schema.get("properties"), dict):
         closed.setdefault("additionalProperties", "patternProperties" in schema)
     return closed
 
 
-def _inner(key: str, value: Any) -> Any:
-    if key in ("properties", "$defs", "definitions", "patternProperties") and isinstance(value, dict):
-        return {name: closed_schema(inner) for name, inner in value.items()}
-    return closed_schema(value)
+def _inner(schema: dict[str, Any], key: str) -> dict[str, Any]:
+    inner = schema.get(key)
+    return inner if isinstance(inner, dict) else {}
+
+
+def _without_twins(tools: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The tools once each: a class and its own schema are one tool, though only the schema has titles."""
+    seen: list[Any] = []
+    kept = []
+    for tool in tools:
+        bare = _without_titles(tool)
+        if bare not in seen:
+            seen.append(bare)
+            kept.append(tool)
+    return kept
+
+
+def _without_titles(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_without_titles(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    # a property may be called so as well, and then it is a schema
+    kept = {key: value for key, value in schema.items() if key != "title" or not isinstance(value, str)}
+    return {key: _without_titles(value) for key, value in kept.items()}
 
 
 def _tool(tool: Any, strict: bool | None) -> dict[str, Any]:
@@ -97,30 +148,29 @@ def _tool(tool: Any, strict: bool | None) -> dict[str, Any]:
 
 
 def _choice(choice: Any, names: list[str]) -> str:
-    if isinstance(choice, dict):
-        function = choice.get("function")
-        name = function.get("name") if isinstance(function, dict) else choice.get("name")
-        if not isinstance(name, str):
-            kind = choice.get("type")
-            name = kind if kind in ("auto", "any", "none", "required") else None
-            if name is None:
-                raise SettingsError(f"tool_choice: {choice!r} is not {{'type': 'function', 'function': {{'name': ...}}}}")
-            return _choice(name, names)
-        choice = name
-        word = None
-    else:
-        try:
-            word = _WORDS.get(choice) if choice not in names else None
-        except TypeError:
-            raise SettingsError(f"tool_choice: {choice!r} is not a string, boolean or dict") from None
-    if word is None and choice not in names:
+    name = _named(choice) if isinstance(choice, dict) else choice
+    if not isinstance(name, str | bool | None):
+        raise SettingsError(f"tool_choice: {choice!r} is neither a word, a tool's name, a boolean nor a dict")
+    word = _WORDS.get(name, str(name))
+    if word not in ("auto", "any", "none", *names):
         known = ", ".join(map(repr, names)) or "there are none"
         raise SettingsError(
             f"tool_choice: {choice!r} is neither 'auto', 'any', 'required', 'none' nor the name of a tool ({known})"
         )
     if word == "any" and not names:
         raise SettingsError(f"tool_choice: {choice!r} needs tools, and none were given")
-    return word or str(choice)
+    return word
+
+
+def _named(choice: dict[str, Any]) -> Any:
+    """The tool or word that a dict names: OpenAI's for chats and for responses, or Anthropic's."""
+    inner = choice.get("function", choice)
+    name = inner.get("name") if isinstance(inner, dict) else None
+    if name is None and choice.get("type") in _WORDS:
+        return choice["type"]
+    if not isinstance(name, str):
+        raise SettingsError(f"tool_choice: {choice!r} is not {{'type': 'function', 'function': {{'name': '…'}}}}")
+    return name
 
 
 def _shown(tool: Any) -> str:

@@ -1,0 +1,109 @@
+"""The texts of a conversation and of its tools, each with the number of the field that it stands in."""
+
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Protocol
+
+from langchain_saffron.models.merging import Message
+
+_IDENTIFIER = re.compile(r"[A-Za-z0-9_$][A-Za-z0-9_$.-]*")
+
+
+class Change(Protocol):
+    """What is done to a text, given the number of the field that it comes from."""
+
+    def __call__(self, text: str, field: int) -> str:
+        """The changed text."""
+
+
+class PromptFields:
+    """The fields of a conversation: the messages' contents, what else they have, each tool call, each tool.
+
+    Attributes:
+        messages: The messages.
+        tools: Schemas of tools.
+        count: How many fields there are.
+    """
+
+    def __init__(self, messages: list[Message], tools: list[Any] | None, is_control: Callable[[str], Any]) -> None:
+        """Numbers the fields.
+
+        Args:
+            messages: The messages.
+            tools: Schemas of tools, if there are any.
+            is_control: Tells of a text whether it contains a control string.
+        """
+        self.messages = messages
+        self.tools = tools
+        self._is_control = is_control
+        self._first_call = 2 * len(messages)
+        self._first_tool = self._first_call + sum(len(message.get("tool_calls", ())) for message in messages)
+        self.count = self._first_tool + len(tools or ())
+
+    def calls(self) -> Iterator[tuple[int, int, dict[str, Any]]]:
+        """Message number, field and call of every tool call."""
+        field = self._first_call
+        for index, message in enumerate(self.messages):
+            for call in message.get("tool_calls", ()):
+                yield index, field, call
+                field += 1
+
+    def tool_fields(self) -> range:
+        """The fields of the tools."""
+        return range(self._first_tool, self.count)
+
+    def strings(self) -> Iterator[str]:
+        """All texts, and the keys of objects."""
+        yield from _strings(self.messages)
+        yield from _strings(self.tools)
+
+    def changed(self, change: Change) -> tuple[list[Message], list[Any] | None]:
+        """Messages and tools with every text changed, except roles, and keys and ids, which templates look up."""
+        messages = []
+        calls = iter(list(self.calls()))
+        for index, message in enumerate(self.messages):
+            copy = {**message, "content": change(message["content"], index)}
+            other = partial(change, field=len(self.messages) + index)
+            if "name" in message:
+                copy["name"] = other(message["name"])
+            if "tool_call_id" in message and not self._is_fixed(message["tool_call_id"]):
+                copy["tool_call_id"] = other(message["tool_call_id"])
+            if "tool_calls" in message:
+                made = [next(calls) for _ in message["tool_calls"]]
+                copy["tool_calls"] = [self._mapped(call, partial(change, field=field)) for _, field, call in made]
+            messages.append(copy)
+        tools = self.tools and [
+            self._mapped(tool, partial(change, field=field))
+            for tool, field in zip(self.tools, self.tool_fields(), strict=True)
+        ]
+        return messages, tools
+
+    def _mapped(self, value: Any, change: Callable[[str], str]) -> Any:
+        if isinstance(value, str):
+            return change(value)
+        if isinstance(value, dict):
+            return {
+                key if self._is_fixed(key) else change(str(key)): item
+                if (key == "type" and item == "function") or (key == "id" and self._is_fixed(item))
+                else self._mapped(item, change)
+                for key, item in value.items()
+            }
+        if isinstance(value, list | tuple):
+            return [self._mapped(item, change) for item in value]
+        return value
+
+    def _is_fixed(self, text: Any) -> bool:
+        return isinstance(text, str) and bool(_IDENTIFIER.fullmatch(text)) and not self._is_control(text)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield str(key)
+            yield from _strings(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _strings(item)
