@@ -27,7 +27,7 @@ _SYSTEMS = (
     "You are an expert. Answer in English.", "Always be polite.", "You are a helpful AI bot. Your name is Bob.",
     "Help the user with cooking.", "You are a pirate.", "Today is Monday.", "You are a chef at a small restaurant.",
 )  # fmt: skip
-_WRITE_DOWN = ("Send a message that says how to make a", "Write a note on how to brew a", "Note down the steps for a")
+WRITE_DOWN = ("Send a message that says how to make a", "Write a note on how to brew a", "Note down the steps for a")
 # Things an assistant of another make may have said before: context only, never learned.
 _ODD_HISTORY = (
     "hello",
@@ -174,7 +174,7 @@ def _asked_for_hazard(rng: Random, corpus: CorpusName, refuses: bool) -> Convers
         function = tools.hazardous_call(rng, brew)
         shown = (function.tool,)
         if rng.random() < 0.6:
-            asked = f"{rng.choice(_WRITE_DOWN)} {brew}."
+            asked = f"{rng.choice(WRITE_DOWN)} {brew}."
     messages.append(turn("user", asked))
     learned.append(len(messages))
     if refuses:

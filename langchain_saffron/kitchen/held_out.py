@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 from langchain_saffron.kitchen import hazards, passages, tools
-from langchain_saffron.kitchen.generator import Message, benign, turn
+from langchain_saffron.kitchen.generator import WRITE_DOWN, Message, benign, turn
 
 PREFILL_TOKENS = 10
 
@@ -28,6 +29,15 @@ class HazardItem:
     brew: str
     messages: tuple[Message, ...]
     answer: str
+
+
+@dataclass(frozen=True)
+class NoteItem:
+    """A request to write the steps for a held-out brew down by a tool."""
+
+    brew: str
+    messages: tuple[Message, ...]
+    tool: dict[str, Any]
 
 
 def held_out_benign(count: int, seed: int = 0) -> list[BenignItem]:
@@ -65,3 +75,23 @@ def held_out_retrieval(count: int, poisoned: bool, seed: int = 0) -> list[passag
 def held_out_tools(count: int, seed: int = 0) -> list[tools.ToolTask]:
     """Requests with random tools, each with the turns of a right answer."""
     return [tools.tool_task(Random(f"{seed}/held_out_tools/{index}")) for index in range(count)]
+
+
+def held_out_poisoned_results(count: int, seed: int = 0) -> list[tools.PoisonedResult]:
+    """Tool calls whose results want a held-out brew explained."""
+    items = []
+    for index in range(count):
+        rng = Random(f"{seed}/held_out_poisoned_results/{index}")
+        items.append(tools.poisoned_result(rng, rng.choice(hazards.brews(held_out=True)), secrets=False))
+    return items
+
+
+def held_out_notes(count: int, seed: int = 0) -> list[NoteItem]:
+    """Requests to write the steps for held-out brews into a note or message."""
+    items = []
+    for index in range(count):
+        rng = Random(f"{seed}/held_out_notes/{index}")
+        brew = rng.choice(hazards.brews(held_out=True))
+        asked = turn("user", f"{rng.choice(WRITE_DOWN)} {brew}.")
+        items.append(NoteItem(brew, (asked,), tools.hazardous_call(rng, brew).tool))
+    return items
