@@ -7,7 +7,8 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
-from langchain_saffron.errors import ExtraRequiredError, GrammarError
+from langchain_saffron.errors import GrammarError
+from langchain_saffron.grammar.extra import require_grammars
 from langchain_saffron.grammar.grammar import Grammar
 from langchain_saffron.grammar.lark import JSON_OPTIONS, TaggedLark, known_formats
 from langchain_saffron.grammar.matcher import GrammarMatcher, readable
@@ -79,13 +80,8 @@ class GrammarCompiler:
 
     def _prepare(self) -> TokenBytes:
         if self._tokens is None:
-            try:
-                self._library = importlib.import_module("llguidance")
-            except ImportError as error:
-                raise ExtraRequiredError(
-                    "grammars, structured output and constrained tool calls need llguidance: "
-                    "pip install 'langchain-saffron[agents]'"
-                ) from error
+            require_grammars()
+            self._library = importlib.import_module("llguidance")
             tokens = token_bytes(self._tokenizer, self._vocabulary, self.end_tokens)
             self._ll_tokenizer = self._library.LLTokenizer(_Wrapper(self._tokenizer.backend_tokenizer, tokens))
             self._tokens = tokens

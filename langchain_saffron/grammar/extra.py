@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 
-from langchain_saffron.errors import SettingsError
+from langchain_saffron.errors import ExtraRequiredError
 
 
 def grammars_available() -> bool:
@@ -14,9 +14,9 @@ def require_grammars() -> None:
     """Check that llguidance is installed.
 
     Raises:
-        SettingsError: It is not.
+        ExtraRequiredError: It is not.
     """
     if not grammars_available():
-        raise SettingsError(
-            "tools, response_format and structured output need llguidance: pip install 'langchain-saffron[agents]'"
+        raise ExtraRequiredError(
+            "grammars, structured output and tool calls need llguidance: pip install 'langchain-saffron[agents]'"
         )

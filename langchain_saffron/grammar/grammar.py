@@ -82,6 +82,24 @@ class Grammar:
         }
         return cls("tagged", _dumped(arguments))
 
+    @classmethod
+    def either(cls, calls: "Grammar", document: "Grammar") -> "Grammar":
+        """Tool calls and nothing else, or a document.
+
+        Args:
+            calls: Of `tagged` without free text.
+            document: A JSON schema or a regular expression.
+
+        Raises:
+            SettingsError: They are of other kinds.
+        """
+        if document.kind not in ("json_schema", "regex"):
+            raise SettingsError(f"tools can be combined with a JSON schema or a regex, not with {document.kind}")
+        arguments = json.loads(calls.source) if calls.kind == "tagged" else {"text": True}
+        if arguments["text"]:
+            raise SettingsError("a document can only stand in place of calls, not of free text")
+        return cls("tagged", _dumped({**arguments, "document": asdict(document)}))
+
 
 def _dumped(value: Any) -> str:
     try:

@@ -57,11 +57,13 @@ class TaggedLark:
         trigger, tags = grammar["trigger"], grammar["tags"]
         call = " | ".join(f"call_{i}" for i in range(len(tags)))
         more = f" ({self.literal(grammar['separator'])} {self.literal(trigger)} call)*" if grammar["many"] else ""
-        lines = ["%llguidance {}", *self._start(trigger), f"calls: call{more}", f"call: {call}"]
+        start, *others = self._start(trigger)
+        if document := grammar.get("document"):
+            start, others = f"{start} | document", [*others, f"document: {_document(**document)}"]
+        lines = ["%llguidance {}", start, *others, f"calls: call{more}", f"call: {call}"]
         for i, tag in enumerate(tags):
             rest = self.literal(tag["begin"].removeprefix(trigger))
-            schema = json.dumps({**known_formats(tag["schema"]), "x-guidance": JSON_OPTIONS}, ensure_ascii=False)
-            lines.append(f"call_{i}: {rest} %json {schema} {self.literal(tag['end'])}")
+            lines.append(f"call_{i}: {rest} {_json(tag['schema'])} {self.literal(tag['end'])}")
         return "\n".join(lines) + "\n"
 
     def literal(self, text: str) -> str:
@@ -101,6 +103,16 @@ class TaggedLark:
             f"HEAD: {blanks} {_quoted(trigger)}",
             f"TEXT: /(?s:.*)/ & ~(/[ \\t\\r\\n]*/ ({_quoted(PYTHON_TAG)} /\\s*/)? {_quoted(trigger)} /(?s:.*)/)",
         ]
+
+
+def _json(schema: Any) -> str:
+    return "%json " + json.dumps({**known_formats(schema), "x-guidance": JSON_OPTIONS}, ensure_ascii=False)
+
+
+def _document(kind: str, source: str) -> str:
+    if kind == "json_schema":
+        return _json(json.loads(source))
+    return "/" + source.replace("/", "\\/") + "/"
 
 
 def _quoted(text: str) -> str:
