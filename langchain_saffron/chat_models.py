@@ -53,6 +53,9 @@ class ChatSaffron(SaffronFields, BaseChatModel):
         max_tflops, max_seconds, max_reward_calls, on_budget: What one request may cost.
         refusal_threshold: Nothing whose predicted safety reward lies below it is ever said.
         cache_salt: One a tenant, so that nobody can tell what others asked.
+        response_format: What answers have to look like.
+        shared_budget: A `SharedBudget` for several calls, such as the steps of an agent.
+        tool_format: `"hermes"` for models whose chat template knows no tools.
 
     Instantiate:
         ```python
@@ -81,6 +84,32 @@ class ChatSaffron(SaffronFields, BaseChatModel):
             print(chunk.text, end="", flush=True)
         ```
         Concurrent requests share the models' forwards.
+
+    Tool calling:
+        ```python
+        from langchain_core.tools import tool
+
+        @tool
+        def set_timer(minutes: int, dish: str) -> str:
+            '''Set a kitchen timer.'''
+            return f"The timer for the {dish} is set to {minutes} minutes."
+
+        chat.bind_tools([set_timer]).invoke("Set a timer for 12 minutes for the soup.").tool_calls
+        ```
+        Needs `pip install 'langchain-saffron[agents]'`. A call that has begun can only end as one that fits its
+        tool's schema; one that `max_tokens` or a budget cuts short is under `invalid_tool_calls`.
+
+    Structured output:
+        ```python
+        from pydantic import BaseModel
+
+        class Dish(BaseModel):
+            dish: str
+            minutes: int
+
+        chat.with_structured_output(Dish).invoke("How do I make a tomato soup?")
+        ```
+        Also with `response_format=` for a JSON schema, regular expression or grammar.
 
     Token usage:
         ```python
