@@ -137,7 +137,7 @@ def _tool(tool: Any, strict: bool | None) -> dict[str, Any]:
     try:
         made = convert_to_openai_tool(tool, strict=strict or None)
         json.dumps(made)
-    except (ValueError, TypeError, AttributeError) as error:
+    except Exception as error:  # LangChain and Pydantic have many ways to say no
         raise SettingsError(f"tools: {_shown(tool)} cannot be used as a tool: {error}") from error
     function = made.get("function")
     if made.get("type") != "function" or not isinstance(function, dict) or not function.get("name"):
@@ -166,8 +166,9 @@ def _named(choice: dict[str, Any]) -> Any:
     """The tool or word that a dict names: OpenAI's for chats and for responses, or Anthropic's."""
     inner = choice.get("function", choice)
     name = inner.get("name") if isinstance(inner, dict) else None
-    if name is None and choice.get("type") in _WORDS:
-        return choice["type"]
+    kind = choice.get("type")
+    if name is None and isinstance(kind, str) and kind in _WORDS:
+        return kind
     if not isinstance(name, str):
         raise SettingsError(f"tool_choice: {choice!r} is not {{'type': 'function', 'function': {{'name': '…'}}}}")
     return name
