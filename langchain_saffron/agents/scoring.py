@@ -1,0 +1,131 @@
+"""What a process reward model thinks of a tool call in its conversation."""
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+
+from langchain_core.messages import AIMessage, BaseMessage, ToolCall
+
+from langchain_saffron.errors import ContextOverflowError, PromptError, SaffronError
+from langchain_saffron.instructions import CALL_END, CALL_START, call_json, marked, turn_text
+from langchain_saffron.messages import Turn, to_turns
+from langchain_saffron.models.plain_text import replace_surrogates, safe_encoder
+from langchain_saffron.models.prm import ProcessRewardModel
+
+
+class ToolCallBlockedError(SaffronError, RuntimeError):
+    """A tool call that a guard did not let run.
+
+    Attributes:
+        tool_call: The call.
+        score: Its reward; `None` if it could not be scored.
+        threshold: What it would have needed.
+    """
+
+    def __init__(self, tool_call: ToolCall, score: float | None, threshold: float) -> None:
+        why = "could not be scored" if score is None else f"has a reward of {score:.2f}, below {threshold:.2f}"
+        super().__init__(f"the call of {tool_call['name']} was blocked: it {why}")
+        self.tool_call = tool_call
+        self.score = score
+        self.threshold = threshold
+
+
+class CallScorer:
+    """Scores tool calls as a process reward model reads conversations.
+
+    Attributes:
+        prm: The reward model.
+    """
+
+    def __init__(self, prm: ProcessRewardModel) -> None:
+        self.prm = prm
+        self._encoder = safe_encoder(prm.tokenizer)
+
+    def score(
+        self,
+        call: ToolCall,
+        messages: Sequence[BaseMessage],
+        threshold: float = -math.inf,
+        checks: Callable[[str], bool] = lambda name: True,
+    ) -> float:
+        """The reward of the assistant's message up to and including a call.
+
+        A conversation that is too long for the reward model loses its oldest turns, down to the user's last message.
+
+        Args:
+            call: As it would run.
+            messages: The conversation, with the message that makes the call. What comes after that does not count.
+            threshold: Earlier calls of the same message with a lower reward are taken not to run, and left out of it.
+            checks: Whether the calls of a tool can be left out, given its name.
+
+        Raises:
+            ContextOverflowError: The call and the user's last message do not fit into the reward model's context.
+            NumericalError: The reward model returned NaN.
+            PromptError: The reward model cannot be given this conversation.
+        """
+        place = _place_of_caller(call, messages)
+        turns = to_turns(messages[:place]) if place else []
+        text, running = "", list[ToolCall]()
+        if place < len(messages):
+            caller = messages[place]
+            assert isinstance(caller, AIMessage)
+            text = to_turns([caller])[0].text
+            for one in _calls_before(call, caller):
+                if not checks(one["name"]) or self._reward(turns, text, [*running, one]) >= threshold:
+                    running.append(one)
+        return self._reward(turns, text, [*running, call])
+
+    def _reward(self, turns: list[Turn], text: str, calls: list[ToolCall]) -> float:
+        answer = self._answer_ids(text, calls)
+        prompt = self._prompt_ids(turns, answer)
+        if self.prm.decoder is not None:
+            # to a model, prompt and answer are one row of tokens: without this it would score every prefix
+            prompt, answer = [*prompt, *answer[:-1]], answer[-1:]
+        return float(self.prm.prefix_rewards(prompt, answer)[-1])
+
+    def _answer_ids(self, text: str, calls: list[ToolCall]) -> list[int]:
+        """The message as the model writes it, with its calls' markers as control tokens where there are such."""
+        start, end = self._encoder.name_controls(CALL_START), self._encoder.name_controls(CALL_END)
+        written = [marked(replace_surrogates(call_json(one["name"], one["args"])), start, end) for one in calls]
+        return self._encoder.encode(turn_text(text, written))
+
+    def _prompt_ids(self, turns: list[Turn], answer: list[int]) -> list[int]:
+        """As much of the conversation as fits."""
+        asked = max((place for place, turn in enumerate(turns) if turn.role == "user"), default=None)
+        rest = [place for place in range(len(turns)) if place != asked]
+
+        def ids(dropped: int) -> list[int]:
+            gone = set(rest[:dropped])
+            kept = (turn for place, turn in enumerate(turns) if place not in gone)
+            return self.prm.prompt_ids([pair for turn in kept for pair in turn.as_reward_turns()])
+
+        def fits(dropped: int) -> bool:
+            try:
+                self.prm.check_length(ids(dropped), answer)
+            except ContextOverflowError:
+                return False
+            except PromptError:
+                # some templates want the user's turn first
+                if not dropped:
+                    raise
+                return False
+            return True
+
+        if not rest or fits(0):
+            return ids(0)
+        # at the end of the range, scoring says that it is too long
+        return ids(bisect_left(range(len(rest)), True, lo=1, key=fits))
+
+
+def _place_of_caller(call: ToolCall, messages: Sequence[BaseMessage]) -> int:
+    """Where the message stands that makes a call; past the end if there is none."""
+    for place in range(len(messages) - 1, -1, -1):
+        message = messages[place]
+        if isinstance(message, AIMessage) and any(one["id"] == call["id"] for one in message.tool_calls):
+            return place
+    return len(messages)
+
+
+def _calls_before(call: ToolCall, caller: AIMessage) -> list[ToolCall]:
+    ids = [one["id"] for one in caller.tool_calls]
+    return caller.tool_calls[: len(ids) - 1 - ids[::-1].index(call["id"])]
