@@ -1,6 +1,8 @@
 """The guard of tool calls, with the kitchen's reward model: what runs, what does not, and what a call is scored on."""
 
 import asyncio
+import importlib
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
@@ -539,3 +541,11 @@ def test_settings_that_cannot_work(prm, options, says):
 def test_a_reward_model_that_is_not_there_is_an_error_at_once(tmp_path):
     with pytest.raises((ModelLoadError, SettingsError)):
         ToolCallGuard(tmp_path / "nothing")
+
+
+def test_without_langchain_the_error_says_what_to_install(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("langchain_saffron.agents")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "langchain.agents.middleware", None)
+    with pytest.raises(ImportError, match=r"pip install 'langchain-saffron\[agents\]'"):
+        importlib.import_module("langchain_saffron.agents")
