@@ -18,11 +18,13 @@ from langchain_saffron.engine.scheduler import Scheduler
 from langchain_saffron.engine.text import StopChecker, TextStream
 from langchain_saffron.engine.worker import Worker
 from langchain_saffron.errors import SettingsError
+from langchain_saffron.grammar import Grammar
+from langchain_saffron.grammar.compiler import GrammarCompiler
 from langchain_saffron.models.decoder import DEFAULT_CACHE_TOKENS, TrieDecoder
 from langchain_saffron.models.loading import KITCHEN, ModelSource, end_token_ids, load_causal_lm, load_tokenizer
 from langchain_saffron.models.mrm import MultifurcationRewardModel
 from langchain_saffron.models.vocabulary import check_vocabularies
-from langchain_saffron.search import Search, SearchInputs, look_ahead
+from langchain_saffron.search import Constraint, Search, SearchInputs, look_ahead
 from langchain_saffron.search.purse import Purse
 from langchain_saffron.settings import SearchSettings
 
@@ -78,6 +80,7 @@ class SaffronEngine:
         self._generation = getattr(model, "generation_config", None)
         rewards = None if reward_model is None else RewardColumns(reward_model, self.policy)
         self._seen = rewards.seen if rewards else None
+        self._compiler: GrammarCompiler | None = None
         # nothing that the worker's thread reaches may hold the engine: dropping the engine ends the thread
         self.scheduler = Scheduler(self.policy, reward_model.decoder if reward_model else None, rewards)
         self._worker = Worker(self.scheduler)
@@ -190,6 +193,8 @@ class SaffronEngine:
 
         Raises:
             SettingsError: Settings that cannot work, before any forward.
+            GrammarError: A grammar that cannot be compiled, before any forward, or that became too complex.
+            ExtraRequiredError: A grammar without llguidance.
             ContextOverflowError: The prompt leaves no room for an answer.
             TimeoutError: The timeout passed.
         """
@@ -301,6 +306,15 @@ class SaffronEngine:
             reward_length or prompt_length,
         )
 
+    def _constraint(self, grammar: Grammar | None) -> Constraint | None:
+        """The grammar, compiled for the policy's tokens."""
+        if grammar is None:
+            return None
+        compiler = self._compiler
+        if compiler is None or compiler.end_tokens != self.end_tokens:
+            self._compiler = compiler = GrammarCompiler(self.tokenizer, self.policy.vocabulary, self.end_tokens)
+        return compiler.compile(grammar)
+
     def _submit(
         self,
         handle: Handle | AsyncHandle,
@@ -317,6 +331,7 @@ class SaffronEngine:
         if reward_prompt_ids is not None and self.reward_model is not None:
             reward_ids = checked_ids(reward_prompt_ids, self.reward_model.decoder, "reward_prompt_ids")
         settings = self.resolve(settings, len(policy_ids), len(reward_ids))
+        constraint = self._constraint(options.get("grammar"))
         plain = not settings.needs_reward_model
         if plain and not self._warned:
             self._warned = True
@@ -339,6 +354,7 @@ class SaffronEngine:
             repetition_penalty=getattr(self._generation, "repetition_penalty", None) or 1.0,
             prompt=policy_ids,
             trace=[] if record_beams else None,
+            constraint=constraint,
         )
         self._worker.submit(
             Request(

@@ -10,6 +10,7 @@ import torch
 from langchain_saffron.engine.branch import Branch
 from langchain_saffron.engine.result import SearchResult, SearchStats
 from langchain_saffron.engine.text import TextStream
+from langchain_saffron.grammar import Grammar
 from langchain_saffron.search import Search, SearchInputs
 
 
@@ -41,11 +42,13 @@ class RequestOptions(TypedDict, total=False):
         cache_salt: Requests share cached prompts only under the same salt.
         context_ids: The end of the prompt that the answer continues mid-text, for its first space.
         timeout: Seconds after which the request fails.
+        grammar: What the answer has to look like; needs the extra `agents`.
     """
 
     cache_salt: str
     context_ids: Sequence[int]
     timeout: float | None
+    grammar: Grammar | None
 
 
 Event = Delta | Done | Failed

@@ -76,6 +76,8 @@ class SearchResult:
         finish_reason: `"stop"`, `"length"`, `"refusal"` or `"budget"`.
         beams: If recorded, the live beams after every step, as lists of response token ids.
         stats: What it cost.
+        complete: Whether the answer follows its grammar to the end: not where tokens or budget ran out inside a
+            document, or a stop string or a refusal cut it. `True` without a grammar.
     """
 
     token_ids: list[int]
@@ -84,6 +86,7 @@ class SearchResult:
     finish_reason: FinishReason
     beams: list[list[list[int]]] | None = None
     stats: SearchStats = field(default_factory=SearchStats)
+    complete: bool = True
 
 
 @dataclass(frozen=True, slots=True)

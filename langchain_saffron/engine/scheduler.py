@@ -207,8 +207,17 @@ class Scheduler:
             self._emit(request, RefusalText(stream.add(gap + settings.refusal_text)))
         request.stats.close(answer, request.inputs.purse.seconds)
         self._retire(request, answer)
+        constraint = request.inputs.constraint
+        # a stop string is not part of the text: what is left may be a whole document or not
+        complete = constraint.accepts(stream.text) if constraint and stream.stopped else answer.complete
         result = SearchResult(
-            list(answer.tokens), stream.text, answer.reward, answer.finish_reason, request.inputs.trace, request.stats
+            list(answer.tokens),
+            stream.text,
+            answer.reward,
+            answer.finish_reason,
+            request.inputs.trace,
+            request.stats,
+            complete,
         )
         self._send(request, Done(result))
 

@@ -10,7 +10,7 @@ from typing import Any
 from langchain_saffron.errors import GrammarError
 from langchain_saffron.grammar.extra import require_grammars
 from langchain_saffron.grammar.grammar import Grammar
-from langchain_saffron.grammar.lark import JSON_OPTIONS, TaggedLark, known_formats
+from langchain_saffron.grammar.lark import lark
 from langchain_saffron.grammar.matcher import GrammarMatcher, readable
 from langchain_saffron.grammar.vocabulary import TokenBytes, token_bytes
 
@@ -57,20 +57,11 @@ class GrammarCompiler:
     def _compiled(self, grammar: Grammar) -> GrammarMatcher:
         tokens = self._prepare()
         library = self._library
-        try:
-            if grammar.kind == "json_schema":
-                schema = known_formats(json.loads(grammar.source))
-                source = library.LLMatcher.grammar_from_json_schema(schema, overrides=JSON_OPTIONS)
-            elif grammar.kind == "regex":
-                source = library.LLMatcher.grammar_from_regex(grammar.source)
-            elif grammar.kind == "lark":
-                source = library.LLMatcher.grammar_from_lark(grammar.source)
-            else:
-                source = TaggedLark(grammar.source, tokens.special).text()
-            limits = library.LLParserLimits(verbose_errors=False)
-            matcher = library.LLMatcher(self._ll_tokenizer, source, log_level=0, limits=limits)
-        except ValueError as error:
-            raise GrammarError(f"the {_NAMES[grammar.kind]} cannot be used: {error}") from error
+        # what is forced is written in the tokenizer's own tokens; where some bytes are none, that could be impossible
+        options = json.dumps({"no_forcing": not tokens.whole})
+        source = f"%llguidance {options}\n{lark(grammar, tokens.special)}"
+        limits = library.LLParserLimits(verbose_errors=False)
+        matcher = library.LLMatcher(self._ll_tokenizer, source, log_level=0, limits=limits)
         if matcher.is_error():
             raise GrammarError(f"the {_NAMES[grammar.kind]} cannot be used: {readable(matcher)}")
         root = GrammarMatcher(matcher, self._vocabulary, self.end_tokens, self._ll_tokenizer)

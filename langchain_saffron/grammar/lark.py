@@ -5,6 +5,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from langchain_saffron.grammar.grammar import Grammar
+
 PYTHON_TAG = "<|python_tag|>"
 # `json.dumps` separates so; no other white space, which a model could otherwise write without end
 JSON_OPTIONS = {
@@ -14,6 +16,7 @@ JSON_OPTIONS = {
     "json_allow_general_unicode_escapes": True,
 }
 FORMATS = frozenset(["date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"])
+_JSON_PIECES = re.compile(r'"(?:[^"\\]|\\.)*"|: |, |[{}]|[^"{}:,]+|[:,"]')
 _VERBATIM = frozenset(("enum", "const", "default", "examples"))
 _NAMED = frozenset(("properties", "patternProperties", "$defs", "definitions", "dependentSchemas"))
 
@@ -37,6 +40,20 @@ def known_formats(schema: Any) -> Any:
     return found
 
 
+def lark(grammar: Grammar, special: Mapping[str, int]) -> str:
+    """Any grammar as Lark, without options.
+
+    Args:
+        grammar: The grammar.
+        special: The tokenizer's control tokens by their text.
+    """
+    if grammar.kind == "lark":
+        return grammar.source
+    if grammar.kind == "tagged":
+        return TaggedLark(grammar.source, special).text()
+    return f"start: {_document(grammar.kind, grammar.source)}\n"
+
+
 class TaggedLark:
     """Writes the grammar of answers with tool calls for one tokenizer.
 
@@ -52,7 +69,7 @@ class TaggedLark:
         self._markers = re.compile("|".join(map(re.escape, names))) if names else None
 
     def text(self) -> str:
-        """The Lark."""
+        """The Lark, without options."""
         grammar = self._grammar
         trigger, tags = grammar["trigger"], grammar["tags"]
         call = " | ".join(f"call_{i}" for i in range(len(tags)))
@@ -60,7 +77,7 @@ class TaggedLark:
         start, *others = self._start(trigger)
         if document := grammar.get("document"):
             start, others = f"{start} | document", [*others, f"document: {_document(**document)}"]
-        lines = ["%llguidance {}", start, *others, f"calls: call{more}", f"call: {call}"]
+        lines = [start, *others, f"calls: call{more}", f"call: {call}"]
         for i, tag in enumerate(tags):
             rest = self.literal(tag["begin"].removeprefix(trigger))
             lines.append(f"call_{i}: {rest} {_json(tag['schema'])} {self.literal(tag['end'])}")
@@ -68,6 +85,9 @@ class TaggedLark:
 
     def literal(self, text: str) -> str:
         """Text, where each marker that is a control token may be that token or be spelled out."""
+        if self._grammar["at_start"] and "document" in self._grammar:
+            # lexemes are as long as can be: those of bare calls have to be the same as those of a document of JSON
+            return " ".join(map(_quoted, _JSON_PIECES.findall(text)))
         parts = []
         place = 0
         for match in self._markers.finditer(text) if self._markers else ():
@@ -95,7 +115,7 @@ class TaggedLark:
         tag = f"<[{self._special[PYTHON_TAG]}]> " if PYTHON_TAG in self._special else ""
         tagged = f" | {tag}{_quoted(trigger)} calls" if tag else ""
         if not self._grammar["text"]:
-            return [f"start: {_quoted(trigger)} calls{tagged}"]
+            return [f"start: {self.literal(trigger)} calls{tagged}"]
         # one lexeme up to the trigger's end: text and calls are told apart there
         blanks = r"/[ \t\r\n]{0,4}/"
         return [
@@ -112,7 +132,12 @@ def _json(schema: Any) -> str:
 def _document(kind: str, source: str) -> str:
     if kind == "json_schema":
         return _json(json.loads(source))
-    return "/" + source.replace("/", "\\/") + "/"
+    return "/" + re.sub(r"\\.|/|\n", _escaped, source, flags=re.S) + "/"
+
+
+def _escaped(match: re.Match[str]) -> str:
+    """A piece of a regular expression as it stands between slashes."""
+    return {"/": r"\/", "\n": r"\n", "\\\n": r"\n"}.get(match[0], match[0])
 
 
 def _quoted(text: str) -> str:

@@ -9,6 +9,7 @@ import torch
 from langchain_saffron.errors import GrammarError
 from langchain_saffron.search.constraint import Constraint
 
+# how llguidance says that no token continues a response
 DEAD_END = "NoExtensionBias"
 
 
@@ -58,7 +59,7 @@ class GrammarMatcher(Constraint):
             matcher = state._matcher
             matcher.unsafe_compute_mask_ptr(address + row * stride, stride)
             if matcher.is_error():
-                if matcher.stop_reason() != DEAD_END:
+                if matcher.get_error() != DEAD_END:
                     raise GrammarError(f"the answer cannot go on by its grammar: {readable(matcher)}")
                 dead.append(row)
         mask = np.unpackbits(bits.view(np.uint8), axis=1, bitorder="little").view(np.bool_)
@@ -83,7 +84,8 @@ class GrammarMatcher(Constraint):
         """Whether `text`, in whatever tokens, leads from here to a whole answer."""
         matcher = self._matcher.deep_copy()
         tokens = self._tokenizer.tokenize_str(text)
-        return bool(matcher.try_consume_tokens(tokens) == len(tokens) and matcher.is_accepting())
+        written = self._tokenizer.decode_bytes(tokens) == text.encode()
+        return bool(written and matcher.try_consume_tokens(tokens) == len(tokens) and matcher.is_accepting())
 
     def _with(self, matcher: Any) -> "GrammarMatcher":
         return GrammarMatcher(matcher, self._vocabulary, self._end_tokens, self._tokenizer)

@@ -8,6 +8,8 @@ from typing import Any
 from langchain_saffron.errors import GrammarError
 
 METASPACE = "▁"
+# printable ASCII, line breaks, and what UTF-8 is made of
+_TEXT = (*b"\t\n", *range(0x20, 0x7F), *range(0x80, 0xC0), *range(0xC2, 0xF5))
 SAMPLE = '{"name": [1, -2.5], "ok": true} a <b>'
 
 
@@ -22,6 +24,11 @@ class TokenBytes:
 
     tokens: list[bytes]
     special: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def whole(self) -> bool:
+        """Whether any text can be written, byte by byte if need be."""
+        return {bytes([byte]) for byte in _TEXT} <= set(self.tokens)
 
 
 def token_bytes(tokenizer: Any, size: int, excluded: Collection[int] = ()) -> TokenBytes:

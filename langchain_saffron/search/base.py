@@ -6,6 +6,7 @@ from typing import Literal, TypeAlias
 
 import torch
 
+from langchain_saffron.search.constraint import Constraint
 from langchain_saffron.search.purse import Purse
 from langchain_saffron.settings import SearchSettings
 
@@ -72,6 +73,7 @@ class Answer:
         node: The handle of the response, so that the next turn can share it.
         budget_exhausted: Whether a limit of the budget ended the search.
         width: The most beams that were scored at once.
+        complete: Whether the response follows the grammar to its end; `True` without a grammar.
     """
 
     tokens: tuple[int, ...]
@@ -82,6 +84,7 @@ class Answer:
     node: Node | None = None
     budget_exhausted: bool = False
     width: int = 1
+    complete: bool = True
 
 
 Search: TypeAlias = Generator[Expand, Scores, Answer]
@@ -106,6 +109,7 @@ class SearchInputs:
         repetition_penalty: As in transformers; 1.0 is none.
         prompt: The prompt's ids, which the repetition penalty also looks at.
         trace: Where the live beams are recorded after every step, if wanted.
+        constraint: The state of the empty response under the grammar that the answer has to follow, if any.
     """
 
     settings: SearchSettings
@@ -116,6 +120,7 @@ class SearchInputs:
     repetition_penalty: float = 1.0
     prompt: tuple[int, ...] = ()
     trace: list[list[list[int]]] | None = None
+    constraint: Constraint | None = None
 
     @property
     def max_tokens(self) -> int:

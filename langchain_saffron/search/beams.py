@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from langchain_saffron.search.base import Node
+from langchain_saffron.search.constraint import Constraint
 from langchain_saffron.search.selection import Candidate
 from langchain_saffron.settings import SearchSettings
 
@@ -20,6 +21,7 @@ class Beam:
         min_reward: The lowest predicted reward of any token.
         score: What live beams are ranked by.
         finished: Whether it has ended its turn or completed a stop string.
+        state: Where it stands in the grammar, if there is one; an end token does not change it.
     """
 
     node: Node
@@ -29,8 +31,14 @@ class Beam:
     min_reward: float = math.inf
     score: float = 0.0
     finished: bool = False
+    state: Constraint | None = None
 
-    def grow(self, candidate: Candidate, finished: bool) -> "Beam":
+    @property
+    def complete(self) -> bool:
+        """Whether it follows the grammar to its end."""
+        return self.state is None or self.state.accepting
+
+    def grow(self, candidate: Candidate, finished: bool, state: Constraint | None = None) -> "Beam":
         """This beam followed by a candidate token."""
         return Beam(
             self.node.child(candidate.token),
@@ -40,6 +48,7 @@ class Beam:
             min(self.min_reward, candidate.reward),
             candidate.score,
             finished,
+            state,
         )
 
 
@@ -61,6 +70,10 @@ class Scoring:
             return reward
         return self._likelihood(beam) + self._weight * min(reward, self._threshold)
 
+    def as_last(self, beam: Beam) -> tuple[bool, float]:
+        """The same where nothing can be added any more: a document that is not complete loses to any other."""
+        return beam.finished or beam.complete, self.as_finished(beam)
+
     def reachable(self, beam: Beam) -> float:
         """What the beam would score now if its reward rose to the threshold.
 
@@ -80,10 +93,13 @@ class Pool:
         self.beams: list[Beam] = []
 
     def add(self, beams: list[Beam], size: int) -> None:
-        """Take finished beams in and drop the worst beyond `size`."""
+        """Take finished beams in and drop the worst beyond `size`.
+
+        A live beam, which joins when no token is left, comes last if its document is not complete.
+        """
         merged = [*self.beams, *beams]
         # a stable sort: the one that finished earlier wins a tie
-        self.beams = sorted(merged, key=self._scoring.as_finished, reverse=True)[:size]
+        self.beams = sorted(merged, key=self._scoring.as_last, reverse=True)[:size]
 
     def settled(self, live: list[Beam], size: int) -> bool:
         """Whether it is full and no live beam can still beat its worst."""

@@ -3,14 +3,15 @@
 import torch
 
 from langchain_saffron.search.base import ROOT, Answer, Expand, Search, SearchInputs
-from langchain_saffron.search.selection import nucleus
+from langchain_saffron.search.constraint import constrain, permitted
+from langchain_saffron.search.nucleus import nucleus
 
 
 def look_ahead(inputs: SearchInputs) -> Search:
     """Score the prompt once, and choose nothing.
 
     Args:
-        inputs: Settings (`top_p` and `temperature` say what the policy's next words are), mask.
+        inputs: Settings (`top_p` and `temperature` say what the policy's next words are), mask, grammar.
 
     Returns:
         The search. Its answer is empty; `reward` is the predicted reward of the nucleus' tokens, weighted by the
@@ -19,7 +20,11 @@ def look_ahead(inputs: SearchInputs) -> Search:
     """
     scores = yield Expand((ROOT,))
     assert scores.rewards is not None, "a look ahead needs rewards"
-    logprobs = torch.log_softmax(scores.logits / (inputs.settings.temperature or 1.0), dim=-1)
+    logits = scores.logits
+    if inputs.constraint is not None:
+        mask = permitted([inputs.constraint], inputs.end_tokens, may_end=True)
+        logits = constrain(logits, mask.to(logits.device))
+    logprobs = torch.log_softmax(logits / (inputs.settings.temperature or 1.0), dim=-1)
     allowed = nucleus(logprobs, inputs.settings.top_p)
     allowed[:, list(inputs.end_tokens)] = False
     if inputs.seen is not None:

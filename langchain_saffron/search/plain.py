@@ -3,6 +3,7 @@
 import torch
 
 from langchain_saffron.search.base import ROOT, Answer, Expand, FinishReason, Search, SearchInputs
+from langchain_saffron.search.constraint import constrain, permitted
 
 
 def plain_search(inputs: SearchInputs) -> Search:
@@ -12,7 +13,7 @@ def plain_search(inputs: SearchInputs) -> Search:
     the policy as `generate(do_sample=True)` does: temperature first, then the nucleus.
 
     Args:
-        inputs: The settings and the model's end tokens.
+        inputs: The settings, the model's end tokens and, if there is one, the grammar.
 
     Returns:
         The search; a token is final as soon as it is chosen.
@@ -23,7 +24,7 @@ def plain_search(inputs: SearchInputs) -> Search:
         generator.seed()
     else:
         generator.manual_seed(settings.seed or 0)
-    node = ROOT
+    node, state = ROOT, inputs.constraint
     tokens: list[int] = []
     fresh: tuple[int, ...] = ()
     reason: FinishReason = "length"
@@ -34,7 +35,11 @@ def plain_search(inputs: SearchInputs) -> Search:
         scores = yield Expand((node,), committed=fresh)
         logits = scores.logits[0].clone()
         _penalise(logits, inputs, tokens)
-        if len(tokens) < settings.min_tokens:
+        may_end = len(tokens) >= settings.min_tokens
+        if state is not None:
+            mask = permitted([state], inputs.end_tokens, may_end).to(logits.device)
+            logits = constrain(logits[None], mask)[0]
+        elif not may_end:
             logits[list(inputs.end_tokens)] = -torch.inf
         if settings.search == "greedy":
             token = int(logits.argmax())
@@ -44,12 +49,18 @@ def plain_search(inputs: SearchInputs) -> Search:
         tokens.append(token)
         fresh = (token,)
         inputs.record([tokens])
-        if token in inputs.end_tokens or inputs.stops(tokens):
+        if token in inputs.end_tokens:
+            reason = "stop"
+            break
+        state = state and state.advance(token)
+        if (state is not None and state.done) or inputs.stops(tokens):
             reason = "stop"
             break
         if len(tokens) >= inputs.max_tokens:
             break
-    return Answer(tuple(tokens), reason, node=node, budget_exhausted=reason in ("budget", "refusal"))
+    out_of_budget = reason in ("budget", "refusal")
+    complete = state is None or (state.accepting and reason != "refusal")
+    return Answer(tuple(tokens), reason, node=node, budget_exhausted=out_of_budget, complete=complete)
 
 
 def _penalise(logits: torch.Tensor, inputs: SearchInputs, tokens: list[int]) -> None:

@@ -6,6 +6,7 @@ import torch
 
 from langchain_saffron.search.base import ROOT, Answer, Expand, FinishReason, Search, SearchInputs
 from langchain_saffron.search.beams import Beam, Pool, Scoring, shared_length
+from langchain_saffron.search.constraint import permitted
 from langchain_saffron.search.selection import Rules, select
 
 
@@ -17,7 +18,7 @@ def saffron_search(inputs: SearchInputs) -> Search:
     where that ends; wider searches collect finished beams in a pool, as transformers' beam search does.
 
     Args:
-        inputs: Settings with `max_tokens` and `safety_threshold` filled in, end tokens, mask, purse.
+        inputs: Settings with `max_tokens` and `safety_threshold` filled in, end tokens, mask, purse, grammar.
 
     Returns:
         The search. Its steps commit what no later step can take back.
@@ -35,7 +36,7 @@ class _SaffronSearch:
         self.settings = settings
         self.scoring = Scoring(settings)
         self.pool = Pool(self.scoring)
-        self.live = [Beam(ROOT)]
+        self.live = [Beam(ROOT, state=inputs.constraint)]
         self.committed: tuple[int, ...] = ()
         self.fallbacks = 0
         self.widest = 1
@@ -83,6 +84,8 @@ class _SaffronSearch:
         width = inputs.purse.width(settings.width, length + 1, steps_left)
         # enough to fill all live beams even if every end token of every beam ranks above them
         spare = 1 if width == 1 else max(2, 1 + len(inputs.end_tokens))
+        may_end = length >= settings.min_tokens
+        states = [beam.state for beam in self.live if beam.state is not None]
         selection = select(
             logits,
             rewards,
@@ -90,8 +93,9 @@ class _SaffronSearch:
             [beam.reward for beam in self.live],
             self.rules,
             count=spare * width,
-            may_end=length >= settings.min_tokens,
+            may_end=may_end,
             generator=self.generator if settings.temperature else None,
+            permitted=permitted(states, inputs.end_tokens, may_end) if states else None,
         )
         self.fallbacks += selection.fallbacks
         grown: list[Beam] = []
@@ -101,8 +105,11 @@ class _SaffronSearch:
             if len(grown) == width or (last and rank == width):
                 break
             parent = self.live[candidate.beam]
-            finished = candidate.ends or inputs.stops((*parent.tokens, candidate.token))
-            beam = parent.grow(candidate, finished)
+            state = parent.state if candidate.ends or parent.state is None else parent.state.advance(candidate.token)
+            # what nothing may follow ends without an end token
+            finished = candidate.ends or (state is not None and state.done)
+            finished = finished or inputs.stops((*parent.tokens, candidate.token))
+            beam = parent.grow(candidate, finished, state)
             if not finished:
                 grown.append(beam)
             elif rank < width:
@@ -143,15 +150,21 @@ class _SaffronSearch:
             return self.pool.beams[0]
         return max(beams, key=self.scoring.as_finished)
 
+    def _last(self) -> Beam:
+        """The best beam where nothing can be added any more: under a grammar, complete documents come first."""
+        if self.inputs.constraint is None or (self.rules.paper and self.pool.beams):
+            return self._best()
+        return max([*self.pool.beams, *self.live], key=self.scoring.as_last)
+
     def _out_of_budget(self) -> Answer:
         if self.inputs.purse.budget.on_exhausted == "refuse":
             return self._refuse(budget=True)
-        return self._answer(self._best(), "budget", budget=True)
+        return self._answer(self._last(), "budget", budget=True)
 
     def _finish(self) -> Answer:
         if not self.live and not self.pool.beams:
             return self._refuse(budget=False)
-        best = self.pool.beams[0] if self.pool.beams else self._best()
+        best = self.pool.beams[0] if self.pool.beams else self._last()
         return self._answer(best, "stop" if best.finished else "length", budget=False)
 
     def _refuse(self, budget: bool) -> Answer:
@@ -162,6 +175,7 @@ class _SaffronSearch:
             unseen_fallbacks=self.fallbacks,
             budget_exhausted=budget,
             width=self.widest,
+            complete=self.inputs.constraint is None,
         )
 
     def _answer(self, beam: Beam, reason: FinishReason, budget: bool) -> Answer:
@@ -174,4 +188,5 @@ class _SaffronSearch:
             node=beam.node,
             budget_exhausted=budget,
             width=self.widest,
+            complete=beam.complete,
         )

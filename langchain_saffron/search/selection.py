@@ -1,18 +1,13 @@
 """Which tokens may come next, and the best of them over all beams (SAFFRON paper, sections 4.1 and 4.3)."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from langchain_saffron.devices import upload
-
-# a nucleus seldom holds more tokens than this; the rare wider one costs a look at the whole vocabulary
-CHUNK = 256
-# together they divide an interval of some tens to float32's own resolution
-BUCKETS = 2**10
-HISTOGRAMS = 3
+from langchain_saffron.search.constraint import constrain
+from langchain_saffron.search.nucleus import CHUNK, likeliest, nucleus
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +73,7 @@ def select(
     count: int,
     may_end: bool,
     generator: torch.Generator | None = None,
+    permitted: torch.Tensor | None = None,
 ) -> Selection:
     """Rank the candidates of all beams together.
 
@@ -91,17 +87,24 @@ def select(
         count: How many candidates to return at most.
         may_end: Whether ending the turn is allowed here.
         generator: Source of the Gumbel noise, where there is a temperature.
+        permitted: bool [beams, vocabulary]: what a grammar allows, which then decides over ending too; `None`
+            without one. The policy is renormalised over it, so that what is forced costs no likelihood.
 
     Returns:
         The best candidates; fewer than `count` where there are no more.
     """
     ends = upload(rules.end_tokens, torch.long, logits.device)
-    if not may_end and len(ends):
-        logits = logits.index_fill(1, ends, -torch.inf)
-    logprobs = torch.log_softmax(logits, dim=-1)
+    if permitted is not None:
+        # a beam that nothing continues has no candidates, rather than NaN
+        logits = constrain(logits, permitted.to(logits.device, non_blocking=True))
+        logprobs = torch.log_softmax(logits, dim=-1).nan_to_num_(nan=-torch.inf, neginf=-torch.inf)
+    else:
+        if not may_end and len(ends):
+            logits = logits.index_fill(1, ends, -torch.inf)
+        logprobs = torch.log_softmax(logits, dim=-1)
     whole = rules.top_p >= 1 or logits.shape[1] <= CHUNK
     while True:
-        table = _rank(logprobs, rewards, totals, inherited, rules, ends, count, generator, whole)
+        table = _rank(logprobs, rewards, totals, inherited, rules, ends, count, generator, whole, permitted is not None)
         # the one look at the device in most steps; a wide nucleus, or one that the mask empties, takes another
         (again, fallbacks, *_), *rows = table.tolist()
         if not again:
@@ -116,53 +119,6 @@ def select(
     return Selection(sorted(found, key=lambda c: (-c.score, c.beam, c.token)), int(fallbacks))
 
 
-def nucleus(logprobs: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Which tokens have more likely rivals that hold less than `top_p` of the mass together.
-
-    Args:
-        logprobs: float32 [beams, vocabulary], normalised.
-        top_p: In (0, 1].
-
-    Returns:
-        bool [beams, vocabulary]. Equally likely tokens are in or out together. Nothing is sorted: the least
-        log-probability that is in is found by histograms of the mass, each over one bucket of the one before.
-    """
-    possible = logprobs > -torch.inf
-    if top_p >= 1:
-        return possible
-    mass = logprobs.exp()
-    high = logprobs.amax(dim=-1, keepdim=True)
-    # less likely ones hold less than a millionth of the mass together, which float32 sums do not resolve
-    low = high - 14 - math.log(logprobs.shape[1])
-    everything = torch.where(logprobs > low, mass, 0.0).sum(-1, keepdim=True) < top_p
-    for _ in range(HISTOGRAMS):
-        size = (high - low) / BUCKETS
-        # bucket 0 takes what lies above `high`, the last one what lies below `low`
-        bucket = (high - logprobs).div_(size).add_(1).clamp_(0, BUCKETS + 1).long()
-        histogram = torch.zeros(len(mass), BUCKETS + 2, dtype=mass.dtype, device=mass.device)
-        histogram.scatter_add_(1, bucket, mass)
-        crossed = (histogram.cumsum(-1) < top_p).sum(-1, keepdim=True)
-        # a little wider than the bucket where the mass is reached, so that rounding loses no token at its edge
-        high, low = high - (crossed - 1.01) * size, torch.nextafter(high - (crossed + 0.01) * size, low)
-    return possible & (everything | (logprobs > low))
-
-
-def likeliest(logprobs: torch.Tensor, top_p: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The same among the most likely tokens only, which is enough for a nucleus of usual size.
-
-    Returns:
-        Log-probabilities and ids of those tokens, [beams, columns], most likely first; whether each is in the
-        nucleus; and, a scalar, whether a nucleus may be wider than that.
-    """
-    values, tokens = logprobs.topk(CHUNK, dim=-1)
-    mass = values.exp()
-    inside = mass.cumsum(-1) - mass < top_p
-    inside[:, 0] = True
-    cutoff = values.masked_fill(~inside, torch.inf).amin(dim=-1, keepdim=True)
-    inside = (values >= cutoff) & (values > -torch.inf)
-    return values, tokens, inside, inside[:, -1].any()
-
-
 def _rank(
     logprobs: torch.Tensor,
     rewards: torch.Tensor,
@@ -173,6 +129,7 @@ def _rank(
     count: int,
     generator: torch.Generator | None,
     whole: bool,
+    constrained: bool,
 ) -> torch.Tensor:
     """The best candidates as float32 rows [beam, token, logprob, reward, score, ends], on the device.
 
@@ -192,7 +149,12 @@ def _rank(
     if seen is not None and known is not None:
         allowed = allowed & (known | is_end)
         lost = ~allowed.any(dim=-1, keepdim=True)
-        if whole:
+        if constrained:
+            instead, unclear = _instead(likely, known, is_end)
+            again = again | (lost & unclear).any() if not whole else again
+            allowed = allowed | (instead & lost)
+            fallbacks = (lost & instead.any(dim=-1, keepdim=True)).sum()
+        elif whole:
             # the policy's most likely seen token, so that no beam dies of the mask (section 4.3)
             best = logprobs.masked_fill(~seen, -torch.inf).argmax(dim=-1, keepdim=True)
             allowed = allowed | (torch.zeros_like(allowed).scatter(1, best, True) & lost & seen)
@@ -228,6 +190,25 @@ def _rank(
             torch.stack([field.float() for field in fields], dim=1),
         ]
     )
+
+
+def _instead(likely: torch.Tensor, known: torch.Tensor, is_end: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a beam takes whose nucleus the mask empties, under a grammar.
+
+    The policy's likeliest seen token; where the grammar allows none, an end token, which is exempt from the mask;
+    where it does not allow that either, the grammar wins: its likeliest token.
+
+    Returns:
+        bool [beams, columns], one token a beam at most; and, bool [beams, 1], whether tokens beyond these columns
+        (the most likely ones) would have to be looked at.
+    """
+    possible = likely > -torch.inf
+    seen, ending = possible & known, possible & is_end
+    has_seen = seen.any(dim=-1, keepdim=True)
+    pool = torch.where(has_seen, seen, torch.where(ending.any(dim=-1, keepdim=True), ending, possible))
+    best = likely.masked_fill(~pool, -torch.inf).argmax(dim=-1, keepdim=True)
+    unclear = ~has_seen & possible.all(dim=-1, keepdim=True)
+    return torch.zeros_like(pool).scatter(1, best, True) & pool, unclear
 
 
 def _own_rewards(
