@@ -9,6 +9,7 @@ the rendered text is the template's. It gets its private name (see `plain_text`)
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from langchain_saffron.errors import PromptError
@@ -85,7 +86,7 @@ class _Marks:
         return text.translate(self._show) if self._show else text
 
     def start(self, rendered: str, field: int) -> int | None:
-        position = rendered.find(self._labels[field])
+        position = rendered.rfind(self._labels[field])
         return len(self.remove(rendered[:position])) if position >= 0 else None
 
 
@@ -123,21 +124,19 @@ class ChatTemplate:
         Args:
             messages: As chat templates read them.
             tools: In OpenAI's form.
-            sources: Templates in place of the tokenizer's; the first one counts that can take the conversation.
+            sources: Templates in place of the tokenizer's, the best one first.
 
         Raises:
             PromptError: The template refuses every form; the message is its own.
         """
         first: TemplateRefusal | None = None
-        for source in sources or [self.source(tools)]:
-            for calls in call_forms(messages):
-                for form in merged_forms(calls):
-                    # some templates, such as those of models that also see pictures, take a list of parts for a text
-                    for parts in (False, True):
-                        try:
-                            return self._render(form, tools, source, parts, add_generation_prompt=True)
-                        except TemplateRefusal as refusal:
-                            first = first or refusal
+        forms = (form for calls in call_forms(messages) for form in merged_forms(calls))
+        # some templates, such as those of models that also see pictures, take a list of parts for a text
+        for form, parts, source in product(forms, (False, True), sources or [self.source(tools)]):
+            try:
+                return self._render(form, tools, source, parts, add_generation_prompt=True)
+            except TemplateRefusal as refusal:
+                first = first or refusal
         raise PromptError(f"the chat template cannot take these messages: {first}") from first
 
     def render_continued(self, chat: Chat, message: Message, tools: list[Any] | None = None) -> Chat | None:
@@ -172,7 +171,9 @@ class ChatTemplate:
             raw = apply(lambda text, field: text)
             if marks.remove(marked) == raw:
                 named = name(marked)
-                return Chat(marks.remove(named), messages, source, marks.start(named, len(messages) - 1))
+                return Chat(
+                    marks.remove(named), messages, source, marks.start(named, fields.content(len(messages) - 1))
+                )
             # The template looks at what messages say, or edits it (SmolLM3 takes `/no_think` out). It must
             # see the words unmarked then, which is fine as long as that adds no control string.
             broken = apply(marks.broken)
@@ -195,7 +196,12 @@ class ChatTemplate:
     def _check_complete(fields: PromptFields, marks: _Marks, marked: str) -> None:
         """Templates leave out without a word what they do not know: a system role, tools."""
         for index, message in enumerate(fields.messages):
-            if message["content"].strip() and not marks.has(marked, index):
+            # what is said beside calls, many templates leave out on purpose: their models were trained so
+            if (
+                message["content"].strip()
+                and not message.get("tool_calls")
+                and not marks.has(marked, fields.content(index))
+            ):
                 raise TemplateRefusal(f"it leaves out message {index + 1}, of role {message['role']!r}")
         for index, field, call in fields.calls():
             if call["function"]["name"].strip() and not marks.has(marked, field):

@@ -37,9 +37,16 @@ class PromptFields:
         self.messages = messages
         self.tools = tools
         self._is_control = is_control
+        # templates may compare messages (Mistral's looks for the last question): equal ones have to stay equal
+        first: dict[tuple[str, str], int] = {}
+        self._content = [first.setdefault((m["role"], m["content"]), index) for index, m in enumerate(messages)]
         self._first_call = 2 * len(messages)
         self._first_tool = self._first_call + sum(len(message.get("tool_calls", ())) for message in messages)
         self.count = self._first_tool + len(tools or ())
+
+    def content(self, index: int) -> int:
+        """The field of a message's content; the same for messages that say the same."""
+        return self._content[index]
 
     def calls(self) -> Iterator[tuple[int, int, dict[str, Any]]]:
         """Message number, field and call of every tool call."""
@@ -63,7 +70,7 @@ class PromptFields:
         messages = []
         calls = iter(list(self.calls()))
         for index, message in enumerate(self.messages):
-            copy = {**message, "content": change(message["content"], index)}
+            copy = {**message, "content": change(message["content"], self.content(index))}
             other = partial(change, field=len(self.messages) + index)
             if "name" in message:
                 copy["name"] = other(message["name"])

@@ -16,13 +16,13 @@ _END = (
     "</tool_call>"
 )
 _PREAMBLE = """
-{%- set saffron = namespace(list=[], tools='', text='', parts=false) -%}
+{%- set saffron = namespace(list=[], tools='', text='', parts=false, result=false) -%}
 {%- if tools -%}
 {%- set saffron.tools = INTRODUCTION -%}
 {%- for tool in tools -%}{%- set saffron.tools = saffron.tools + '\\n' + (tool | tojson) -%}{%- endfor -%}
 {%- set saffron.tools = saffron.tools + END -%}
 {%- endif -%}
-{%- if ROLE == 'system' and saffron.tools and (not messages or messages[0].role != 'system') -%}
+{%- if ROLE == 'system' and saffron.tools and messages[0].role != 'system' -%}
 {%- set saffron.list = [{'role': 'system', 'content': saffron.tools}] -%}
 {%- set saffron.tools = '' -%}
 {%- endif -%}
@@ -42,27 +42,41 @@ _PREAMBLE = """
 {%- else -%}{%- set saffron.text = saffron.tools + '\\n\\n' + saffron.text -%}{%- endif -%}
 {%- set saffron.tools = '' -%}
 {%- endif -%}
-{%- if saffron.list and message.role == 'tool' and saffron.list[-1].role == 'user' and not saffron.parts -%}
-{%- set saffron.list = saffron.list[:-1]
-  + [{'role': 'user', 'content': saffron.list[-1].content + '\\n' + saffron.text}] -%}
-{%- elif saffron.parts -%}
-{%- set saffron.list = saffron.list + [{'role': role, 'content': [{'type': 'text', 'text': saffron.text}]}] -%}
-{%- else -%}
-{%- set saffron.list = saffron.list + [{'role': role, 'content': saffron.text}] -%}
+{%- if saffron.result and role == 'user' and (message.role == 'tool' or JOIN) -%}
+{%- set saffron.text = saffron.list[-1].content + ('\\n' if message.role == 'tool' else '\\n\\n') + saffron.text -%}
+{%- set saffron.list = saffron.list[:-1] -%}
 {%- endif -%}
+{%- set saffron.result = message.role == 'tool' -%}
+{%- set saffron.list = saffron.list + [{'role': role, 'content': saffron.text}] -%}
 {%- endfor -%}
 {%- set messages = saffron.list -%}
 {%- set tools = none -%}
 """
+# what a template takes that wants a list of parts for a text
+_PARTS = """
+{%- set saffron.list = [] -%}
+{%- for message in messages -%}
+{%- set saffron.list = saffron.list
+  + [{'role': message.role, 'content': [{'type': 'text', 'text': message.content}]}] -%}
+{%- endfor -%}
+{%- set messages = saffron.list -%}
+"""
 
 
 def with_tools_in_messages(source: str) -> Iterator[str]:
-    """`source` with tools written into the system message and, for templates without one, into the user's first."""
+    """`source` with tools written into the system message and, for templates without one, into the user's first.
+
+    Results of tools are the user's. Those that follow each other make one message; where turns have to alternate, so
+    does a question that follows them.
+    """
+    whole = "".join([*_PREAMBLE.strip().splitlines(), "{%- if saffron.parts -%}", *_PARTS.strip().splitlines()])
     for role in ("system", "user"):
-        preamble = _PREAMBLE.strip().replace("\n", "")
-        for name, text in {"INTRODUCTION": _INTRODUCTION, "END": _END, "ROLE": role}.items():
-            preamble = preamble.replace(name, _quoted(text))
-        yield preamble + source
+        for join in ("false", "true"):
+            preamble = whole + "{%- endif -%}"
+            for name, text in {"INTRODUCTION": _INTRODUCTION, "END": _END, "ROLE": role}.items():
+                preamble = preamble.replace(name, _quoted(text))
+            # an empty output at the end: without it, blanks that the template begins with would be lost
+            yield preamble.replace("JOIN", join) + "{{ '' }}" + source
 
 
 def _quoted(text: str) -> str:
