@@ -111,7 +111,7 @@ FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
     "gpt-bigcode": lambda: GPTBigCodeConfig(**_GPT, multi_query=True, initializer_range=0.3),
 }
 
-# families whose own attention cannot be replaced: one mask over all slots
+# families whose attention not every version of transformers lets be replaced: where it cannot, one mask over all slots
 FALLBACKS: dict[str, Callable[[], PretrainedConfig]] = {
     "falcon": lambda: FalconConfig(
         **_TOKENS,

@@ -1,6 +1,8 @@
 """Tree decoding equals full forwards without a cache."""
 
+import copy
 import random
+import warnings
 from collections.abc import Callable
 from functools import cache
 
@@ -13,17 +15,20 @@ from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
     FalconConfig,
+    LlamaForCausalLM,
     MambaConfig,
     MptConfig,
     PretrainedConfig,
     Qwen3NextConfig,
     RecurrentGemmaConfig,
+    XLMConfig,
 )
 
 from langchain_saffron.cache.attention import NAME as TREE_ATTENTION
 from langchain_saffron.cache.plan import Batch
 from langchain_saffron.errors import NumericalError, UnsupportedModelError
 from langchain_saffron.models import packing
+from langchain_saffron.models.cache_argument import cache_argument
 from langchain_saffron.models.decoder import TrieDecoder
 from unit_tests.families import FALLBACKS, FAMILIES, VOCABULARY
 from unit_tests.tiny_models import plain_logits, random_model
@@ -81,12 +86,61 @@ def test_random_trees_equal_full_forwards(family: str, seed: int):
     assert decoder.forest.used <= 400
 
 
+@pytest.mark.parametrize("attention", [None, "eager"])
 @pytest.mark.parametrize("family", FALLBACKS)
-def test_families_with_attention_of_their_own_take_one_mask(family: str):
+def test_families_whose_attention_cannot_always_be_replaced(family: str, attention: str | None):
+    """Which of them take the tree's own attention differs between versions of transformers; their results do not."""
     model = random_model(family)
-    decoder = TrieDecoder(model, "policy", max_cache_tokens=400)
-    assert decoder.model.config._attn_implementation in ("sdpa", "eager")
+    decoder = TrieDecoder(model, "policy", max_cache_tokens=400, attn_implementation=attention)
+    assert attention is None or decoder.model.config._attn_implementation != TREE_ATTENTION
     assert grow_and_check(decoder, model, 0, 1e-4) > 40
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma3"])
+def test_layers_that_attend_in_their_own_way_take_one_mask(family: str):
+    """They accept any attention that they are told to take, and go on with their own."""
+    model = random_model(family)
+    model.set_attn_implementation("eager")
+    for layer in model.model.layers:
+        layer.self_attn.config = copy.deepcopy(model.config)
+    decoder = TrieDecoder(model, "policy", max_cache_tokens=400)
+    assert decoder.model.config._attn_implementation == "eager"
+    assert grow_and_check(decoder, model, 0, 1e-4) > 40
+
+
+class NewNames(LlamaForCausalLM):
+    """What transformers calls its cache from 5.24 on."""
+
+    def forward(self, input_ids, attention_mask=None, position_ids=None, cache=None, use_cache=None, logits_to_keep=0):
+        return super().forward(
+            input_ids,
+            attention_mask,
+            position_ids,
+            use_cache=use_cache,
+            logits_to_keep=logits_to_keep,
+            **{str(cache_argument(LlamaForCausalLM)): cache},
+        )
+
+
+class OldNames(NewNames):
+    """What it called it before; so may the code that comes with a checkpoint, whatever the version."""
+
+    def forward(
+        self, input_ids, attention_mask=None, position_ids=None, past_key_values=None, use_cache=None, logits_to_keep=0
+    ):
+        return super().forward(input_ids, attention_mask, position_ids, past_key_values, use_cache, logits_to_keep)
+
+
+@pytest.mark.parametrize("kind", [LlamaForCausalLM, NewNames, OldNames])
+def test_the_cache_goes_by_the_name_that_a_model_knows(kind: type[LlamaForCausalLM]):
+    torch.manual_seed(2)
+    model = kind(FAMILIES["llama"]()).eval()
+    with warnings.catch_warnings():
+        # transformers still takes the old name, with a warning that would reach the user
+        warnings.simplefilter("error")
+        decoder = TrieDecoder(model, "policy", max_cache_tokens=400)
+        assert decoder.model.config._attn_implementation == TREE_ATTENTION
+        assert grow_and_check(decoder, model, 2, 1e-4) > 40
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -301,6 +355,7 @@ REFUSED: dict[str, Callable[[], PretrainedConfig]] = {
     "recurrent-gemma": lambda: RecurrentGemmaConfig(
         vocab_size=64, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32, lru_width=16
     ),
+    "xlm": lambda: XLMConfig(vocab_size=64, emb_dim=16, n_layers=2, n_heads=2),
 }
 
 

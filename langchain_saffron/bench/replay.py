@@ -61,4 +61,4 @@ class Replay:
         for decoder, slots, plan, inputs in self._steps:
             decoder.pool.aim(slots)
             with activate(plan):
-                decoder.model(**inputs, past_key_values=decoder.pool, use_cache=True)
+                decoder.model(**inputs, **decoder.cache_arguments)

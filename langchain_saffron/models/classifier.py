@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from langchain_saffron.errors import ModelLoadError, UnsupportedModelError
+from langchain_saffron.models.cache_argument import cache_argument
 
 _SAFE, _UNSAFE = ("safe", "benign", "harmless"), ("unsafe", "harmful", "toxic")
 
@@ -31,11 +32,13 @@ class TokenClassifier(torch.nn.Module):
         self.body: Any = getattr(model, model.base_model_prefix, None)
         self.score: Any = getattr(model, "score", None)
         decodes = self.body is not None and hasattr(model.config, "num_key_value_heads")
-        if not decodes or not isinstance(self.score, torch.nn.Linear):
+        cache = cache_argument(self.body) if decodes else None
+        if cache is None or not isinstance(self.score, torch.nn.Linear):
             raise UnsupportedModelError(
                 f"{type(model).__name__} reads a text from both ends, or has an unknown head, so that it cannot score "
                 "all prefixes of an answer at once: pass a function of (prompt, answer) that calls it"
             )
+        self._cache_argument = cache
 
     @property
     def dtype(self) -> torch.dtype:
@@ -62,7 +65,7 @@ class TokenClassifier(torch.nn.Module):
         input_ids: torch.Tensor,
         position_ids: torch.Tensor | None = None,
         attention_mask: Any = None,
-        past_key_values: Any = None,
+        cache: Any = None,
         use_cache: bool = False,
         logits_to_keep: int | torch.Tensor = 0,
     ) -> SimpleNamespace:
@@ -71,8 +74,8 @@ class TokenClassifier(torch.nn.Module):
             input_ids=input_ids,
             position_ids=position_ids,
             attention_mask=attention_mask,
-            past_key_values=past_key_values,
             use_cache=use_cache,
+            **{self._cache_argument: cache},
         ).last_hidden_state
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         return SimpleNamespace(logits=self.score(hidden[:, keep]))

@@ -15,6 +15,7 @@ from langchain_saffron.cache.plan import Plan, make_plan
 from langchain_saffron.devices import upload
 from langchain_saffron.errors import NumericalError, UnsupportedModelError
 from langchain_saffron.models.apart import apart
+from langchain_saffron.models.cache_argument import cache_argument
 from langchain_saffron.models.flops import FlopCounter
 from langchain_saffron.models.memory import memory_errors
 from langchain_saffron.models.packing import pack, unpack
@@ -31,6 +32,7 @@ class TrieDecoder:
         forest: The tries.
         pool: Keys and values by slot.
         flops: The cost of a forward.
+        cache_arguments: What makes a forward of the model read and write the pool.
         context: Most tokens from the first of the prompt to the last of the answer. Under `longrope` that is the length
             up to which its frequencies do not change.
     """
@@ -69,12 +71,14 @@ class TrieDecoder:
         )
         self._layers, self._kinds = _layer_masks(model.config, name)
         parameters = inspect.signature(model.forward).parameters
-        if "position_ids" not in parameters or "past_key_values" not in parameters:
+        cache = cache_argument(model)
+        if "position_ids" not in parameters or cache is None:
             raise UnsupportedModelError(
                 f"the {name} ({type(model).__name__}) takes no position_ids: branches of a trie cannot share its "
                 "cache. Use a decoder with rotary or learned positions, such as Llama, Qwen, Mistral or Gemma."
             )
         self._keep_argument = "logits_to_keep" in parameters
+        self.cache_arguments: dict[str, Any] = {cache: self.pool, "use_cache": True}
         self.flops = FlopCounter.of(model, self._layers.window, self._kinds.count("sliding_attention"))
         self._choose_attention(attn_implementation, owned)
         self.context = _context(model.config) or max_cache_tokens
@@ -116,8 +120,7 @@ class TrieDecoder:
                 input_ids=tokens,
                 position_ids=positions,
                 attention_mask=masks,
-                past_key_values=self.pool,
-                use_cache=True,
+                **self.cache_arguments,
                 **extra,
             )
         logits = output.logits[0]
@@ -169,7 +172,7 @@ class TrieDecoder:
         try:
             self.forward(first, [])
             return self.forward(rest, [rest.index(path[-1]) for path in nodes]).float()
-        except (RuntimeError, ValueError, NotImplementedError, TypeError, KeyError, AttributeError):
+        except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, AssertionError):
             return None
         finally:
             for path in nodes:

@@ -37,7 +37,8 @@ class PackedLinear(torch.nn.Linear):
         """The layer that this one was made of."""
         dense = self.weight.to_dense()
         if self._transposed:
-            layer, dense = Conv1D(self.out_features, self.in_features), dense.t()
+            # laid out as it was: a transposed view would go to another kernel, which rounds differently
+            layer, dense = Conv1D(self.out_features, self.in_features), dense.t().contiguous()
         else:
             layer = torch.nn.Linear(self.in_features, self.out_features, bias=False, device="meta")
         layer.weight = torch.nn.Parameter(dense, requires_grad=False)
