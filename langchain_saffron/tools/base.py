@@ -146,7 +146,7 @@ class ToolFormat(ABC):
         """A parser for one answer.
 
         Args:
-            tokenizer: The policy's, for forms that are marked by control tokens.
+            tokenizer: The policy's, for calls that are marked by control tokens.
             tools: That may be called, in OpenAI's form.
             prompt_ids: What the answer follows.
         """

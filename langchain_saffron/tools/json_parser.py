@@ -84,8 +84,10 @@ class JsonCallParser(CallParser):
         if start.startswith("{") and not self._spoke:
             self._enter(start)
         elif start:
-            text, self._text = self._text, ""
-            yield from self._say(text)
+            # behind a call, blanks at the end do not count
+            ready = self._text.rstrip() if self._index >= 0 else self._text
+            self._text = self._text[len(ready) :]
+            yield from self._say(ready)
 
     def _enter(self, text: str) -> None:
         self._text = text

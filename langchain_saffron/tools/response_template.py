@@ -9,6 +9,7 @@ from typing import Any
 from langchain_saffron.errors import SettingsError
 from langchain_saffron.grammar import Grammar
 from langchain_saffron.tools.base import ENDED, CallParser, CallPiece, Event, Said, Spoiled, ToolFormat, call_id, spoil
+from langchain_saffron.tools.control_text import ControlText
 from langchain_saffron.tools.request import arguments_schema
 from langchain_saffron.tools.validation import misfit
 
@@ -82,7 +83,7 @@ class ResponseTemplateParser(CallParser):
 
     def finish(self, cut: str | None = None, token_text: str = "") -> Iterator[Event]:
         """Read everything."""
-        text = self._as_cut(token_text) if token_text else self._text
+        text = ControlText(self._tokenizer).as_given(token_text, self._text) if token_text else self._text
         template = self._tokenizer.response_template
         fields = {name: {**field, "optional": True} for name, field in template["fields"].items()}
         parser = self._tokenizer.get_response_parser(
@@ -149,21 +150,6 @@ class ResponseTemplateParser(CallParser):
     def _spoiled(self, name: str | None, written: str, error: str) -> Iterator[Event]:
         yield from self._call(name, written + spoil(written))
         yield Spoiled(self._index, error)
-
-    def _as_cut(self, token_text: str) -> str:
-        """`token_text` up to where the text that was fed ends, which stops before a stop string."""
-        specials = [token.content for token in self._tokenizer.added_tokens_decoder.values() if token.special]
-        pieces = re.split(f"({'|'.join(map(re.escape, sorted(specials, key=len, reverse=True)))})", token_text)
-        visible = "".join(pieces[::2])
-        if visible == self._text or not visible.startswith(self._text):
-            return token_text
-        kept, room = [], len(self._text)
-        for index, piece in enumerate(pieces):
-            kept.append(piece if index % 2 else piece[:room])
-            room -= 0 if index % 2 else len(piece)
-            if room <= 0:
-                break
-        return "".join(kept)
 
     @staticmethod
     def _is_whole(field: dict[str, Any], text: str, cut: str | None) -> bool:
