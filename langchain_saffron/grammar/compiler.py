@@ -1,6 +1,5 @@
 """From grammars to matchers, for one model."""
 
-import importlib
 import json
 import threading
 from collections import OrderedDict
@@ -8,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from langchain_saffron.errors import GrammarError
-from langchain_saffron.grammar.extra import require_grammars
+from langchain_saffron.grammar.extra import load_llguidance
 from langchain_saffron.grammar.grammar import Grammar
 from langchain_saffron.grammar.lark import lark
 from langchain_saffron.grammar.matcher import GrammarMatcher, readable
@@ -71,8 +70,7 @@ class GrammarCompiler:
 
     def _prepare(self) -> TokenBytes:
         if self._tokens is None:
-            require_grammars()
-            self._library = importlib.import_module("llguidance")
+            self._library = load_llguidance()
             tokens = token_bytes(self._tokenizer, self._vocabulary, self.end_tokens)
             self._ll_tokenizer = self._library.LLTokenizer(_Wrapper(self._tokenizer.backend_tokenizer, tokens))
             self._tokens = tokens

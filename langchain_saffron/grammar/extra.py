@@ -1,13 +1,18 @@
 """Whether grammars can be enforced here: `llguidance` comes with the extra `agents`."""
 
+import importlib
 from importlib.util import find_spec
+from typing import Any
 
 from langchain_saffron.errors import ExtraRequiredError
 
 
 def grammars_available() -> bool:
     """Whether llguidance is installed."""
-    return find_spec("llguidance") is not None
+    try:
+        return find_spec("llguidance") is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def require_grammars() -> None:
@@ -17,6 +22,22 @@ def require_grammars() -> None:
         ExtraRequiredError: It is not.
     """
     if not grammars_available():
-        raise ExtraRequiredError(
-            "grammars, structured output and tool calls need llguidance: pip install 'langchain-saffron[agents]'"
-        )
+        raise _missing()
+
+
+def load_llguidance() -> Any:
+    """Import llguidance.
+
+    Raises:
+        ExtraRequiredError: It is not installed, or does not load.
+    """
+    try:
+        return importlib.import_module("llguidance")
+    except ImportError as error:
+        raise _missing() from error
+
+
+def _missing() -> ExtraRequiredError:
+    return ExtraRequiredError(
+        "grammars, structured output and tool calls need llguidance: pip install 'langchain-saffron[agents]'"
+    )

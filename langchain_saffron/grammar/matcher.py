@@ -59,7 +59,7 @@ class GrammarMatcher(Constraint):
             matcher = state._matcher
             matcher.unsafe_compute_mask_ptr(address + row * stride, stride)
             if matcher.is_error():
-                if matcher.get_error() != DEAD_END:
+                if readable(matcher) != DEAD_END:
                     raise GrammarError(f"the answer cannot go on by its grammar: {readable(matcher)}")
                 dead.append(row)
         mask = np.unpackbits(bits.view(np.uint8), axis=1, bitorder="little").view(np.bool_)
