@@ -94,10 +94,10 @@ def _closed(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     closed = {
-        key: {name: _closed(inner) for name, inner in _inner(schema, key).items()}
-        if key in _NAMED
-        else value
+        key: value
         if key in _VALUES
+        else {name: _closed(inner) for name, inner in value.items()}
+        if key in _NAMED and isinstance(value, dict)
         else _closed(value)
         for key, value in schema.items()
     }

@@ -98,15 +98,16 @@ class ResponseTemplateParser(CallParser):
             try:
                 events = parser.finalize()[1] if piece is None else parser.feed(piece)
             except Exception as error:  # a template is a program: whatever it raises, it cannot read this
+                why = (str(error) or repr(error)).splitlines()[0]
                 whole = text[read:].strip().removesuffix(self._tokenizer.eos_token or "").strip()
                 yield from self._say(content, continued)
-                yield from self._spoiled(None, whole, cut or f"it cannot be read: {str(error).splitlines()[0]}")
+                yield from self._spoiled(None, whole, cut or f"it cannot be read: {why}")
                 return
             for event in events:
                 field, kind = event["field"], event["type"]
                 if kind == "region_chunk" and field == "content":
                     content, read = content + event["text"], place
-                elif kind == "region_close":
+                elif kind == "region_close" and field != "content":
                     read = place
                     if field == "tool_calls":
                         yield from self._say(content, continued)
