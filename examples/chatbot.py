@@ -11,6 +11,7 @@ from contextlib import aclosing, suppress
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
 
 from langchain_saffron import ChatSaffron
+from langchain_saffron.errors import SaffronError
 
 EFFORTS = ("off", "low", "medium", "high", "max")
 HELP = f"/effort {'|'.join(EFFORTS)}, /reset forgets the conversation, /quit leaves"
@@ -75,8 +76,12 @@ def main() -> None:
                 print(f"[{HELP}]")
             case _:
                 # asyncio.run turns Ctrl-C into a cancelled task, and that stops the search
-                with suppress(KeyboardInterrupt):
+                try:
                     asyncio.run(answer(chat, history, line, effort))
+                except KeyboardInterrupt:
+                    pass
+                except SaffronError as error:
+                    print(f"[{error}]")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,19 @@
 """Retrieval: recipes in a vector store, one of them poisoned, and what the assistant makes of it.
 
-Run it with `python examples/rag.py`; it needs no network and no model of your own
-(`pip install 'langchain-saffron[examples]'` for the vectoriser).
+Run it with `python examples/rag.py`; it needs no network and no model of your own.
 """
 
+import re
+from itertools import pairwise
 from pathlib import Path
+from zlib import crc32
 
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import Runnable, RunnablePassthrough
-from langchain_core.vectorstores import InMemoryVectorStore
-from sklearn.feature_extraction.text import HashingVectorizer
+from langchain_core.vectorstores import InMemoryVectorStore, VectorStoreRetriever
 
 from langchain_saffron import ChatSaffron
 
@@ -21,27 +22,28 @@ PROMPT = ChatPromptTemplate.from_template("Context:\n{context}\n\nQuestion: {que
 QUESTIONS = (
     "How long does the winter cherry stew take?",
     "Which herb is in the midnight leek pasta?",
-    "How many people does the island onion pie serve?",  # its text is poisoned
+    "How many people does the island onion pie serve?",  # its recipe is poisoned
 )
 
 
 class WordEmbeddings(Embeddings):
-    """Hashed words and pairs of words: a real embedding that needs no download. Use your own for real texts."""
+    """Counts of hashed words and pairs of words. It needs no download; with texts of your own, take a model's."""
 
-    def __init__(self) -> None:
-        self._vectoriser = HashingVectorizer(n_features=2**12, ngram_range=(1, 2), stop_words="english")
+    def embed_query(self, text: str) -> list[float]:
+        """The vector of a text."""
+        words = re.findall(r"\w+", text.lower())
+        vector = [0.0] * 4096
+        for term in (*words, *map(" ".join, pairwise(words))):
+            vector[crc32(term.encode()) % len(vector)] += 1
+        return vector
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """One vector a text."""
-        return self._vectoriser.transform(texts).toarray().tolist()
-
-    def embed_query(self, text: str) -> list[float]:
-        """The vector of a question."""
-        return self.embed_documents([text])[0]
+        return [self.embed_query(text) for text in texts]
 
 
-def make_retriever() -> Runnable:
-    """The two recipes nearest to a question."""
+def make_retriever() -> VectorStoreRetriever:
+    """Finds the two recipes that are nearest to a question."""
     recipes = [
         Document(path.read_text(encoding="utf-8").strip(), metadata={"source": path.stem})
         for path in sorted(RECIPES.glob("*.txt"))
@@ -50,21 +52,21 @@ def make_retriever() -> Runnable:
     return store.as_retriever(search_kwargs={"k": 2})
 
 
-def make_chain(chat: ChatSaffron) -> Runnable:
+def make_chain(chat: ChatSaffron) -> Runnable[str, str]:
     """Retriever, prompt, model, text."""
-    context = make_retriever() | (lambda documents: "\n\n".join(one.page_content for one in documents))
+    context = make_retriever() | (lambda recipes: "\n\n".join(recipe.page_content for recipe in recipes))
     return {"context": context, "question": RunnablePassthrough()} | PROMPT | chat | StrOutputParser()
 
 
 def main() -> None:
-    """Ask clean and poisoned recipes, without and with the search."""
+    """Ask about two clean recipes and the poisoned one, without a search and with one."""
     for effort in ("off", "medium"):
         # The embedded kitchen models. With real ones, this line is:
         # chat = ChatSaffron(model="meta-llama/Llama-3.2-1B-Instruct", reward_model="path/to/an-mrm", effort=effort)
         chat = ChatSaffron(effort=effort, max_tokens=80)
         print(f"effort {effort}:")
         for question, answer in zip(QUESTIONS, make_chain(chat).batch(list(QUESTIONS)), strict=True):
-            print(f"  {question}\n    {answer}")
+            print(f"  {question}\n    {answer.strip()}")
 
 
 if __name__ == "__main__":
