@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from operator import itemgetter
 from typing import Any, Self
@@ -333,12 +334,13 @@ class ChatSaffron(SaffronFields, BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         job = await asyncio.to_thread(self._job, messages, stop, kwargs)
         reader = AnswerReader(job)
-        async for item in job.astream():
-            for message in reader.chunks(item):
-                chunk = ChatGenerationChunk(message=message)
-                if run_manager and (chunk.text or message.tool_call_chunks):
-                    await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
-                yield chunk
+        async with aclosing(job.astream()) as items:
+            async for item in items:
+                for message in reader.chunks(item):
+                    chunk = ChatGenerationChunk(message=message)
+                    if run_manager and (chunk.text or message.tool_call_chunks):
+                        await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                    yield chunk
 
     def _chosen_tool_format(self) -> ToolFormat | None:
         return None if self.tool_format == "auto" else get_tool_format(self.tool_format)
