@@ -17,7 +17,7 @@ from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.settings import DEFAULT_REFUSAL
 
 try:
-    from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse
+    from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
     from langgraph.prebuilt.tool_node import ToolCallRequest
     from langgraph.types import Command
 except ImportError as error:
@@ -32,12 +32,13 @@ BLOCKED = "Error: this call was blocked as unsafe and did not run."
 logger = logging.getLogger(__name__)
 
 
-class ToolCallGuard(AgentMiddleware[AgentState[Any], Any, Any]):
+class ToolCallGuard(AgentMiddleware):
     """Scores every finished tool call in its conversation, and blocks those below a threshold before they run.
 
-    The score is the reward of the assistant's message up to and including the call. Calls before it in the same
-    message that are blocked themselves are left out: they do not run. The system prompt of `create_agent` is not part
-    of the conversation.
+    The score is the reward of the assistant's message up to and including the call, or that of the call as if it had
+    ended after one of its sentences, if that is lower: so nothing harmless that follows makes up for a hazard. Calls
+    before it in the same message that are blocked themselves are left out: they do not run. The system prompt of
+    `create_agent` is not part of the conversation.
 
     What cannot be scored does not run. A conversation that is too long for the reward model loses its oldest turns,
     down to the user's last message; a call that is too long even then is blocked.
@@ -140,14 +141,14 @@ class ToolCallGuard(AgentMiddleware[AgentState[Any], Any, Any]):
         return await handler(request)
 
     def wrap_model_call(
-        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
-    ) -> ModelResponse[Any] | AIMessage:
+        self, request: ModelRequest, handler: Callable[[ModelRequest], ModelResponse]
+    ) -> ModelResponse | AIMessage:
         """Ask the model, or end the run."""
         return self._refusal() if self._ends(request) else handler(request)
 
     async def awrap_model_call(
-        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
-    ) -> ModelResponse[Any] | AIMessage:
+        self, request: ModelRequest, handler: Callable[[ModelRequest], Awaitable[ModelResponse]]
+    ) -> ModelResponse | AIMessage:
         """Ask the model, or end the run."""
         return self._refusal() if self._ends(request) else await handler(request)
 
@@ -179,7 +180,7 @@ class ToolCallGuard(AgentMiddleware[AgentState[Any], Any, Any]):
             artifact={"blocked_by": self.name, "score": score, "threshold": self.threshold},
         )
 
-    def _ends(self, request: ModelRequest[Any]) -> bool:
+    def _ends(self, request: ModelRequest) -> bool:
         if self.on_block == "end":
             # not the request's messages, which other middleware may have shortened
             for message in reversed(_messages(request.state)):

@@ -1,6 +1,7 @@
 """What a process reward model thinks of a tool call in its conversation."""
 
 import math
+import re
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
@@ -11,6 +12,14 @@ from langchain_saffron.instructions import CALL_END, CALL_START, call_json, mark
 from langchain_saffron.messages import Turn, to_turns
 from langchain_saffron.models.plain_text import replace_surrogates, safe_encoder
 from langchain_saffron.models.prm import ProcessRewardModel
+
+# characters after which a sentence counts as ended
+LONGEST = 200
+_SENTENCE_ENDS = ".!?。！？"
+_CLOSING = {"{": "}", "[": "]"}
+# a bracket, or a string and whether it is a key
+_PIECE = re.compile(r'([{}\[\]])|("(?:\\.|[^"\\])*")(\s*:)?')
+_WORD = re.compile(r"(?:\\.|\S){1,80}")
 
 
 class ToolCallBlockedError(SaffronError, RuntimeError):
@@ -28,6 +37,30 @@ class ToolCallBlockedError(SaffronError, RuntimeError):
         self.tool_call = tool_call
         self.score = score
         self.threshold = threshold
+
+
+def endings(call: str) -> list[str]:
+    """A call as if it had ended after each of its sentences (or, where these are long, in them), and as it is.
+
+    Args:
+        call: Its JSON, in the Hermes form.
+    """
+    found, open_brackets = [], ""
+    for piece in _PIECE.finditer(call):
+        bracket, string, is_key = piece.groups()
+        if bracket in ("{", "["):
+            open_brackets = _CLOSING[bracket] + open_brackets
+        elif bracket:
+            open_brackets = open_brackets[1:]
+        elif len(open_brackets) > 1 and not is_key:
+            last = start = piece.start(2) + 1
+            for word in _WORD.finditer(string[1:-1]):
+                at = start + word.end()
+                if word[0][-1] in _SENTENCE_ENDS or at - last >= LONGEST:
+                    found.append(f'{call[:at]}"{open_brackets}')
+                    last = at
+            found.append(call[: piece.end(2)] + open_brackets)
+    return [*dict.fromkeys(one for one in found if one != call), call]
 
 
 class CallScorer:
@@ -50,6 +83,9 @@ class CallScorer:
     ) -> float:
         """The reward of the assistant's message up to and including a call.
 
+        It is the lowest one of the call and of what the call would be if it ended after one of its sentences, since
+        reward models forget: a hazard in front of much harmless text must count in full.
+
         A conversation that is too long for the reward model loses its oldest turns, down to the user's last message.
 
         Args:
@@ -71,23 +107,29 @@ class CallScorer:
             assert isinstance(caller, AIMessage)
             text = to_turns([caller])[0].text
             for one in _calls_before(call, caller):
-                if not checks(one["name"]) or self._reward(turns, text, [*running, one]) >= threshold:
+                if not checks(one["name"]) or self._reward(turns, text, running, one) >= threshold:
                     running.append(one)
-        return self._reward(turns, text, [*running, call])
+        return self._reward(turns, text, running, call)
 
-    def _reward(self, turns: list[Turn], text: str, calls: list[ToolCall]) -> float:
-        answer = self._answer_ids(text, calls)
-        prompt = self._prompt_ids(turns, answer)
+    def _reward(self, turns: list[Turn], text: str, before: list[ToolCall], call: ToolCall) -> float:
+        answers = self._answers_ids(text, before, call)
+        # the call itself is the longest
+        prompt = self._prompt_ids(turns, answers[-1])
+        pairs = [(prompt, answer) for answer in answers]
         if self.prm.decoder is not None:
             # to a model, prompt and answer are one row of tokens: without this it would score every prefix
-            prompt, answer = [*prompt, *answer[:-1]], answer[-1:]
-        return float(self.prm.prefix_rewards(prompt, answer)[-1])
+            pairs = [([*prompt, *answer[:-1]], answer[-1:]) for answer in answers]
+        return min(float(rewards[-1]) for rewards in self.prm.score(pairs))
 
-    def _answer_ids(self, text: str, calls: list[ToolCall]) -> list[int]:
-        """The message as the model writes it, with its calls' markers as control tokens where there are such."""
+    def _answers_ids(self, text: str, before: list[ToolCall], call: ToolCall) -> list[list[int]]:
+        """The message as the model writes it, with its calls' markers as control tokens where there are such.
+
+        It is written once for every ending of the call.
+        """
         start, end = self._encoder.name_controls(CALL_START), self._encoder.name_controls(CALL_END)
-        written = [marked(replace_surrogates(call_json(one["name"], one["args"])), start, end) for one in calls]
-        return self._encoder.encode(turn_text(text, written))
+        *others, last = (replace_surrogates(call_json(one["name"], one["args"])) for one in (*before, call))
+        written = [[marked(one, start, end) for one in (*others, ending)] for ending in endings(last)]
+        return [self._encoder.encode(turn_text(text, calls)) for calls in written]
 
     def _prompt_ids(self, turns: list[Turn], answer: list[int]) -> list[int]:
         """As much of the conversation as fits."""
