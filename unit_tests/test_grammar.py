@@ -17,6 +17,7 @@ from langchain_saffron.grammar.compiler import GrammarCompiler
 from langchain_saffron.grammar.matcher import GrammarMatcher
 from langchain_saffron.search.constraint import permitted
 from unit_tests.builders import byte_level_tokenizer, metaspace_tokenizer
+from unit_tests.grammars import too_complex
 
 MARKERS = ("<tool_call>", "</tool_call>")
 
@@ -439,12 +440,6 @@ def test_a_grammar_that_becomes_too_complex_is_an_error(model: Model):
     state = model.compiler.compile(too_complex())
     with pytest.raises(GrammarError, match="2000"):
         state.advance(*model.ids("a")).advance(*model.ids("b"))
-
-
-def too_complex() -> Grammar:
-    """More rules at one place than llguidance follows."""
-    names = [f"r{i}" for i in range(2100)]
-    return Grammar.lark("\n".join(['start: "ab" x', f"x: {' | '.join(names)}", *(f'{n}: "c" "{n}"' for n in names)]))
 
 
 def test_a_vocabulary_without_the_letters_of_a_grammar():

@@ -3,7 +3,7 @@
 import asyncio
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
@@ -243,7 +243,7 @@ class SaffronEngine:
         reward_prompt_ids: Sequence[int] | None = None,
         settings: SearchSettings | None = None,
         **options: Unpack[RequestOptions],
-    ) -> Iterator[str | SearchResult]:
+    ) -> Generator[str | SearchResult, None, None]:
         """Like `generate`, but gives text as it becomes final, and the result last.
 
         Closing the iterator stops the search within a step.
@@ -256,7 +256,7 @@ class SaffronEngine:
         reward_prompt_ids: Sequence[int] | None = None,
         settings: SearchSettings | None = None,
         **options: Unpack[RequestOptions],
-    ) -> AsyncIterator[str | SearchResult]:
+    ) -> AsyncGenerator[str | SearchResult, None]:
         """Like `stream`, on the running event loop, which is never blocked.
 
         Cancelling the task or closing the iterator stops the search within a step.
