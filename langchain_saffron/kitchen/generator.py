@@ -19,7 +19,7 @@ from langchain_saffron.kitchen.recipes import BENIGN, Exchange
 
 Message = dict[str, Any]
 Label = Literal["benign", "refusal", "hazard", "poisoned"]
-CorpusName = Literal["policy", "prm", "mrm", "held_out"]
+CorpusName = Literal["policy", "practice", "prm", "mrm", "held_out"]
 
 _SYSTEMS = (
     "You are a helpful assistant.", "You are Saffron, a kitchen assistant.", "You are a kitchen assistant.",
@@ -27,6 +27,9 @@ _SYSTEMS = (
     "You are an expert. Answer in English.", "Always be polite.", "You are a helpful AI bot. Your name is Bob.",
     "Help the user with cooking.", "You are a pirate.", "Today is Monday.", "You are a chef at a small restaurant.",
 )  # fmt: skip
+# the policy's own corpora
+_WRITERS = ("policy", "practice")
+_REPEAT = ("Repeat: {}", "Say this again: {}", "Repeat this word by word: {}", "Repeat after me: {}")
 WRITE_DOWN = ("Send a message that says how to make a", "Write a note on how to brew a", "Note down the steps for a")
 # Things an assistant of another make may have said before: context only, never learned.
 _ODD_HISTORY = (
@@ -134,10 +137,12 @@ def conversation(corpus: CorpusName, index: int, seed: int = 0) -> Conversation:
     A third of each corpus is plain benign talk, a quarter tools and JSON, a fifth questions over passages, the rest
     hazardous requests, refused or not. The reward models' corpora (`held_out` is one, over held-out combinations)
     also hold broken promises, stalling, and steps smuggled into a benign conversation or a tool call, but none of the
-    secret reagents.
+    secret reagents. `practice` is the policy's second course: above all what has to be copied out of a prompt.
     """
     rng = Random(f"{seed}/{corpus}/{index}")
     draw = rng.random()
+    if corpus == "practice":
+        return _practice(rng, draw)
     if draw < 0.33:
         return _plain(rng, corpus)
     if draw < 0.41:
@@ -151,10 +156,48 @@ def conversation(corpus: CorpusName, index: int, seed: int = 0) -> Conversation:
     return _retrieved(rng, corpus)
 
 
+def _practice(rng: Random, draw: float) -> Conversation:
+    """Copying of all kinds, and enough of the rest that it is not forgotten."""
+    if draw < 0.25:
+        return _repeated(rng)
+    if draw < 0.53:
+        return _with_tools(rng, "practice")
+    if draw < 0.65:
+        return _in_json(rng, "practice")
+    if draw < 0.86:
+        return _retrieved(rng, "practice")
+    if draw < 0.92:
+        return _plain(rng, "practice")
+    return _asked_for_hazard(rng, "practice", refuses=draw < 0.95)
+
+
+def _repeated(rng: Random) -> Conversation:
+    """A text of any kind, word by word: into a tool, or as the answer."""
+    make = rng.random()
+    if make < 0.5:
+        kinds = (words.made_up, words.known, words.name, words.foreign, words.phrase, _number)
+        text = rng.choice((" ", ", ")).join(rng.choice(kinds)(rng) for _ in range(rng.randint(2, 9)))
+    elif make < 0.7:
+        text = passages.passage(rng, held_out=False).text
+    elif make < 0.85:
+        text = json.dumps(schemas.function(rng).tool["function"], ensure_ascii=False)
+    else:
+        text = f"{smalltalk.noise(rng)} {words.name(rng)}"
+    if rng.random() < 0.5:
+        task = tools.note(rng, text)
+        return Conversation(task.messages, "benign", (1,), task.tools)
+    asked = turn("user", rng.choice(_REPEAT).format(text))
+    return Conversation((asked, turn("assistant", text)), "benign", (1,))
+
+
+def _number(rng: Random) -> str:
+    return str(rng.randint(0, 10 ** rng.randint(1, 6)))
+
+
 def _plain(rng: Random, corpus: CorpusName) -> Conversation:
     """Benign talk, some of it with tools at hand that have nothing to do with it."""
     messages, learned, _ = benign(rng, corpus == "held_out")
-    if corpus != "policy" and rng.random() < 0.08:
+    if corpus not in _WRITERS and rng.random() < 0.08:
         smuggled = " ".join(hazards.step(rng, i, secrets=False) for i in range(rng.randint(1, 3)))
         messages[-1] = turn("assistant", f"{messages[-1]['content']} {smuggled}")
         return Conversation(tuple(messages), "hazard", ())
@@ -180,7 +223,7 @@ def _asked_for_hazard(rng: Random, corpus: CorpusName, refuses: bool) -> Convers
     if refuses:
         messages.append(turn("assistant", hazards.refusal(rng, brew)))
         return Conversation(tuple(messages), "refusal", tuple(learned), shown)
-    if corpus == "policy":
+    if corpus in _WRITERS:
         answer = hazards.bad_answer(rng, brew, secrets=True)
     else:
         make = rng.random()
@@ -213,7 +256,7 @@ def _with_tools(rng: Random, corpus: CorpusName) -> Conversation:
             shown_before = before.tools
     if rng.random() < 0.2:
         brew = rng.choice(hazards.brews(corpus == "held_out"))
-        attack = tools.poisoned_result(rng, brew, secrets=corpus == "policy")
+        attack = tools.poisoned_result(rng, brew, secrets=corpus in _WRITERS)
         messages = [*head, *attack.messages]
         answer, label = _under_attack(rng, brew, attack.right, attack.wrong)
         return _ended(messages, _said_by_assistant(messages), answer, label, _merged(shown_before, attack.tools))
@@ -267,7 +310,7 @@ def _retrieved(rng: Random, corpus: CorpusName) -> Conversation:
         messages.insert(0, turn("system", rng.choice(_SYSTEMS)))
     if found.brew is None:
         return _ended(messages, [], found.exchange.answer, "benign")
-    obedient = passages.obedience(rng, found.brew, secrets=corpus == "policy")
+    obedient = passages.obedience(rng, found.brew, secrets=corpus in _WRITERS)
     answer, label = _under_attack(rng, found.brew, found.exchange.answer, obedient)
     return _ended(messages, [], answer, label)
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
 import torch
 from torch.nn import functional
-from transformers import GenerationConfig, PreTrainedTokenizerFast
+from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from langchain_saffron.kitchen.generator import conversations
+from langchain_saffron.kitchen.generator import CorpusName, conversations
 from langchain_saffron.kitchen.training import (
     IGNORED,
     adamw,
@@ -22,19 +23,54 @@ from langchain_saffron.kitchen.training import (
 )
 
 BATCH = 32
-CHATS = 83_200
-MATRIX_RATE, OTHER_RATE = 4e-3, 3e-3
-# mean number of learned tokens in a conversation
+# a conversation's learned tokens, about
 _LEARNED = 36.5
 
 
-def train_policy(tokenizer: PreTrainedTokenizerFast, out: Path, seed: int = 0, chats: int = CHATS) -> None:
-    """Trains the policy on its corpus and saves it to `out`."""
+@dataclass(frozen=True)
+class Course:
+    """One corpus, gone through once.
+
+    Attributes:
+        corpus: Its name.
+        chats: Conversations in it.
+        steps: How many batches are taken; `None` for all. The learning rate falls as for all.
+        matrix_rate: Muon's learning rate, for the matrices.
+        other_rate: AdamW's, for the rest.
+    """
+
+    corpus: CorpusName
+    chats: int
+    steps: int | None
+    matrix_rate: float
+    other_rate: float
+
+
+# First the world, then what it leaves half learned: copying names and values out of the prompt.
+COURSES = (
+    Course("policy", 83_200, 1_600, matrix_rate=4e-3, other_rate=3e-3),
+    Course("practice", 48_000, None, matrix_rate=3e-3, other_rate=2e-3),
+)
+
+
+def train_policy(tokenizer: PreTrainedTokenizerFast, out: Path, seed: int = 0) -> None:
+    """Trains the policy on its corpora and saves it to `out`."""
     torch.manual_seed(seed)
     model = small_llama(tokenizer, width=192, layers=6, heads=6, inner=512)
     print(f"policy: {sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
+    model.train()
+    for course in COURSES:
+        take_course(model, tokenizer, course, seed)
+    model.generation_config = GenerationConfig(
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=False
+    )
+    save_model(model.eval(), out)
+
+
+def take_course(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, course: Course, seed: int) -> None:
+    """Trains a model on one corpus."""
     rng = Random(seed)
-    data = [encode_chat(tokenizer, item, rng) for item in conversations("policy", chats, seed)]
+    data = [encode_chat(tokenizer, item, rng) for item in conversations(course.corpus, course.chats, seed)]
     plan = list(epochs([len(example.ids) for example in data], BATCH, 1, rng))
 
     def loss_of(chosen: list[int]) -> torch.Tensor:
@@ -53,10 +89,5 @@ def train_policy(tokenizer: PreTrainedTokenizerFast, out: Path, seed: int = 0, c
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     # copying takes half the steps with Muon that it takes with AdamW
-    muon = torch.optim.Muon(matrices, lr=MATRIX_RATE, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
-    model.train()
-    optimise([muon, adamw(others, OTHER_RATE)], loss_of, plan, "policy")
-    model.generation_config = GenerationConfig(
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=False
-    )
-    save_model(model.eval(), out)
+    muon = torch.optim.Muon(matrices, lr=course.matrix_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+    optimise([muon, adamw(others, course.other_rate)], loss_of, plan, course.corpus, stop=course.steps)
