@@ -4,9 +4,14 @@ import random
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.messages.tool import invalid_tool_call
+from langchain_core.messages.utils import convert_to_messages
+from transformers import AutoTokenizer
 
 from langchain_saffron.errors import PromptError
 from langchain_saffron.instructions import call_text
+from langchain_saffron.kitchen.generator import conversations as kitchen_conversations
+from langchain_saffron.kitchen.prm import TEMPLATE, encode_reward
+from langchain_saffron.models.loading import KITCHEN
 from langchain_saffron.models.template import RewardTemplate
 from langchain_saffron.prompts import PromptRenderer
 from langchain_saffron.tools import HERMES, LLAMA, RESPONSE_TEMPLATE
@@ -128,16 +133,6 @@ def test_ordinary_text_gives_the_ids_of_apply_chat_template(template, make):
             messages = [message for message in messages if not isinstance(message, SystemMessage)]
         for tools in (TOOLS, [OTHER], None):
             assert list(renderer.render(messages, tools).policy_ids) == apply(tokenizer, as_dicts(messages), tools)
-
-
-def test_the_kitchen_renders_as_apply_chat_template():
-    from langchain_saffron.kitchen.tokenizer import CHAT_TEMPLATE
-
-    tokenizer = tokenizer_for(CHAT_TEMPLATE)
-    renderer = PromptRenderer(tokenizer)
-    assert renderer.tool_format is HERMES
-    for messages in conversations(2, 40, parallel=True):
-        assert list(renderer.render(messages, TOOLS).policy_ids) == apply(tokenizer, as_dicts(messages))
 
 
 @pytest.mark.parametrize(
@@ -474,6 +469,27 @@ def test_the_reward_model_reads_a_history_as_corpora_are_read():
         (turns,) = conversations_of({"messages": [*record, {"role": "assistant", "content": "x"}]})
         expected = template.prompt_ids(tokenizer, [(turn["role"], turn_text(turn)) for turn in turns[:-1]])
         assert list(renderer.render(messages, TOOLS).reward_ids) == expected
+
+
+def test_the_kitchen_reads_prompts_as_its_models_were_trained_on_them():
+    tokenizer = AutoTokenizer.from_pretrained(KITCHEN / "policy")
+    renderer = PromptRenderer(tokenizer, reward_template=TEMPLATE)
+    assert renderer.tool_format is HERMES
+    calling = 0
+    for item in kitchen_conversations("mrm", 150, seed=3):
+        said = [dict(message) for message in item.messages]
+        expected = apply(tokenizer, said[:-1], list(item.tools) or None)
+        for number, message in enumerate(said):
+            for place, one in enumerate(message.get("tool_calls", ())):
+                one["id"] = f"{number}-{place}"
+        messages = convert_to_messages(
+            [{**one, **({"tool_call_id": "0"} if one["role"] == "tool" else {})} for one in said[:-1]]
+        )
+        rendered = renderer.render(messages, item.tools)
+        assert list(rendered.policy_ids) == expected
+        assert list(rendered.reward_ids) == encode_reward(tokenizer, item).prompt
+        calling += any(message.get("tool_calls") for message in said[:-1])
+    assert calling > 10
 
 
 def test_response_template_is_asked_last():

@@ -22,6 +22,7 @@ from langchain_saffron.tools import (
 from langchain_saffron.tools.json_calls import HermesFormat
 from langchain_saffron.tools.request import arguments_schema, closed_schema
 from langchain_saffron.tools.validation import misfit
+from unit_tests.tool_templates import LLAMA31, QWEN25
 
 
 def weather(place: str, days: int = 1) -> str:
@@ -339,6 +340,8 @@ def test_forms_by_name():
 @pytest.mark.parametrize(
     ("source", "form"),
     [
+        (json.dumps([{"name": "tool_use", "template": QWEN25}]), HERMES),
+        (json.dumps({"default": "", "tool_use": LLAMA31}), LLAMA),
         ("{% if tools %}<tool_call>{'name': 1, \"arguments\": 2}", HERMES),
         (r'{{ "<tool_call>\n{\"name\": <function-name>, \"arguments\": <args-json-object>}" }}', HERMES),
         ('<tool_call>\n<function=name>\n<parameter=arguments> "arguments"', None),

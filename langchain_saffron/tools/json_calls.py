@@ -1,6 +1,7 @@
 """Calls written as JSON objects with a name and arguments: Hermes and Qwen between markers, Llama 3 bare."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -88,7 +89,8 @@ class LlamaFormat(JsonCallFormat):
 
 
 def _unquoted(source: str) -> str:
-    return source.replace('\\"', '"')
+    """A template's text as it writes quotes, however often they are escaped in it."""
+    return re.sub(r'\\+"', '"', source)
 
 
 HERMES, LLAMA = HermesFormat(), LlamaFormat()

@@ -84,10 +84,7 @@ class JsonCallParser(CallParser):
         if start.startswith("{") and not self._spoke:
             self._enter(start)
         elif start:
-            # behind a call, blanks at the end do not count
-            ready = self._text.rstrip() if self._index >= 0 else self._text
-            self._text = self._text[len(ready) :]
-            yield from self._say(ready)
+            yield from self._say_all()
 
     def _enter(self, text: str) -> None:
         self._text = text
@@ -171,8 +168,7 @@ class JsonCallParser(CallParser):
             self._break(error)
         else:  # an answer that happens to be JSON
             self._state = self._between
-            text, self._text = self._text, ""
-            yield from self._say(text)
+            yield from self._say_all()
 
     def _break(self, error: str) -> None:
         self._error = error
@@ -195,6 +191,12 @@ class JsonCallParser(CallParser):
         """Whether what was cut off may have become a call."""
         named = _NAMED.match(self._text)
         return named is not None and (named[1] is None or self._is_known(_string(named[1])))
+
+    def _say_all(self) -> Iterator[Event]:
+        """Behind a call, blanks wait: at the end they do not count."""
+        ready = self._text.rstrip() if self._index >= 0 else self._text
+        self._text = self._text[len(ready) :]
+        yield from self._say(ready)
 
     def _begin(self, name: str | None) -> Iterator[Event]:
         self._begun, self._name = True, name
