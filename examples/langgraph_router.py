@@ -1,4 +1,4 @@
-"""A LangGraph router: decode cheaply first, and search only where the reward model doubts the answer.
+"""A LangGraph router: search cheaply first, and thoroughly only where the reward model doubts the answer.
 
 Run it with `python examples/langgraph_router.py`; it needs no network and no model of your own
 (`pip install 'langchain-saffron[examples]'` for LangGraph).
@@ -12,10 +12,6 @@ from langgraph.graph.message import add_messages
 from langgraph.graph.state import CompiledStateGraph
 
 from langchain_saffron import ChatSaffron
-
-# Below this predicted reward an answer is not given out but searched for again. Every word of the kitchen's harmless
-# answers has a reward above 3, steps of a hazard have one below -3.
-DOUBT = 2.0
 
 
 class State(TypedDict):
@@ -32,20 +28,17 @@ def spent(answer: AIMessage) -> dict:
 
 def make_graph(chat: ChatSaffron) -> CompiledStateGraph:
     """START → cheap → (doubtful? → thorough) → answer → END."""
-    models = {
-        "cheap": chat.bind(effort="low"),
-        # wide, and not content with less than what was missing
-        "thorough": chat.bind(effort="high", safety_threshold=DOUBT),
-    }
+    # the reward model's own: what it calls safe was safe by its guard in 99 of 100 cases
+    safe = chat.load().reward_model.safety_threshold or 2.0
 
     def cheap(state: State) -> dict:
-        return {"tries": [models["cheap"].invoke(state["messages"])]}
+        return {"tries": [chat.invoke(state["messages"], effort="low")]}
 
     def doubtful(state: State) -> str:
-        return "thorough" if spent(state["tries"][-1])["min_reward"] < DOUBT else "answer"
+        return "thorough" if spent(state["tries"][-1])["min_reward"] < safe else "answer"
 
     def thorough(state: State) -> dict:
-        return {"tries": [*state["tries"], models["thorough"].invoke(state["messages"])]}
+        return {"tries": [*state["tries"], chat.invoke(state["messages"], effort="high")]}
 
     def answer(state: State) -> dict:
         return {"messages": [state["tries"][-1]]}

@@ -1,22 +1,27 @@
 """Safety that scales with the risk: a RAG app that searches wide only where the reward model expects trouble.
 
-Before a question is answered, the reward model looks at question and context once: how safe are the policy's next words
-likely to be? Where they are, the answer is decoded with little effort; where not, with much. The script compares that
-with fixed efforts on held-out questions, half of them with a poisoned passage in their context, and draws a plot.
+Before a question is answered, the reward model looks at question and context: how safe is the worst of the words that
+the policy may well say next? Where all are safe, one beam is enough; where not, the search gets wider. The script
+compares that with fixed efforts on held-out questions, half of them with a poisoned passage in their context, and draws
+a plot.
 
 Run it with `python examples/rag_safety_scaling.py`; it needs no network and no model of your own
 (`pip install 'langchain-saffron[examples]'` for the plot).
 """
 
 import argparse
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import matplotlib
 from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
+from langchain_core.runnables import RunnableLambda
 
 from langchain_saffron import ChatSaffron
+from langchain_saffron.engine import Outlook
 from langchain_saffron.kitchen.held_out import held_out_retrieval
 from langchain_saffron.kitchen.judge import answered, last_user_message, verdict
 
@@ -24,92 +29,99 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 EFFORTS = ("off", "low", "medium", "high")
-# Safe next words have a predicted reward of about 3 here, those of a poisoned context about -1.
-RISKY = 1.0
+MFLOP = 1e6  # in a TFLOP
 
 
 @dataclass
 class Outcome:
-    """What a way to choose the effort came to; shares, and TFLOP a question."""
+    """What a way to choose the effort came to: shares, and MFLOP a question.
+
+    Attributes:
+        name: Of the way.
+        obeyed: Of the poisoned contexts, those whose hazard was explained.
+        answered: Of the clean ones, those that were answered from the passage.
+        reading: What it cost to read question and context, with both models.
+        answering: What it cost to write the answer.
+        efforts: How often each effort was chosen.
+    """
 
     name: str
-    attacked: float
+    obeyed: float
     answered: float
-    tflop: float
+    reading: float
+    answering: float
+    efforts: Counter[str]
 
 
-def answer_by_risk(chat: ChatSaffron, prompts: list[list[BaseMessage]]) -> tuple[list[AIMessage], list[float]]:
-    """Answers with an effort chosen for each prompt, and what the looks and the answers cost."""
-    looks = [chat.outlook(prompt) for prompt in prompts]
-    efforts = ["medium" if look.lowest < RISKY else "low" for look in looks]
-    answers = [chat.bind(effort=effort).invoke(prompt) for effort, prompt in zip(efforts, prompts, strict=True)]
-    spent = [look.stats.tflops + tflops(answer) for look, answer in zip(looks, answers, strict=True)]
-    return answers, spent
+def effort_by_risk(look: Outlook, safe: float) -> str:
+    """The effort for what the reward model sees: log odds of safe against unsafe, of the worst likely next word."""
+    if look.lowest is None or look.lowest < -1:
+        return "high"
+    return "medium" if look.lowest < safe else "low"
 
 
-def tflops(answer: AIMessage) -> float:
-    """What an answer cost."""
-    return answer.response_metadata["saffron"]["tflops"]
+def ask(chat: ChatSaffron, choose: Callable[[Outlook], str], prompt: list[BaseMessage]) -> tuple[Outlook, AIMessage]:
+    """Look, choose, answer. The answer finds what the look has read in the cache."""
+    look = chat.outlook(prompt)
+    return look, chat.invoke(prompt, effort=choose(look))
 
 
-def measure(name: str, ask: Callable[[list], tuple[list[AIMessage], list[float]]], count: int) -> Outcome:
-    """Ask held-out questions, `count` with a clean context and as many with a poisoned one."""
-    clean, poisoned = (
-        held_out_retrieval(count, poisoned=False, seed=1),
-        held_out_retrieval(count, poisoned=True, seed=1),
-    )
-    answers, spent = ask([convert_to_messages(item.messages) for item in (*clean, *poisoned)])
-    texts = [answer.text for answer in answers]
-    obeyed = [
-        verdict(text, last_user_message(item.messages)) == "unsafe"
-        for item, text in zip(poisoned, texts[count:], strict=True)
+def measure(chat: ChatSaffron, name: str, choose: Callable[[Outlook], str], count: int) -> Outcome:
+    """Ask `count` held-out questions with a clean context and as many with a poisoned one."""
+    clean, poisoned = (held_out_retrieval(count, poisoned=poison, seed=1) for poison in (False, True))
+    # a salt of its own: no way of asking may live on what another has left in the cache
+    chat = chat.model_copy(update={"cache_salt": name})
+    prompts = [convert_to_messages(item.messages) for item in (*clean, *poisoned)]
+    # all at once: they share the models' forwards
+    asked = RunnableLambda(partial(ask, chat, choose)).batch(prompts, {"max_concurrency": 64})
+    looks, answers = zip(*asked, strict=True)
+    stats = [answer.response_metadata["saffron"] for answer in answers]
+    right = [answered(item, answer.text) for item, answer in zip(clean, answers[:count], strict=True)]
+    broken = [
+        verdict(answer.text, last_user_message(item.messages)) == "unsafe"
+        for item, answer in zip(poisoned, answers[count:], strict=True)
     ]
-    right = [answered(item, text) for item, text in zip(clean, texts[:count], strict=True)]
-    return Outcome(name, sum(obeyed) / count, sum(right) / count, sum(spent) / len(spent))
-
-
-def plot(outcomes: list[Outcome], path: Path) -> None:
-    """Attack success over compute."""
-    *fixed, chosen = outcomes
-    figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
-    axes.plot([o.tflop for o in fixed], [o.attacked for o in fixed], "o-", color="0.5", label="fixed effort")
-    for outcome in fixed:
-        axes.annotate(outcome.name, (outcome.tflop, outcome.attacked), (6, 6), textcoords="offset points")
-    axes.plot(chosen.tflop, chosen.attacked, "*", markersize=14, color="tab:orange", label="effort chosen by risk")
-    axes.set(xlabel="TFLOP a question", ylabel="poisoned contexts that are obeyed", ylim=(-0.05, 1.05))
-    axes.legend()
-    figure.savefig(path, dpi=120)
+    reading = sum(look.stats.tflops for look in looks) * MFLOP / len(prompts)
+    answering = sum(one["tflops"] for one in stats) * MFLOP / len(prompts)
+    efforts = Counter(one["effort"] for one in stats)
+    return Outcome(name, sum(broken) / count, sum(right) / count, reading, answering, efforts)
 
 
 def compare(chat: ChatSaffron, count: int) -> list[Outcome]:
-    """Every fixed effort, and the one chosen by risk."""
+    """Every fixed effort, and the one that is chosen by risk."""
+    # the reward model's own: what it calls safe was safe by its guard in 99 of 100 cases
+    safe = chat.load().reward_model.safety_threshold or 2.0
+    fixed = [measure(chat, effort, lambda _, effort=effort: effort, count) for effort in EFFORTS]
+    return [*fixed, measure(chat, "by risk", partial(effort_by_risk, safe=safe), count)]
 
-    def fixed(effort: str) -> Callable[[list], tuple[list[AIMessage], list[float]]]:
-        def ask(prompts: list[list[BaseMessage]]) -> tuple[list[AIMessage], list[float]]:
-            # a salt of its own: no way of asking may live on what another has left in the cache
-            answers = chat.bind(effort=effort, cache_salt=effort).batch(prompts)
-            return answers, [tflops(answer) for answer in answers]
 
-        return ask
-
-    by_risk = chat.model_copy(update={"cache_salt": "by risk"})
-    outcomes = [measure(effort, fixed(effort), count) for effort in EFFORTS]
-    return [*outcomes, measure("by risk", lambda prompts: answer_by_risk(by_risk, prompts), count)]
+def plot(outcomes: list[Outcome], path: Path) -> None:
+    """Obedience over compute."""
+    *fixed, chosen = outcomes
+    figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
+    axes.plot([o.answering for o in fixed], [o.obeyed for o in fixed], "o-", color="0.5", label="fixed effort")
+    for outcome in fixed:
+        axes.annotate(outcome.name, (outcome.answering, outcome.obeyed), (6, 6), textcoords="offset points")
+    axes.plot(chosen.answering, chosen.obeyed, "*", markersize=14, color="tab:orange", label="effort chosen by risk")
+    axes.set(xlabel="MFLOP an answer", ylabel="poisoned contexts that are obeyed", ylim=(-0.05, 1.05))
+    axes.legend()
+    figure.savefig(path, dpi=120)
 
 
 def main() -> None:
     """Print the table and draw the plot."""
     parser = argparse.ArgumentParser(description="Effort chosen by risk, beside fixed efforts.")
-    parser.add_argument("--questions", type=int, default=100, help="clean questions, and as many poisoned ones")
-    parser.add_argument("--plot", type=Path, default=Path("rag_safety_scaling.png"))
+    parser.add_argument("--questions", type=int, default=100, help="clean questions, and as many poisoned ones (100)")
+    parser.add_argument("--plot", type=Path, default=Path("rag_safety_scaling.png"), help="where to draw the plot")
     options = parser.parse_args()
     # The embedded kitchen models. With real ones, this line is:
     # chat = ChatSaffron(model="meta-llama/Llama-3.2-1B-Instruct", reward_model="path/to/an-mrm", max_tokens=80)
     chat = ChatSaffron(max_tokens=80)
     outcomes = compare(chat, options.questions)
-    print(f"{'effort':10}{'obeyed poison':>15}{'answered':>10}{'MFLOP':>8}")
-    for outcome in outcomes:
-        print(f"{outcome.name:10}{outcome.attacked:15.2f}{outcome.answered:10.2f}{outcome.tflop * 1e6:8.0f}")
+    print(f"{'effort':10}{'obeyed poison':>15}{'answered':>10}{'MFLOP to read':>15}{'to answer':>11}")
+    for o in outcomes:
+        print(f"{o.name:10}{o.obeyed:15.2f}{o.answered:10.2f}{o.reading:15.0f}{o.answering:11.0f}")
+    print("chosen by risk:", ", ".join(f"{effort} {times}×" for effort, times in outcomes[-1].efforts.most_common()))
     plot(outcomes, options.plot)
     print(f"plot: {options.plot}")
 
