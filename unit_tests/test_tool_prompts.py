@@ -476,7 +476,7 @@ def test_the_kitchen_reads_prompts_as_its_models_were_trained_on_them():
     renderer = PromptRenderer(tokenizer, reward_template=TEMPLATE)
     assert renderer.tool_format is HERMES
     calling = 0
-    for item in kitchen_conversations("mrm", 150, seed=3):
+    for item in kitchen_conversations("mrm", 250, seed=3):
         said = [dict(message) for message in item.messages]
         expected = apply(tokenizer, said[:-1], list(item.tools) or None)
         for number, message in enumerate(said):
@@ -489,7 +489,7 @@ def test_the_kitchen_reads_prompts_as_its_models_were_trained_on_them():
         assert list(rendered.policy_ids) == expected
         assert list(rendered.reward_ids) == encode_reward(tokenizer, item).prompt
         calling += any(message.get("tool_calls") for message in said[:-1])
-    assert calling > 10
+    assert calling > 8
 
 
 def test_response_template_is_asked_last():
