@@ -31,7 +31,8 @@ class AnswerReader:
     def __init__(self, job: Job) -> None:
         self._job = job
         form = job.tool_format
-        self._parser = form.parser(job.face.load().tokenizer) if form else None
+        tokenizer = job.face.load().tokenizer
+        self._parser = form.parser(tokenizer, tools=job.tools, prompt_ids=job.prompt.policy_ids) if form else None
 
     def message(self, result: SearchResult) -> AIMessage:
         """The whole answer, of which nothing was read yet."""

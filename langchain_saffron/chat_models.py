@@ -188,7 +188,7 @@ class ChatSaffron(SaffronFields, BaseChatModel):
         Args:
             tools: Functions, `BaseTool`s, classes, or schemas in any form that LangChain knows.
             tool_choice: `"auto"` (the default); `"any"`, `"required"` or `True`; the name of a tool, or OpenAI's dict
-                for one; `"none"` or `False`.
+                for one; `"none"`.
             strict: Accepted for compatibility: arguments always fit their schema. `True` also asks LangChain for
                 OpenAI's strict schemas.
             parallel_tool_calls: `False` for one call an answer at most.
@@ -359,7 +359,7 @@ class ChatSaffron(SaffronFields, BaseChatModel):
         tool_format = renderer.tool_format if tools else None
         grammar = _grammar(asked, tool_format, form)
         settings, share = face.budgeted_settings(stop)
-        return Job(face, prompt, settings, prompt.prefill_ids[-CONTEXT_TOKENS:], grammar, tool_format, share)
+        return Job(face, prompt, settings, prompt.prefill_ids[-CONTEXT_TOKENS:], grammar, tool_format, tools, share)
 
 
 def _grammar(asked: ToolRequest, tool_format: ToolFormat | None, form: ResponseFormat | None) -> Grammar | None:

@@ -311,7 +311,7 @@ class SaffronFields(BaseModel):
         """The policy's directory, if its files can be read without loading or downloading anything."""
         if self.engine is not None or (self.model is not None and not isinstance(self.model, str | Path)):
             return None
-        path = KITCHEN / "policy" if self._is_kitchen else Path(self.model).expanduser()
+        path = KITCHEN / "policy" if self._is_kitchen else Path(str(self.model)).expanduser()
         return path if (path / "config.json").is_file() else None
 
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, closing, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.runnables import RunnableConfig
 
@@ -33,6 +33,7 @@ class Job:
         context: Tokens that the answer continues mid-text.
         grammar: What the answer has to look like, if that is prescribed.
         tool_format: How the model writes tool calls, where it may.
+        tools: Those that it may call.
         share: Its part of a budget that several calls share.
     """
 
@@ -42,6 +43,7 @@ class Job:
     context: Sequence[int]
     grammar: Grammar | None = None
     tool_format: ToolFormat | None = None
+    tools: Sequence[dict[str, Any]] = ()
     share: Share | None = None
 
     def start(self) -> Handle:

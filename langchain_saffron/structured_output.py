@@ -89,7 +89,8 @@ class StructuredOutputParser(BaseTransformOutputParser[Any]):
         try:
             if issubclass(self.target, BaseModel):
                 return self.target.model_validate(document)
-            return self.target.parse_obj(document)
+            of_first_version: Any = self.target
+            return of_first_version.parse_obj(document)
         except (ValidationError, ValidationErrorV1) as error:
             if partial:
                 return None

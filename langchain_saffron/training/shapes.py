@@ -198,7 +198,7 @@ def _tool_calls(value: Any, where: str) -> str:
         inner = call.get("function", call) if isinstance(call, Mapping) else None
         if not isinstance(inner, Mapping) or not isinstance(inner.get("name"), str):
             raise ShapeError(f"{where}[{index}] names no function")
-        arguments = next((inner[key] for key in ("arguments", "args") if inner.get(key) is not None), {})
+        arguments: Any = next((inner[key] for key in ("arguments", "args") if inner.get(key) is not None), {})
         if isinstance(arguments, str):
             try:
                 arguments = json.loads(arguments or "{}")
