@@ -8,8 +8,10 @@ from typing import Any
 import torch
 
 from langchain_saffron.bench.replay import Replay
-from langchain_saffron.bench.scenario import Scenario, byte_tokenizer, random_model, random_prompt
-from langchain_saffron.engine import SaffronEngine
+from langchain_saffron.bench.scenario import Scenario, random_model, random_prompt, random_tokenizer
+from langchain_saffron.engine import SaffronEngine, SearchResult
+from langchain_saffron.engine.handle import Handle
+from langchain_saffron.grammar import Grammar
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.models.mrm import MultifurcationRewardModel
 from langchain_saffron.settings import SearchSettings
@@ -29,7 +31,7 @@ class Bench:
         size = scenario.vocabulary
         self.policy = random_model(scenario.policy, size, 0, device, dtype)
         reward = random_model(scenario.reward, size, 1, device, dtype)
-        tokenizer = byte_tokenizer()
+        tokenizer = random_tokenizer(size)
         mrm = MultifurcationRewardModel(
             reward, tokenizer, torch.zeros(size), torch.ones(size, dtype=torch.bool), owned=True
         )
@@ -51,6 +53,19 @@ class Bench:
     def search(self, width: int) -> float:
         """The search, policy and reward model."""
         return self._timed(lambda: self._answer(width))
+
+    def constrained(self) -> float:
+        """The wide search under the grammar of a JSON schema.
+
+        The first token is forced, so it has one narrow step more than the search without: as many wide ones then.
+        """
+        return self._timed(lambda: self._answer(self.scenario.width, self.grammar()))
+
+    def grammar(self) -> Grammar:
+        """Lists too long to be closed within an answer: every beam is in a string, number or object of its own."""
+        kinds = [{"type": "string"}, {"type": "integer"}, {"type": "object"}, {"type": "boolean"}]
+        items = {"anyOf": kinds}
+        return Grammar.json_schema({"type": "array", "items": items, "minItems": 4 * self.scenario.new})
 
     def bare(self) -> float:
         """The forwards of the wide search with nothing around them."""
@@ -119,14 +134,15 @@ class Bench:
         """End the engine's thread."""
         self.engine.close()
 
-    def _answer(self, width: int) -> None:
-        self._submit(self._prompt(self.scenario.prompt), width).result()
+    def _answer(self, width: int, grammar: Grammar | None = None) -> SearchResult:
+        return self._submit(self._prompt(self.scenario.prompt), width, grammar).result()
 
-    def _submit(self, prompt: list[int], width: int) -> Any:
+    def _submit(self, prompt: list[int], width: int, grammar: Grammar | None = None) -> Handle:
         # a salt of its own for every run: nobody profits from an earlier one's prompt
         self._runs += 1
-        settings = SearchSettings(width=width, max_tokens=self.scenario.new, min_tokens=self.scenario.new)
-        return self.engine.submit(prompt, settings=settings, cache_salt=str(self._runs))
+        tokens = self.scenario.new + (grammar is not None)
+        settings = SearchSettings(width=width, max_tokens=tokens, min_tokens=tokens)
+        return self.engine.submit(prompt, settings=settings, cache_salt=str(self._runs), grammar=grammar)
 
     def _prompt(self, length: int) -> list[int]:
         return random_prompt(length, self.scenario.vocabulary)

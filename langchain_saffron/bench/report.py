@@ -10,6 +10,7 @@ import torch
 from langchain_saffron.bench.annotation import SUFFIXES, Annotation, measure_annotation
 from langchain_saffron.bench.measurements import Bench
 from langchain_saffron.bench.scenario import Scenario
+from langchain_saffron.grammar import grammars_available
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ def run(scenario: Scenario, device: str = "cpu") -> Iterator[str | Report]:
     report = Report(machine=machine)
     wide = f"search, width {scenario.width}"
     bare, beams = f"bare forwards of width {scenario.width}", f"generate, {scenario.width} beams"
+    constrained = f"{wide}, in the grammar of a JSON schema"
     apart, together = f"{scenario.chats} chats one by one", f"{scenario.chats} chats together"
 
     yield "cache"
@@ -59,16 +61,16 @@ def run(scenario: Scenario, device: str = "cpu") -> Iterator[str | Report]:
     yield "warm-up"
     bench.search(4)
     bench.generate()
-    yield from _rounds(
-        report.seconds,
-        {
-            "greedy generate": bench.generate,
-            "search, width 1": lambda: bench.search(1),
-            wide: lambda: bench.search(scenario.width),
-            bare: bench.bare,
-        },
-        scenario.repeats,
-    )
+    measures: dict[str, Callable[[], float]] = {
+        "greedy generate": bench.generate,
+        "search, width 1": lambda: bench.search(1),
+        wide: lambda: bench.search(scenario.width),
+        bare: bench.bare,
+    }
+    if grammars_available():
+        bench.constrained()
+        measures[constrained] = bench.constrained
+    yield from _rounds(report.seconds, measures, scenario.repeats)
     yield from _rounds(
         report.seconds,
         {
@@ -107,6 +109,7 @@ def run(scenario: Scenario, device: str = "cpu") -> Iterator[str | Report]:
         _ratio(seconds, beams, wide, 5.4, at_most=False),
         _ratio(seconds, "search, width 1", "greedy generate", 1.45),
         _ratio(seconds, f"{wide}, bfloat16", "greedy generate, bfloat16", 1.8),
+        *([_ratio(seconds, constrained, wide, 1.10)] if constrained in seconds else []),
         Ratio("bytes of K and V ÷ those of the live nodes, at the peak", overhead, 1.3),
         _ratio(seconds, apart, together, 3.0, at_most=False),
         *(

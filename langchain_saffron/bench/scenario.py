@@ -1,5 +1,6 @@
 """What is measured on: random models, since what they say does not matter for how long it takes."""
 
+import random
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,10 +81,18 @@ def random_model(shape: Shape, vocabulary: int, seed: int, device: str, dtype: t
     return LlamaForCausalLM(config).to(device=device, dtype=dtype).eval()
 
 
-def byte_tokenizer() -> Any:
-    """A tokenizer of single bytes: the engine needs one, the measurements do not."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend = Tokenizer(models.BPE(vocab={char: i for i, char in enumerate(alphabet)}, merges=[]))
+def random_tokenizer(size: int) -> Any:
+    """A tokenizer of single bytes and random words, some of which begin as strings in JSON do.
+
+    Only a grammar asks what its tokens write. It splits text into bytes, as it knows no merges.
+    """
+    vocabulary = {char: i for i, char in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    choice = random.Random(0)
+    while len(vocabulary) < size:
+        word = "".join(choice.choices("etaoinshrdlucmfwypvbgkjqxz", range(26, 0, -1), k=choice.randint(2, 9)))
+        # the first is how a byte-level vocabulary writes a blank
+        vocabulary.setdefault(choice.choice(["Ġ", "Ġ", "", "", "", '"']) + word, len(vocabulary))
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(tokenizer_object=backend)

@@ -4,6 +4,7 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from langchain_saffron.errors import GrammarError
@@ -102,9 +103,14 @@ class _Wrapper:
             if written:
                 longest.setdefault(written[0], {}).setdefault(written, i)
         self._by_start = longest
+        # beams that stand at the same place of a document ask the same
+        self._encoded = lru_cache(maxsize=4096)(self._encode)
 
     def __call__(self, text: str) -> list[int]:
         """The tokens that a model would write `text` with: forced parts of an answer are written so."""
+        return self._encoded(text)
+
+    def _encode(self, text: str) -> list[int]:
         wanted = text.encode()
         # a word before it, for tokenizers that put a blank before the first
         for before in ("", "\n"):
