@@ -1,6 +1,7 @@
 """Grammars over real tokenizers: what they accept and refuse, how markers are written, and what goes wrong."""
 
 import json
+import random
 import re
 import subprocess
 import sys
@@ -324,8 +325,6 @@ def test_calls_or_a_document(model: Model, form: Any, document: Grammar):
 )  # fmt: skip
 def test_every_answer_that_the_masks_allow_reads_as_its_text(tokenizer: Any):
     """Random walks over what is allowed: the text that the tokenizer makes of them fits the schema."""
-    import random
-
     model = Model(tokenizer)
     schema = {
         "type": "object",
@@ -380,6 +379,48 @@ def test_states_do_not_change_each_other(model: Model):
         c.advance(*model.ids("1"))
     again = model.compiler.compile(Grammar.regex("a(b(1|2)|c(3|4))x*"))
     assert again.allowed([again]).equal(root.allowed([root]))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_state_is_that_of_its_own_tokens(model: Model, seed: int):
+    """Random beams that branch and die, against one matcher a beam that reads all of its tokens."""
+    choice = random.Random(seed)
+    schema = {"type": "array", "items": {"anyOf": [SCHEMAS[0], {"type": "string"}, {"type": "integer"}]}}
+    tools = (calls(hermes, text=True), calls(llama, text=True))
+    for grammar in (Grammar.json_schema(schema), *tools, Grammar.regex("(ab?|b+c)*")):
+        root = model.compiler.compile(grammar)
+        live: dict[tuple[int, ...], GrammarMatcher] = {(): root}
+        past: dict[tuple[int, ...], GrammarMatcher] = {}
+        for _ in range(25):
+            mask = root.allowed([*live.values()])
+            children: dict[tuple[int, ...], GrammarMatcher] = {}
+            for row, (tokens, state) in zip(mask, live.items(), strict=True):
+                fresh = replay(model, grammar, tokens)
+                assert row.equal(fresh.allowed([fresh])[0])
+                assert (state.accepting, state.done) == (fresh.accepting, fresh.done)
+                row[[model.end, model.tokenizer.eos_token_id]] = False
+                allowed = row.nonzero().flatten().tolist()
+                # those that look like JSON or a marker, so that not all of it is text
+                better = [i for i in allowed if model.tokenizer.convert_ids_to_tokens(i)[:1] in '{}[]",:<']
+                for token in choice.sample(allowed, min(2, len(allowed))) + choice.sample(better, min(2, len(better))):
+                    children[*tokens, token] = state.advance(token)
+            past |= live
+            kept = choice.sample(sorted(children), min(5, len(children)))
+            live = {tokens: children[tokens] for tokens in kept if not children[tokens].done}
+            if not live:
+                break
+        # what others have taken over can be made again
+        for tokens in choice.sample(sorted(past), min(5, len(past))):
+            fresh = replay(model, grammar, tokens)
+            assert root.allowed([past[tokens]]).equal(fresh.allowed([fresh]))
+
+
+def replay(model: Model, grammar: Grammar, tokens: tuple[int, ...]) -> GrammarMatcher:
+    """The state behind `tokens`, with a matcher of its own from the beginning."""
+    state = model.compiler.compile(grammar)
+    for token in tokens:
+        state = state.advance(token).copy()
+    return state
 
 
 def test_nothing_but_ending_is_done(model: Model):

@@ -1,6 +1,6 @@
 """From grammars to matchers, for one model."""
 
-import json
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from langchain_saffron.errors import GrammarError
 from langchain_saffron.grammar.extra import load_llguidance
 from langchain_saffron.grammar.grammar import Grammar
 from langchain_saffron.grammar.lark import lark
-from langchain_saffron.grammar.matcher import GrammarMatcher, readable
+from langchain_saffron.grammar.matcher import GrammarMatcher, Tokens, readable
 from langchain_saffron.grammar.vocabulary import TokenBytes, token_bytes
 
 
@@ -57,14 +57,15 @@ class GrammarCompiler:
     def _compiled(self, grammar: Grammar) -> GrammarMatcher:
         tokens = self._prepare()
         library = self._library
-        # what is forced is written in the tokenizer's own tokens; where some bytes are none, that could be impossible
-        options = json.dumps({"no_forcing": not tokens.whole})
-        source = f"%llguidance {options}\n{lark(grammar, tokens.special)}"
+        source = lark(grammar, tokens.special)
+        if not tokens.whole:
+            # what is forced is written in the tokenizer's own tokens, and some of it might have none
+            source += '\n%llguidance {"no_forcing": true}\n'
         limits = library.LLParserLimits(verbose_errors=False)
         matcher = library.LLMatcher(self._ll_tokenizer, source, log_level=0, limits=limits)
         if matcher.is_error():
-            raise GrammarError(f"the {_NAMES[grammar.kind]} cannot be used: {readable(matcher)}")
-        root = GrammarMatcher(matcher, self._vocabulary, self.end_tokens, self._ll_tokenizer)
+            raise GrammarError(f"the {_NAMES[grammar.kind]} cannot be used: {_reason(grammar, readable(matcher))}")
+        root = GrammarMatcher(Tokens(self._vocabulary, list(self.end_tokens), self._ll_tokenizer), matcher)
         # a grammar that these tokens cannot even begin is refused before any forward
         root.copy().allowed([root])
         return root
@@ -76,6 +77,14 @@ class GrammarCompiler:
             self._ll_tokenizer = self._library.LLTokenizer(_Wrapper(self._tokenizer.backend_tokenizer, tokens))
             self._tokens = tokens
         return self._tokens
+
+
+def _reason(grammar: Grammar, error: str) -> str:
+    """An error without the places in Lark that the user has not written."""
+    if grammar.kind == "lark":
+        return error
+    error = re.split(r"\n\s*\d+ \| ", error)[0]
+    return re.sub(r"^(at )?\d+\(\d+\): (failed to compile JSON schema: )?", "", error)
 
 
 _NAMES = {"json_schema": "JSON schema", "regex": "regular expression", "lark": "grammar", "tagged": "tools' grammar"}

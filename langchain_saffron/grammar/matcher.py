@@ -1,7 +1,8 @@
 """A grammar's state behind one response, by llguidance."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,28 +14,52 @@ from langchain_saffron.search.constraint import Constraint
 DEAD_END = "NoExtensionBias"
 
 
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What matchers know of a model's tokens.
+
+    Attributes:
+        vocabulary: Width of the masks. Number `vocabulary` is the end token that llguidance knows.
+        end_tokens: Tokens that are allowed where that one is.
+        tokenizer: llguidance's.
+    """
+
+    vocabulary: int
+    end_tokens: list[int]
+    tokenizer: Any
+
+
 class GrammarMatcher(Constraint):
-    """What may follow a response, as llguidance has it. Copies share what was computed of the grammar."""
+    """What may follow a response, as llguidance has it.
 
-    __slots__ = ("_end_tokens", "_matcher", "_tokenizer", "_vocabulary")
+    A copy of llguidance's own state takes the longer the longer the response is, so only beams that branch are given
+    one: the last that goes on from a response takes over the state of that, which could be made again.
+    """
 
-    def __init__(self, matcher: Any, vocabulary: int, end_tokens: Sequence[int], tokenizer: Any) -> None:
-        """Take a matcher of llguidance.
+    __slots__ = ("_accepting", "_done", "_matcher", "_parent", "_token", "_tokens")
+
+    def __init__(
+        self, tokens: Tokens, matcher: Any, parent: "GrammarMatcher | None" = None, token: int = -1, done: bool = False
+    ) -> None:
+        """Take a state.
 
         Args:
-            matcher: It belongs to this object from now on. Its own end token is number `vocabulary`.
-            vocabulary: Width of the masks.
-            end_tokens: Tokens that are allowed where the matcher allows its own.
-            tokenizer: llguidance's.
+            tokens: The model's.
+            matcher: llguidance's, which belongs to this object from now on; `None` makes it when it is needed.
+            parent: The response without its newest token.
+            token: That token.
+            done: Whether nothing may follow.
         """
+        self._tokens = tokens
         self._matcher = matcher
-        self._vocabulary = vocabulary
-        self._end_tokens = list(end_tokens)
-        self._tokenizer = tokenizer
+        self._parent = parent
+        self._token = token
+        self._accepting: bool | None = True if done else None
+        self._done = done
 
     def copy(self) -> "GrammarMatcher":
         """The same state, for another thread."""
-        return self._with(self._matcher.deep_copy())
+        return GrammarMatcher(self._tokens, self._own().deep_copy(), done=self._done)
 
     def advance(self, token: int) -> "GrammarMatcher":
         """The state behind the response followed by `token`.
@@ -42,21 +67,25 @@ class GrammarMatcher(Constraint):
         Raises:
             GrammarError: The grammar does not allow it, or became too complex.
         """
-        # a copy takes microseconds, so no state has to be shared
-        matcher = self._matcher.deep_copy()
-        if not matcher.consume_token(token):
-            raise GrammarError(f"the answer cannot go on by its grammar: {readable(matcher)}")
-        return self._with(matcher)
+        matcher = self._own()
+        if not matcher.validate_tokens([token]):
+            error = readable(matcher) if matcher.is_error() else f"token {token} is not allowed here"
+            raise GrammarError(f"the answer cannot go on by its grammar: {error}")
+        _consume(matcher, token)
+        child = GrammarMatcher(self._tokens, None, self, token, matcher.is_stopped())
+        child._accepting = matcher.is_accepting()
+        if not matcher.rollback(1):
+            raise GrammarError(f"the grammar's state is lost: {readable(matcher)}")
+        return child
 
     def allowed(self, states: Sequence[Constraint]) -> torch.Tensor:
         """What may follow each state; see `Constraint`."""
-        words = self._vocabulary // 32 + 1
-        bits = np.zeros((len(states), words), dtype=np.uint32)
+        matchers = _matchers(cast(Sequence[GrammarMatcher], states))
+        vocabulary = self._tokens.vocabulary
+        bits = np.zeros((len(states), vocabulary // 32 + 1), dtype=np.uint32)
         address, stride = bits.ctypes.data, bits.strides[0]
         dead = []
-        for row, state in enumerate(states):
-            assert isinstance(state, GrammarMatcher)
-            matcher = state._matcher
+        for row, matcher in enumerate(matchers):
             matcher.unsafe_compute_mask_ptr(address + row * stride, stride)
             if matcher.is_error():
                 if readable(matcher) != DEAD_END:
@@ -64,31 +93,66 @@ class GrammarMatcher(Constraint):
                 dead.append(row)
         mask = np.unpackbits(bits.view(np.uint8), axis=1, bitorder="little").view(np.bool_)
         mask[dead] = False
-        mask[:, self._end_tokens] = mask[:, self._vocabulary, None]
+        mask[:, self._tokens.end_tokens] = mask[:, vocabulary, None]
         if len(dead) == len(states):
             raise GrammarError("no token of this model's vocabulary goes on with an answer of this grammar")
-        return torch.from_numpy(mask[:, : self._vocabulary])
+        return torch.from_numpy(mask[:, :vocabulary])
 
     @property
     def accepting(self) -> bool:
         """Whether the response is a whole one."""
-        accepting: bool = self._matcher.is_accepting()
-        return accepting
+        if self._accepting is None:
+            self._accepting = bool(self._own().is_accepting())
+        return self._accepting
 
     @property
     def done(self) -> bool:
         """Whether it is, and nothing may follow."""
-        return bool(self._matcher.is_stopped() and not self._matcher.is_error())
+        return self._done
 
     def accepts(self, text: str) -> bool:
         """Whether `text`, in whatever tokens, leads from here to a whole answer."""
-        matcher = self._matcher.deep_copy()
-        tokens = self._tokenizer.tokenize_str(text)
-        written = self._tokenizer.decode_bytes(tokens) == text.encode()
+        matcher = self._own().deep_copy()
+        tokens = self._tokens.tokenizer.tokenize_str(text)
+        written = self._tokens.tokenizer.decode_bytes(tokens) == text.encode()
         return bool(written and matcher.try_consume_tokens(tokens) == len(tokens) and matcher.is_accepting())
 
-    def _with(self, matcher: Any) -> "GrammarMatcher":
-        return GrammarMatcher(matcher, self._vocabulary, self._end_tokens, self._tokenizer)
+    def _own(self) -> Any:
+        """Llguidance's state, made again if another response has taken it over."""
+        if self._matcher is None:
+            path = [self._token]
+            source = self._parent
+            while source is not None and source._matcher is None:
+                path.append(source._token)
+                source = source._parent
+            assert source is not None, "the empty response keeps its state"
+            self._matcher = source._matcher.deep_copy()
+            for token in reversed(path):
+                _consume(self._matcher, token)
+        return self._matcher
+
+
+def _matchers(states: Sequence[GrammarMatcher]) -> list[Any]:
+    """Llguidance's state of each; the last that goes on from a response takes over the state of that."""
+    heirs = {id(state._parent): state for state in states if state._matcher is None}
+    for state in states:
+        heirs.pop(id(state), None)
+    last = {id(state) for state in heirs.values()}
+    for state in states:
+        if id(state) not in last:
+            state._own()
+    for state in heirs.values():
+        parent = state._parent
+        # the empty response keeps its own, from which all others can be made again
+        if parent is not None and parent._parent is not None and parent._matcher is not None:
+            state._matcher, parent._matcher = parent._matcher, None
+            _consume(state._matcher, state._token)
+    return [state._own() for state in states]
+
+
+def _consume(matcher: Any, token: int) -> None:
+    if not matcher.consume_token(token):
+        raise GrammarError(f"the answer cannot go on by its grammar: {readable(matcher)}")
 
 
 def readable(matcher: Any) -> str:
