@@ -4,16 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from operator import itemgetter
 from typing import Any, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.language_models.chat_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableMap, RunnablePassthrough
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
 from pydantic import model_validator
 
@@ -21,12 +20,12 @@ from langchain_saffron.answers import AnswerReader
 from langchain_saffron.engine import Outlook, SearchResult
 from langchain_saffron.errors import SettingsError
 from langchain_saffron.face import FACE_CONFIG, SaffronFields
-from langchain_saffron.grammar import Grammar, require_grammars
+from langchain_saffron.grammar import require_grammars
 from langchain_saffron.job import Job, concurrent
 from langchain_saffron.profile import ModelFacts, local_facts, model_profile
-from langchain_saffron.response_format import ResponseFormat, document_schema, read_response_format
-from langchain_saffron.structured_output import Method, StructuredOutputParser
-from langchain_saffron.tools import ToolFormat, ToolRequest, get_tool_format, tool_request
+from langchain_saffron.response_format import answer_grammar, document_schema, instructed, read_response_format
+from langchain_saffron.structured_output import Method, StructuredOutputParser, parsed
+from langchain_saffron.tools import ToolFormat, get_tool_format, tool_request
 
 CONTEXT_TOKENS = 8
 TOOL_OPTIONS = ("tools", "tool_choice", "parallel_tool_calls")
@@ -249,12 +248,7 @@ class ChatSaffron(SaffronFields, BaseChatModel):
             raise SettingsError(
                 f"with_structured_output: method {method!r} is not 'json_schema', 'function_calling' or 'json_mode'"
             )
-        parser = StructuredOutputParser(target=schema, tool=tool)
-        if not include_raw:
-            return model | parser
-        parsed = RunnablePassthrough.assign(parsed=itemgetter("raw") | parser, parsing_error=lambda _: None)
-        failed = RunnablePassthrough.assign(parsed=lambda _: None)
-        return RunnableMap(raw=model) | parsed.with_fallbacks([failed], exception_key="parsing_error")
+        return parsed(model, StructuredOutputParser(target=schema, tool=tool), include_raw)
 
     def outlook(self, input: LanguageModelInput, **options: Any) -> Outlook:
         """How safe this model's next words are likely to be: one forward of the prompt, which an answer then shares.
@@ -351,32 +345,15 @@ class ChatSaffron(SaffronFields, BaseChatModel):
         face = self.with_options({name: value for name, value in options.items() if name not in TOOL_OPTIONS})
         form = read_response_format(face.response_format)
         if form is not None and form.instruction is not None:
-            messages = _instructed(messages, form.instruction)
+            messages = instructed(messages, form.instruction)
         renderer = face.renderer()
         # tools that must not be called are not shown either
         tools = asked.tools if asked.choice != "none" else ()
         prompt = renderer.render(messages, tools)
         tool_format = renderer.tool_format if tools else None
-        grammar = _grammar(asked, tool_format, form)
+        grammar = answer_grammar(asked, tool_format, form)
         settings, share = face.budgeted_settings(stop)
         return Job(face, prompt, settings, prompt.prefill_ids[-CONTEXT_TOKENS:], grammar, tool_format, tools, share)
-
-
-def _grammar(asked: ToolRequest, tool_format: ToolFormat | None, form: ResponseFormat | None) -> Grammar | None:
-    """Calls, or a document, or either of them."""
-    if tool_format is None:
-        return form.grammar if form else None
-    if form is None or asked.forced:
-        return tool_format.grammar(asked.tools, asked.choice, asked.parallel)
-    calls = tool_format.grammar(asked.tools, "any", asked.parallel)
-    return form.grammar if calls is None else Grammar.either(calls, form.grammar)
-
-
-def _instructed(messages: list[BaseMessage], instruction: str) -> list[BaseMessage]:
-    """The conversation with an instruction in its system message."""
-    head, rest = (messages[:1], messages[1:]) if isinstance(messages[0], SystemMessage) else ([], messages)
-    text = "\n\n".join([*(message.text for message in head), instruction])
-    return [SystemMessage(text), *rest]
 
 
 def _result(job: Job, result: SearchResult) -> ChatResult:

@@ -1,13 +1,16 @@
 """The `response_format` of a call: what an answer has to look like, in any of the ecosystem's forms."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from langchain_core.messages import BaseMessage, SystemMessage
 from langchain_core.utils.function_calling import convert_to_json_schema
 
 from langchain_saffron.errors import SettingsError
 from langchain_saffron.grammar import Grammar
 from langchain_saffron.instructions import schema_instruction
+from langchain_saffron.tools import ToolFormat, ToolRequest
 from langchain_saffron.tools.request import closed_schema
 
 _FORMS = (
@@ -23,12 +26,10 @@ class ResponseFormat:
     Attributes:
         grammar: The form itself.
         schema: The JSON schema, as the prompt shows it; `None` for other forms, of which the prompt says nothing.
-        closed: The same without keys that it does not name, as the grammar has it.
     """
 
     grammar: Grammar
     schema: dict[str, Any] | None = None
-    closed: dict[str, Any] | None = None
 
     @property
     def instruction(self) -> str | None:
@@ -67,6 +68,33 @@ def read_response_format(given: Any) -> ResponseFormat | None:
     return _of_schema(given if isinstance(given, dict) else schema_of(given))
 
 
+def answer_grammar(asked: ToolRequest, tool_format: ToolFormat | None, form: ResponseFormat | None) -> Grammar | None:
+    """What an answer may be: calls, a document, either of them, or anything.
+
+    Args:
+        asked: The tools, and how they may be called.
+        tool_format: How calls are written; `None` where there can be none.
+        form: Of the document, if one is asked for.
+
+    Raises:
+        SettingsError: Calls cannot be forced in that format, or not combined with that document.
+    """
+    if tool_format is None:
+        return form.grammar if form else None
+    if form is None or asked.forced:
+        return tool_format.grammar(asked.tools, asked.choice, asked.parallel)
+    calls = tool_format.grammar(asked.tools, "any", asked.parallel)
+    return form.grammar if calls is None else Grammar.either(calls, form.grammar)
+
+
+def instructed(messages: Sequence[BaseMessage], instruction: str) -> list[BaseMessage]:
+    """The conversation with an instruction in its system message."""
+    leads = bool(messages) and isinstance(messages[0], SystemMessage)
+    head, rest = (messages[:1], messages[1:]) if leads else ([], messages)
+    text = "\n\n".join([*(message.text for message in head), instruction])
+    return [SystemMessage(text), *rest]
+
+
 def schema_of(schema: Any) -> dict[str, Any]:
     """The JSON schema of a class, a tool or a schema that LangChain knows.
 
@@ -93,5 +121,5 @@ def document_schema(schema: Any) -> dict[str, Any]:
 
 
 def _of_schema(schema: dict[str, Any]) -> ResponseFormat:
-    closed = closed_schema(schema)
-    return ResponseFormat(Grammar.json_schema(closed), schema, closed)
+    # keys that nobody asked for are not to be written
+    return ResponseFormat(Grammar.json_schema(closed_schema(schema)), schema)

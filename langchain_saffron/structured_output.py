@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import AsyncIterator, Iterator
+from operator import itemgetter
 from typing import Any, Literal
 
 from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.output_parsers import BaseTransformOutputParser
 from langchain_core.outputs import ChatGeneration, Generation
+from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
 from langchain_core.utils.json import parse_partial_json
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel, ValidationError
@@ -105,6 +107,15 @@ class StructuredOutputParser(BaseTransformOutputParser[Any]):
         spoiled = [call["error"] for call in getattr(message, "invalid_tool_calls", []) if call["error"]]
         told = _CUT.get(reason, _CUT["stop"]).format(what=what, text=message.text or "it is empty")
         return "; ".join([told, *spoiled])
+
+
+def parsed(model: Runnable[Any, AIMessage], parser: StructuredOutputParser, include_raw: bool) -> Runnable[Any, Any]:
+    """A model with its parser; with `include_raw` it gives the message and any parsing error as well."""
+    if not include_raw:
+        return model | parser
+    read = RunnablePassthrough.assign(parsed=itemgetter("raw") | parser, parsing_error=lambda _: None)
+    failed = RunnablePassthrough.assign(parsed=lambda _: None)
+    return RunnableMap(raw=model) | read.with_fallbacks([failed], exception_key="parsing_error")
 
 
 class _Progress:
