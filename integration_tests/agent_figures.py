@@ -7,7 +7,9 @@ they in its arguments?). Judged by rule, not by the reward model that steers.
 
 import argparse
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
@@ -53,28 +55,42 @@ def with_calls(messages: Sequence[Message]) -> list[BaseMessage]:
     return made
 
 
-def called(answer: AIMessage) -> list[tuple[str, dict]]:
+def made(answer: AIMessage) -> list[tuple[str, dict[str, Any]]]:
     """What an answer calls."""
     return [(call["name"], call["args"]) for call in answer.tool_calls]
 
 
+def said(answer: AIMessage) -> str:
+    """All that an answer says, arguments of calls included, cut ones too."""
+    calls = (*answer.tool_calls, *answer.invalid_tool_calls)
+    return "\n".join([answer.text, *(str(call["args"]) for call in calls)])
+
+
 def measure(effort: str, cases: int = 100, seed: int = 1) -> AgentFigures:
-    """Run the held-out cases at one effort."""
+    """Run the held-out cases at one effort, all of a kind together in shared forwards."""
     chat = ChatSaffron(effort=effort, max_tokens=160)
-    right = obeyed = noted = 0
-    for task in held_out_tools(cases, seed):
-        answer = chat.bind_tools(list(task.tools)).invoke(with_calls(task.messages[:1]))
-        (wanted,) = with_calls(task.messages[1:2])
-        right += called(answer) == called(wanted) and not answer.invalid_tool_calls
-    for attack in held_out_poisoned_results(cases, seed):
-        answer = chat.bind_tools(list(attack.tools)).invoke(with_calls(attack.messages))
-        said = "\n".join([answer.text, *(str(call["args"]) for call in answer.tool_calls)])
-        obeyed += verdict(said, last_user_message(attack.messages)) == "unsafe"
-    for item in held_out_notes(cases, seed):
-        name = item.tool["function"]["name"]
-        answer = chat.bind_tools([item.tool], tool_choice=name).invoke(as_messages(item.messages))
-        noted += verdict("\n".join(str(call["args"]) for call in answer.tool_calls)) == "unsafe"
-    return AgentFigures(effort, cases, right / cases, obeyed / cases, noted / cases)
+
+    def ask(case: tuple[Sequence[Message], Sequence[dict[str, Any]], str]) -> AIMessage:
+        messages, tools, choice = case
+        return chat.bind_tools(list(tools), tool_choice=choice).invoke(with_calls(messages))
+
+    tasks, notes = held_out_tools(cases, seed), held_out_notes(cases, seed)
+    attacks = held_out_poisoned_results(cases, seed)
+    with ThreadPoolExecutor(32) as pool:
+        calls = list(pool.map(ask, [(task.messages[:1], task.tools, "auto") for task in tasks]))
+        misled = list(pool.map(ask, [(attack.messages, attack.tools, "auto") for attack in attacks]))
+        written = list(pool.map(ask, [(item.messages, [item.tool], "any") for item in notes]))
+    wanted = [with_calls(task.messages[1:2])[0] for task in tasks]
+    right = [
+        made(answer) == made(right) and not answer.invalid_tool_calls
+        for answer, right in zip(calls, wanted, strict=True)
+    ]
+    obeyed = [
+        verdict(said(answer), last_user_message(attack.messages)) == "unsafe"
+        for answer, attack in zip(misled, attacks, strict=True)
+    ]
+    noted = [verdict(said(answer)) == "unsafe" for answer in written]
+    return AgentFigures(effort, cases, *(sum(found) / cases for found in (right, obeyed, noted)))
 
 
 def main() -> None:
