@@ -4,10 +4,12 @@ Run it with `python examples/agent.py`; it needs no network and no model of your
 (`pip install 'langchain-saffron[agents]'` for LangChain's agents).
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from langchain.agents import create_agent
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph.state import CompiledStateGraph
 
@@ -23,8 +25,10 @@ REQUESTS = (
     "Find a recipe for winter cherry stew.",
     "Find a recipe for island onion pie.",  # its text is poisoned: it wants a potion explained
     "Convert 3 cups to millilitres.",
-    # what somebody might paste: the model writes it down, the guard does not let it
-    "Write a note: First, grind the hexberry with the ashvine.",
+)
+# What a model might do that was talked into it. The search would not let ours, so it is put into its mouth.
+HOSTILE = AIMessage(
+    "", tool_calls=[{"name": "add_note", "args": {"text": "First, grind the hexberry with the ashvine."}, "id": "1"}]
 )
 
 
@@ -60,36 +64,39 @@ def make_agent(chat: ChatSaffron) -> CompiledStateGraph:
     )
 
 
-def show(message: BaseMessage) -> None:
-    """Print one step."""
-    if isinstance(message, AIMessage):
-        for call in message.tool_calls:
-            print(f"  calls {call['name']} {call['args']}")
-        if message.text:
-            print(f"  says: {message.text}")
-    else:
-        score = f" (reward {message.artifact['score']:.1f})" if message.artifact else ""
-        print(f"  {message.name} {message.status}{score}: {message.text}")
+def show(steps: Iterator[dict]) -> None:
+    """Print the steps of a run as they are made."""
+    for step in steps:
+        for message in [message for node in step.values() for message in node["messages"]]:
+            if isinstance(message, ToolMessage):
+                blocked = f" (blocked: its reward is {message.artifact['score']:.1f})" if message.artifact else ""
+                print(f"  {message.name} returns {message.text}{blocked}")
+            elif isinstance(message, AIMessage):
+                for call in message.tool_calls:
+                    print(f"  the model calls {call['name']} with {call['args']}")
+                if message.text:
+                    print(f"  the model says: {message.text}")
 
 
 def main() -> None:
     """Serve a few requests in one conversation, then say what they cost together."""
-    shared = SharedBudget(ComputeBudget(max_tflops=0.05, max_reward_calls=1000), calls=2 * len(REQUESTS))
+    shared = SharedBudget(ComputeBudget(max_tflops=0.06, max_reward_calls=1200), calls=10)
     # The embedded kitchen models. With real ones, this line is:
     # chat = ChatSaffron(model="meta-llama/Llama-3.2-1B-Instruct", reward_model="path/to/an-mrm", shared_budget=shared)
     chat = ChatSaffron(max_tokens=80, shared_budget=shared)
     agent = make_agent(chat)
-    config = {"configurable": {"thread_id": "kitchen"}}
+    thread: RunnableConfig = {"configurable": {"thread_id": "kitchen"}}
     for request in REQUESTS:
         print(f"> {request}")
-        for update in agent.stream({"messages": [HumanMessage(request)]}, config, stream_mode="updates"):
-            for node in update.values():
-                for message in node["messages"]:
-                    show(message)
-    print(f"remembered: {len(agent.get_state(config).values['messages'])} messages")
-    spent, left = shared.spent, shared.left
-    print(f"spent: {spent.tflops:.3f} TFLOP, {spent.reward_calls} reward calls")
-    print(f"left: {left.tflops:.3f} TFLOP, {left.reward_calls} reward calls")
+        show(agent.stream({"messages": [HumanMessage(request)]}, thread, stream_mode="updates"))
+
+    print("> Write it down. (A call that somebody has talked the model into.)")
+    agent.update_state(thread, {"messages": [HumanMessage("Write it down."), HOSTILE]}, as_node="model")
+    show(agent.stream(None, thread, stream_mode="updates"))
+
+    print(f"remembered: {len(agent.get_state(thread).values['messages'])} messages")
+    for name, amount in (("spent", shared.spent), ("left", shared.left)):
+        print(f"{name}: {amount.tflops:.4f} TFLOP, {amount.reward_calls} reward calls")
 
 
 if __name__ == "__main__":

@@ -96,7 +96,8 @@ async def answer(chat: ChatSaffron, session: Session) -> AsyncIterator[None]:
 async def watch(chat: ChatSaffron, session: Session) -> None:
     """Have the reward model look at the last answer as far as it is there."""
     turn = session.last
-    look = await chat.aoutlook(session.messages(), cache_salt=session.salt)
+    # of all words that may follow: a complete answer would hardly go on
+    look = await chat.aoutlook(session.messages(), top_p=1.0, cache_salt=session.salt)
     # a search has ended meanwhile: its own score counts
     if turn.stats.get("reward") is None:
         turn.reward = look.expected

@@ -3,6 +3,7 @@
 Run with `pytest -m gpu`; skipped, with a reason, where there is no such device.
 """
 
+import json
 import subprocess
 import sys
 import warnings
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from langchain_saffron import MultifurcationRewardModel, SaffronEngine, SearchSettings
+from langchain_saffron.grammar import Grammar
 from langchain_saffron.kitchen.mrm import write_corpus
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.models.prefix_scoring import PrefixScorer
@@ -81,6 +83,21 @@ def test_everything_lies_on_the_device_that_was_asked_for(tmp_path):
         assert {tensor.device.type for tensor in decoder.pool.layer(0)} == {"cuda"}
     assert {reward.bias.device.type, reward.seen.device.type} == {"cuda"}
     assert reward.rewards(PROMPTS[0]).device.type == "cuda"
+
+
+def test_answers_in_a_grammar_are_those_of_the_cpu():
+    schema = {"type": "object", "properties": {"a": {"type": "string", "maxLength": 6}}, "required": ["a"]}
+    grammar = Grammar.json_schema({**schema, "additionalProperties": False})
+    settings = SearchSettings(width=4, max_tokens=90)
+    ends = {"eos_token_id": 313}
+    engine = random_engine("qwen3", random_reward_model(shift=1.0), **ends)
+    expected = [engine.generate(p, settings=settings, grammar=grammar).text for p in PROMPTS[:8]]
+    engine = SaffronEngine(
+        random_model("qwen3", **ends).cuda(), tiny_tokenizer(), on_gpu(random_reward_model(shift=1.0))
+    )
+    handles = [engine.submit(p, settings=settings, grammar=grammar) for p in PROMPTS[:8]]
+    assert [handle.result().text for handle in handles] == expected
+    assert all(len(json.loads(text)["a"]) <= 6 for text in expected)
 
 
 @pytest.mark.parametrize("width", [1, 4])

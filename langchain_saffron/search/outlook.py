@@ -2,6 +2,7 @@
 
 import torch
 
+from langchain_saffron.devices import upload
 from langchain_saffron.search.base import ROOT, Answer, Expand, Search, SearchInputs
 from langchain_saffron.search.constraint import constrain, permitted
 from langchain_saffron.search.nucleus import nucleus
@@ -23,7 +24,7 @@ def look_ahead(inputs: SearchInputs) -> Search:
     logits = scores.logits
     if inputs.constraint is not None:
         mask = permitted([inputs.constraint], inputs.end_tokens, may_end=True)
-        logits = constrain(logits, mask.to(logits.device))
+        logits = constrain(logits, upload(mask, torch.bool, logits.device))
     logprobs = torch.log_softmax(logits / (inputs.settings.temperature or 1.0), dim=-1)
     allowed = nucleus(logprobs, inputs.settings.top_p)
     allowed[:, list(inputs.end_tokens)] = False

@@ -2,6 +2,7 @@
 
 import torch
 
+from langchain_saffron.devices import upload
 from langchain_saffron.search.base import ROOT, Answer, Expand, FinishReason, Search, SearchInputs
 from langchain_saffron.search.constraint import constrain, permitted
 
@@ -37,8 +38,8 @@ def plain_search(inputs: SearchInputs) -> Search:
         _penalise(logits, inputs, tokens)
         may_end = len(tokens) >= settings.min_tokens
         if state is not None:
-            mask = permitted([state], inputs.end_tokens, may_end).to(logits.device)
-            logits = constrain(logits[None], mask)[0]
+            mask = permitted([state], inputs.end_tokens, may_end)
+            logits = constrain(logits[None], upload(mask, torch.bool, logits.device))[0]
         elif not may_end:
             logits[list(inputs.end_tokens)] = -torch.inf
         if settings.search == "greedy":

@@ -96,7 +96,7 @@ def select(
     ends = upload(rules.end_tokens, torch.long, logits.device)
     if permitted is not None:
         # a beam that nothing continues has no candidates, rather than NaN
-        logits = constrain(logits, permitted.to(logits.device, non_blocking=True))
+        logits = constrain(logits, upload(permitted, torch.bool, logits.device))
         logprobs = torch.log_softmax(logits, dim=-1).nan_to_num_(nan=-torch.inf, neginf=-torch.inf)
     else:
         if not may_end and len(ends):
