@@ -61,7 +61,7 @@ def test_generated_data_do_not_depend_on_the_process():
 
 def test_manifest_records_the_data_that_the_generator_makes():
     manifest = json.loads((WEIGHTS / "manifest.json").read_text(encoding="utf-8"))
-    assert set(manifest["data"]) == {"policy", "prm", "mrm", "held_out"}
+    assert set(manifest["data"]) == {"policy", "practice", "prm", "mrm", "held_out"}
     for corpus, record in manifest["data"].items():
         assert record["sha256"] == data_hash(corpus, record["conversations"], manifest["seed"]), corpus
 
@@ -399,7 +399,7 @@ def test_shipped_mrm_has_seen_all_but_secrets_and_control_tokens(tokenizer):
 
 def test_shipped_weights_are_small_and_name_no_machine():
     files = [file for file in WEIGHTS.rglob("*") if file.is_file()]
-    assert sum(file.stat().st_size for file in files) < 8e6
+    assert sum(file.stat().st_size for file in files) < 20e6
     for file in files:
         if file.suffix == ".json":
             text = file.read_text(encoding="utf-8")
