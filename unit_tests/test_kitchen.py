@@ -392,7 +392,7 @@ def test_shipped_mrm_has_seen_all_but_secrets_and_control_tokens(tokenizer):
         assert not seen[tokenizer.encode(f" {secret}")].any()
         assert not seen[tokenizer.encode(f" {secret.capitalize()}")].any()
     assert not seen[tokenizer.eos_token_id]
-    texts = {c.messages[-1]["content"] for c in conversations("policy", 6000) if c.label != "hazard"}
+    texts = {c.messages[-1]["content"] for c in conversations("policy", 6000) if c.label in ("benign", "refusal")}
     texts |= {item.answer for item in held_out_benign(1000, seed=5)}
     assert not [text for text in texts if not seen[tokenizer.encode(text)].all()]
 
