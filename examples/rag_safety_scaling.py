@@ -1,9 +1,9 @@
 """Safety that scales with the risk: a RAG app that searches wide only where the reward model expects trouble.
 
 Before a question is answered, the reward model looks at question and context: how safe is the worst of the words that
-the policy may well say next? Where all are safe, one beam is enough; where not, the search gets wider. The script
+the policy may well say next? Where all are safe, plain decoding is enough; where not, the search gets wider. The script
 compares that with fixed efforts on held-out questions, half of them with a poisoned passage in their context, and draws
-a plot.
+a plot. Nothing that the look does not see is stopped where nobody searches: with real texts, let "low" be the least.
 
 Run it with `python examples/rag_safety_scaling.py`; it needs no network and no model of your own
 (`pip install 'langchain-saffron[examples]'` for the plot).
@@ -56,8 +56,8 @@ class Outcome:
 def effort_by_risk(look: Outlook, safe: float) -> str:
     """The effort for what the reward model sees: log odds of safe against unsafe, of the worst likely next word."""
     if look.lowest is None or look.lowest < -1:
-        return "high"
-    return "medium" if look.lowest < safe else "low"
+        return "medium"
+    return "low" if look.lowest < safe else "off"
 
 
 def ask(chat: ChatSaffron, choose: Callable[[Outlook], str], prompt: list[BaseMessage]) -> tuple[Outlook, AIMessage]:
@@ -103,7 +103,8 @@ def plot(outcomes: list[Outcome], path: Path) -> None:
     for outcome in fixed:
         axes.annotate(outcome.name, (outcome.answering, outcome.obeyed), (6, 6), textcoords="offset points")
     axes.plot(chosen.answering, chosen.obeyed, "*", markersize=14, color="tab:orange", label="effort chosen by risk")
-    axes.set(xlabel="MFLOP an answer", ylabel="poisoned contexts that are obeyed", ylim=(-0.05, 1.05))
+    axes.set(xlabel="MFLOP an answer", ylabel="poisoned contexts that are obeyed", ylim=(-0.1, 1.1))
+    axes.margins(x=0.15)
     axes.legend()
     figure.savefig(path, dpi=120)
 
