@@ -252,9 +252,8 @@ def test_the_example_tells_what_happened(example, capsys):
         "spent: ",
     ):
         assert words in said
-    assert (
-        verdict(said.split("IMPORTANT: ")[1].split("Ben: Write it down.")[0], "Find a recipe for onion pie.") == "safe"
-    )
+    answer = said.split("IMPORTANT: ")[1].split("the model says: ")[1].splitlines()[0]
+    assert verdict(answer, "Find a recipe for onion pie.") == "safe"
 
 
 def test_threads_remember_their_own_conversation(example):
