@@ -86,21 +86,18 @@ async def answer(chat: ChatSaffron, session: Session) -> AsyncIterator[None]:
                     turn.reward, turn.seconds = turn.stats["reward"], turn.stats["seconds"]
                 yield
         if turn.reward is None:
-            await watch(chat, session)
+            # without a search nobody has watched
+            turn.reward = await score(chat, session)
             yield
     finally:
         if turn.state == "running":
             turn.state = "stopped"
 
 
-async def watch(chat: ChatSaffron, session: Session) -> None:
-    """Have the reward model look at the last answer as far as it is there."""
-    turn = session.last
-    # of all words that may follow: a complete answer would hardly go on
-    look = await chat.aoutlook(session.messages(), top_p=1.0, cache_salt=session.salt)
-    # a search has ended meanwhile: its own score counts
-    if turn.stats.get("reward") is None:
-        turn.reward = look.expected
+async def score(chat: ChatSaffron, session: Session) -> float | None:
+    """How safe the reward model finds the last answer as far as it is there."""
+    # by all words that may follow: a complete answer would hardly go on
+    return (await chat.aoutlook(session.messages(), top_p=1.0, cache_salt=session.salt)).expected
 
 
 def literal(text: str) -> str:
@@ -113,8 +110,8 @@ def conversation(session: Session) -> list[dict[str, str]]:
     shown = []
     for turn in session.turns:
         given = f'<span class="given">{literal(turn.first_words)}</span>' if turn.first_words else ""
-        score = "" if turn.reward is None else f" · safety {turn.reward:+.2f}"
-        took = "" if turn.state == "running" else f'\n\n<span class="took">effort {turn.effort}{score}</span>'
+        safety = "" if turn.reward is None else f" · safety {turn.reward:+.2f}"
+        took = "" if turn.state == "running" else f'\n\n<span class="took">effort {turn.effort}{safety}</span>'
         shown.append({"role": "user", "content": literal(turn.question)})
         shown.append({"role": "assistant", "content": given + literal(turn.said) + took})
     return shown
@@ -122,9 +119,9 @@ def conversation(session: Session) -> list[dict[str, str]]:
 
 def figures(session: Session) -> str:
     """What the last answer takes."""
-    turn, score, mark = session.last, "–", ""
+    turn, shown, mark = session.last, "–", ""
     if turn.reward is not None:
-        score, mark = f"{turn.reward:+.2f}", f'<i style="left: {50 + 8 * max(-6, min(6, turn.reward)):.0f}%"></i>'
+        shown, mark = f"{turn.reward:+.2f}", f'<i style="left: {50 + 8 * max(-6, min(6, turn.reward)):.0f}%"></i>'
     cells = {
         "seconds": f"{turn.seconds:.2f}",
         "tokens": turn.tokens,
@@ -134,7 +131,7 @@ def figures(session: Session) -> str:
         "end": turn.state,
     }
     grid = "".join(f'<div data-figure="{name}"><dt>{name}</dt><dd>{value}</dd></div>' for name, value in cells.items())
-    return f'<p>Safety score <b data-figure="safety">{score}</b></p><div class="bar">{mark}</div><dl>{grid}</dl>'
+    return f'<p>Safety score <b data-figure="safety">{shown}</b></p><div class="bar">{mark}</div><dl>{grid}</dl>'
 
 
 def label(position: float) -> str:
@@ -152,7 +149,7 @@ def make_page(chat: ChatSaffron) -> gr.Blocks:
         gr.Markdown("# Saffron chat\nA reward model watches every word while the answer is searched for.")
         with gr.Row():
             with gr.Column(scale=5):
-                chatbot = gr.Chatbot(show_label=False, elem_id="chat", height=500, buttons=[], latex_delimiters=[])
+                chatbot = gr.Chatbot(show_label=False, elem_id="chat", height=550, buttons=[], latex_delimiters=[])
                 question = gr.Textbox(show_label=False, placeholder="Ask", submit_btn=True, elem_id="question")
                 tries = gr.Row()
             with gr.Column(scale=3, min_width=320):
@@ -181,7 +178,10 @@ def make_page(chat: ChatSaffron) -> gr.Blocks:
             turn = session.last
             if turn.state == "running":
                 turn.seconds = time.perf_counter() - turn.started
-                await watch(chat, session)
+                reward = await score(chat, session)
+                # meanwhile it may have ended
+                if turn.state == "running":
+                    turn.reward = reward
             return figures(session)
 
         def rest(session: Session) -> dict:
@@ -207,7 +207,7 @@ CSS = """
 .gradio-container { width: 100% !important; max-width: 1180px !important; margin: 0 auto !important; }
 footer, #effort :is(.tab-like-container, .min_value, .max_value) { display: none !important; }
 #chat .given { font-style: italic; border-bottom: 2px dotted var(--color-accent); }
-#chat .took, dt { font-size: 12px; color: var(--body-text-color-subdued); }
+#chat .took, dt { font-size: 12px; opacity: 0.6; }
 #panel p { display: flex; justify-content: space-between; align-items: baseline; }
 #panel b { font-size: 24px; }
 .bar { position: relative; height: 10px; background: linear-gradient(90deg, #d64545, #e8c547, #3f9d5a); }

@@ -311,7 +311,7 @@ def browsing():
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS)
         # one context: tabs need not fetch the page's scripts again
-        yield browser.new_context(viewport={"width": 1200, "height": 800})
+        yield browser.new_context(viewport={"width": 1200, "height": 820})
         browser.close()
 
 
