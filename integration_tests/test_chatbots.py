@@ -10,6 +10,7 @@ import os
 import pty
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -100,6 +101,8 @@ class Script(Terminal):
     def __init__(self, *arguments):
         self.process, self._fd = pty.fork()
         if self.process == 0:
+            # where the tests run in the background, Ctrl-C is ignored, and that is inherited
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             os.execve(sys.executable, [sys.executable, *map(str, arguments)], OFFLINE)
         self.seen = ""
 
