@@ -16,13 +16,10 @@ from langchain_core.messages.tool import (
 
 from langchain_saffron.engine import RefusalText, SearchResult
 from langchain_saffron.job import Job
+from langchain_saffron.structured_output import why_cut
 from langchain_saffron.tools import Answer, Call, CallPiece, Event, Said
 
-_CUT = {
-    "length": "the answer reached max_tokens inside this call: raise max_tokens",
-    "budget": "the compute budget ran out inside this call: raise it, or lower effort",
-    "refusal": "the search refused inside this call",
-}
+_REFUSED = "the search refused inside this call"
 
 
 class AnswerReader:
@@ -70,7 +67,7 @@ class AnswerReader:
             yield Said(text)
         elif isinstance(text, RefusalText):
             # not the model's: it ends whatever the model was writing
-            yield from self._finish("refusal")
+            yield from self._finish(_REFUSED)
             yield Said(text)
         else:
             yield from self._parser.feed(text)
@@ -78,12 +75,13 @@ class AnswerReader:
     def _end(self, result: SearchResult) -> Iterator[Event]:
         if self._parser is not None:
             token_text = self._job.face.load().tokenizer.decode(result.token_ids)
-            yield from self._finish(result.finish_reason, token_text)
+            cut = _REFUSED if result.finish_reason == "refusal" else why_cut(result.finish_reason, "this call")
+            yield from self._finish(cut, token_text)
 
-    def _finish(self, reason: str, token_text: str = "") -> Iterator[Event]:
+    def _finish(self, cut: str | None, token_text: str = "") -> Iterator[Event]:
         parser, self._parser = self._parser, None
         if parser is not None:
-            yield from parser.finish(_CUT.get(reason), token_text)
+            yield from parser.finish(cut, token_text)
 
     def _refusal(self, result: SearchResult) -> dict[str, Any]:
         return {"refusal": self._job.settings.refusal_text} if result.finish_reason == "refusal" else {}

@@ -21,12 +21,17 @@ except ImportError:  # before langchain-core 1.7.5
     ModelRefusalError = None  # type: ignore[assignment,misc]
 
 Method = Literal["json_schema", "function_calling", "json_mode"]
+_REFUSED = "the model refused: {text}"
 _CUT = {
     "length": "the answer reached max_tokens inside {what}: raise max_tokens",
     "budget": "the compute budget ran out inside {what}: raise it, or lower effort",
-    "refusal": "the model refused: {text}",
-    "stop": "the answer holds no {what}: {text}",
 }
+
+
+def why_cut(finish_reason: str, what: str) -> str | None:
+    """Why an answer ended inside something, and what to do; `None` where it ended of its own accord or refused."""
+    told = _CUT.get(finish_reason)
+    return told and told.format(what=what)
 
 
 class StructuredOutputParser(BaseTransformOutputParser[Any]):
@@ -101,12 +106,10 @@ class StructuredOutputParser(BaseTransformOutputParser[Any]):
 
     def _why(self, message: BaseMessage) -> str:
         reason = message.response_metadata.get("finish_reason", "stop")
-        what = f"call of {self.tool!r}" if self.tool else "JSON document"
-        if reason != "stop":
-            what = f"the {what}"
+        what, text = f"call of {self.tool!r}" if self.tool else "JSON document", message.text or "it is empty"
+        told = _REFUSED.format(text=text) if reason == "refusal" else why_cut(reason, f"the {what}")
         spoiled = [call["error"] for call in getattr(message, "invalid_tool_calls", []) if call["error"]]
-        told = _CUT.get(reason, _CUT["stop"]).format(what=what, text=message.text or "it is empty")
-        return "; ".join([told, *spoiled])
+        return "; ".join([told or f"the answer holds no {what}: {text}", *spoiled])
 
 
 def parsed(model: Runnable[Any, AIMessage], parser: StructuredOutputParser, include_raw: bool) -> Runnable[Any, Any]:
@@ -158,7 +161,7 @@ def _raise_if_refused(message: BaseMessage) -> None:
     text = message.additional_kwargs.get("refusal")
     if text is None:
         return
-    told = _CUT["refusal"].format(text=text)
+    told = _REFUSED.format(text=text)
     if ModelRefusalError is None:
         raise OutputParserException(told, llm_output=message.text)
     raise ModelRefusalError(told, raw_message=message)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from langchain_saffron.search import Answer, Expand, Node, Scores, Search
+from langchain_saffron.search.selection import Rules
 
 
 def response(node: Node) -> tuple[int, ...]:
@@ -45,3 +46,18 @@ def chances(**of_token: float) -> list[float]:
     for name, value in of_token.items():
         values[int(name[1:])] = float(torch.log(torch.tensor(value)))
     return values
+
+
+def rules(**changes: object) -> Rules:
+    """Rules of a selection, with some of them changed; token 4 ends a turn."""
+    values: dict[str, object] = {
+        "end_tokens": torch.tensor([4]),
+        "seen": None,
+        "top_p": 0.8,
+        "temperature": None,
+        "paper": False,
+        "threshold": 2.0,
+        "weight": 3.0,
+        "refusal_threshold": None,
+    }
+    return Rules(**{**values, **changes})  # type: ignore[arg-type]

@@ -18,9 +18,9 @@ from langchain_saffron import ComputeBudget, SearchSettings
 from langchain_saffron.errors import GrammarError, RequestCancelledError
 from langchain_saffron.grammar import Grammar
 from langchain_saffron.search import Constraint, Expand, SearchInputs, look_ahead, plain_search, saffron_search
-from langchain_saffron.search.selection import Rules, select
+from langchain_saffron.search.selection import select
 from unit_tests.grammars import too_complex
-from unit_tests.tables import chances, drive
+from unit_tests.tables import chances, drive, rules
 from unit_tests.tiny_models import random_engine, random_reward_model
 
 END = 4
@@ -241,23 +241,13 @@ def test_what_is_forced_costs_no_likelihood():
 
 
 def step(mask: list[list[int]], probabilities: list[list[float]], **changes: Any):
-    values: dict[str, Any] = {
-        "end_tokens": torch.tensor([END]),
-        "seen": None,
-        "top_p": 0.8,
-        "temperature": None,
-        "paper": False,
-        "threshold": 2.0,
-        "weight": 3.0,
-        "refusal_threshold": None,
-    }
     beams = len(mask)
     return select(
         torch.tensor(probabilities).log(),
         torch.full((beams, len(mask[0])), 5.0),
         [0.0] * beams,
         [0.0] * beams,
-        Rules(**{**values, **changes}),
+        rules(end_tokens=torch.tensor([END]), **changes),
         10,
         True,
         permitted=torch.tensor(mask, dtype=torch.bool),

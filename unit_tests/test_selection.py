@@ -6,22 +6,9 @@ import pytest
 import torch
 
 from langchain_saffron.search.selection import CHUNK, Rules, likeliest, nucleus, select
+from unit_tests.tables import rules
 
 INF = math.inf
-
-
-def rules(**changes: object) -> Rules:
-    values: dict[str, object] = {
-        "end_tokens": torch.tensor([4]),
-        "seen": None,
-        "top_p": 0.8,
-        "temperature": None,
-        "paper": False,
-        "threshold": 2.0,
-        "weight": 3.0,
-        "refusal_threshold": None,
-    }
-    return Rules(**{**values, **changes})  # type: ignore[arg-type]
 
 
 def step(probabilities, rewards, count=10, may_end=True, inherited=None, totals=None, **changes):
