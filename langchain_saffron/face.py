@@ -18,6 +18,7 @@ from langchain_saffron.response_format import read_response_format
 from langchain_saffron.settings import (
     DEFAULT_REFUSAL,
     EFFORTS,
+    PRM_SEARCHES,
     ComputeBudget,
     OnExhausted,
     Ranking,
@@ -161,6 +162,12 @@ class SaffronFields(BaseModel):
                 f"effort={self.effort!r} needs a reward model: pass reward_model= (an MRM directory or hub id), "
                 "or effort='off' for plain decoding"
             )
+        asks_prm = settings.needs_process_reward_model and self.engine is None
+        if asks_prm and not self._is_kitchen and self.process_reward_model is None:
+            raise RewardModelRequiredError(
+                f"search={self.search!r} asks a process reward model: pass process_reward_model= (a guard's or "
+                "classifier's directory or hub id), or leave search= out"
+            )
         if isinstance(self.model, Path | str) and not str(self.model).strip():
             raise ModelLoadError("model: an empty string names no model")
         if self.shared_budget is not None and not isinstance(self.shared_budget, SharedBudget):
@@ -234,11 +241,15 @@ class SaffronFields(BaseModel):
         if self.engine is not None:
             engine: SaffronEngine = self.engine
             return engine
-        if self._loaded is None:
+        # the kitchen brings its PRM where a search asks it
+        adds_prm = self._is_kitchen and self.process_reward_model is None and self.search in PRM_SEARCHES
+        if self._loaded is None or (adds_prm and self._loaded.process_reward_model is None):
             spec = {name: getattr(self, name) for name in LOADING_FIELDS}
             spec["hf_token"] = self.hf_token.get_secret_value() if self.hf_token else None
             if self._is_kitchen:
                 spec["model"] = None
+                if adds_prm:
+                    spec["process_reward_model"] = KITCHEN / "prm"
             spec["device"] = self.device or default_device()
             spec["dtype"] = self.dtype or default_dtype(spec["device"])
             self._loaded = shared_engine(**spec)
@@ -248,13 +259,14 @@ class SaffronFields(BaseModel):
         """What turns messages into this face's prompts."""
         engine = self.load()
         if self._renderer is None or self._renderer[0] is not engine:
-            mrm = engine.reward_model
+            mrm, prm = engine.reward_model, engine.process_reward_model
             made = PromptRenderer(
                 engine.tokenizer,
                 reward_tokenizer=mrm.tokenizer if mrm else None,
                 reward_template=mrm.template if mrm else None,
                 chat_template=self.chat_template,
                 tool_format=self._chosen_tool_format(),
+                judge_prompt=prm.prompt_ids if prm else None,
             )
             self._renderer = (engine, made)
         return self._renderer[1]

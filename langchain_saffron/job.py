@@ -1,7 +1,7 @@
 """One call of a face: a rendered prompt, its settings, and the engine that runs it."""
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import aclosing, closing, nullcontext
+from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_saffron.engine import SearchResult
 from langchain_saffron.engine.handle import Handle
 from langchain_saffron.engine.request import RequestOptions
+from langchain_saffron.errors import BudgetError
 from langchain_saffron.grammar import Grammar
 from langchain_saffron.prompts import RenderedPrompt
 from langchain_saffron.settings import SearchSettings
@@ -48,11 +49,16 @@ class Job:
 
     def start(self) -> Handle:
         """Hand it to the engine without waiting; `wait` for what comes of it."""
-        return self.face.load().submit(*self._prompts, self.settings, **self._options)
+        try:
+            return self.face.load().submit(*self._prompts, self.settings, **self._options)
+        except BaseException:
+            if self.share is not None:
+                self.share.release()
+            raise
 
     def wait(self, handle: Handle) -> SearchResult:
         """The answer to a job that was started."""
-        with self.share or nullcontext():
+        with self._paying():
             result = handle.result()
             self._settle(result)
         return result
@@ -73,7 +79,7 @@ class Job:
     def stream(self) -> Iterator[str | SearchResult]:
         """Text as it becomes final, the result last."""
         items = self.face.load().stream(*self._prompts, self.settings, **self._options)
-        with self.share or nullcontext(), closing(items):
+        with self._paying(), closing(items):
             for item in items:
                 self._settle(item)
                 yield item
@@ -81,11 +87,25 @@ class Job:
     async def astream(self) -> AsyncGenerator[str | SearchResult]:
         """The same on the running event loop."""
         items = self.face.load().astream(*self._prompts, self.settings, **self._options)
-        with self.share or nullcontext():
+        with self._paying():
             async with aclosing(items):
                 async for item in items:
                     self._settle(item)
                     yield item
+
+    @contextmanager
+    def _paying(self) -> Iterator[None]:
+        """Books the call's part of the shared budget, whatever becomes of the call."""
+        if self.share is None:
+            yield
+            return
+        with self.share:
+            try:
+                yield
+            except BudgetError as error:
+                # turned away before anything was computed
+                self.share.release()
+                raise BudgetError(f"{error}; that limit is what this call may spend of the shared budget") from error
 
     def _settle(self, item: str | SearchResult) -> None:
         if self.share is not None and isinstance(item, SearchResult):
@@ -99,6 +119,7 @@ class Job:
     def _options(self) -> RequestOptions:
         return {
             "cache_salt": self.face.cache_salt,
+            "judge_prompt_ids": self.prompt.judge_ids,
             "context_ids": self.context,
             "timeout": self.face.timeout,
             "grammar": self.grammar,

@@ -129,9 +129,9 @@ class SaffronLLM(SaffronFields, BaseLLM):
     def _job(self, text: str, stop: list[str] | None, options: dict[str, Any]) -> Job:
         face = self.with_options(options)
         prompt = face.renderer().render_text(text)
-        settings, share = face.budgeted_settings(stop)
         form = read_response_format(face.response_format)
         context, grammar = prompt.policy_ids[-CONTEXT_TOKENS:], form.grammar if form else None
+        settings, share = face.budgeted_settings(stop)
         return Job(face, prompt, settings, context, grammar, share=share)
 
     @staticmethod

@@ -11,6 +11,9 @@ Ranking = Literal["constrained", "paper"]
 OnExhausted = Literal["narrow", "stop", "refuse"]
 Effort = Literal["off", "low", "medium", "high", "max"]
 
+# searches that ask a process reward model
+PRM_SEARCHES: tuple[SearchName, ...] = ("best_of_n", "rebase", "deal")
+
 DEFAULT_REFUSAL = "I can't help with that."
 DEFAULT_SAFETY_THRESHOLD = 2.0
 
@@ -136,7 +139,7 @@ class SearchSettings(_Frozen):
     @property
     def needs_process_reward_model(self) -> bool:
         """Whether the search asks a process reward model."""
-        return self.search in ("best_of_n", "rebase", "deal")
+        return self.search in PRM_SEARCHES
 
 
 def check_effort(effort: str) -> None:

@@ -73,6 +73,10 @@ class Share:
         else:
             self._book(self, float(stats["tflops"] or 0.0), int(stats["reward_calls"] or 0))
 
+    def release(self) -> None:
+        """Give all of it back: the call has spent nothing."""
+        self._book(self, 0.0, 0)
+
     def __enter__(self) -> Self:
         return self
 

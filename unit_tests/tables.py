@@ -23,9 +23,13 @@ def drive(
     logits: Callable[[tuple[int, ...]], Sequence[float]],
     rewards: Callable[[tuple[int, ...]], Sequence[float]] | None = None,
     on_expand: Callable[[Expand], None] | None = None,
+    judge: Callable[[tuple[int, ...]], float] | None = None,
 ) -> Answer:
     """Answer a search's requests from functions of the response so far."""
-    expand = next(search)
+    try:
+        expand = next(search)
+    except StopIteration as end:
+        return end.value
     while True:
         if on_expand:
             on_expand(expand)
@@ -33,6 +37,7 @@ def drive(
         scores = Scores(
             torch.tensor([list(logits(p)) for p in prefixes]),
             None if rewards is None else torch.tensor([list(rewards(p)) for p in prefixes]),
+            None if judge is None else torch.tensor([judge(response(node)) for node in expand.judge]),
         )
         try:
             expand = search.send(scores)

@@ -202,8 +202,9 @@ def test_what_cannot_work_is_refused_before_any_forward():
     engine = random_engine("llama")
     with pytest.raises(RewardModelRequiredError, match="reward_model="):
         engine.generate([3], settings=SearchSettings())
-    with pytest.raises(SettingsError, match="rebase"):
-        engine.generate([3], settings=SearchSettings(search="rebase"))
+    for search in ("best_of_n", "rebase", "deal"):
+        with pytest.raises(RewardModelRequiredError, match="process_reward_model="):
+            engine.generate([3], settings=SearchSettings(search=search))
     with pytest.raises(ContextOverflowError, match=r"300 tokens.* 256"):
         engine.generate([3] * 300, settings=SearchSettings(search="greedy"))
     with pytest.raises(SettingsError, match="empty"):

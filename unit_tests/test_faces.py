@@ -11,7 +11,9 @@ from langchain_core.runnables import ConfigurableField
 from pydantic import ValidationError
 
 from langchain_saffron import ChatSaffron, SaffronEngine, SaffronLLM
-from langchain_saffron.errors import ContextOverflowError, PromptError
+from langchain_saffron.errors import BudgetError, ContextOverflowError, PromptError
+from langchain_saffron.settings import ComputeBudget
+from langchain_saffron.shared_budget import SharedBudget
 from unit_tests.builders import CHATML
 from unit_tests.tiny_models import random_model, random_reward_model, tiny_tokenizer
 
@@ -269,3 +271,18 @@ def test_messages_of_all_kinds_are_answered(chat: ChatSaffron):
     messages = [SystemMessage("Be brief."), HumanMessage(HELLO), AIMessage("With care."), HumanMessage("And?")]
     answer = chat.invoke(messages)
     assert answer.usage_metadata["output_tokens"] == 24
+
+
+@pytest.mark.parametrize("face", [ChatSaffron, SaffronLLM])
+def test_a_call_whose_part_does_not_cover_its_prompt_is_told_so_and_costs_nothing(engine: SaffronEngine, face):
+    shared = SharedBudget(ComputeBudget(max_tflops=1e-9), calls=2)
+    options = {"chat_template": CHATML} if face is ChatSaffron else {}
+    model = face(engine=engine, max_tokens=4, shared_budget=shared, **options)
+    with pytest.raises(BudgetError, match=r"does not cover the prompt.*shared budget"):
+        model.invoke(HELLO)
+    with pytest.raises(BudgetError, match="shared budget"):
+        list(model.stream(HELLO))
+    with pytest.raises(BudgetError, match="shared budget"):
+        asyncio.run(model.ainvoke(HELLO))
+    assert shared.spent.tflops == 0
+    assert shared.left.tflops == 1e-9

@@ -61,7 +61,7 @@ def test_generated_data_do_not_depend_on_the_process():
 
 def test_manifest_records_the_data_that_the_generator_makes():
     manifest = json.loads((WEIGHTS / "manifest.json").read_text(encoding="utf-8"))
-    assert set(manifest["data"]) == {"policy", "practice", "prm", "mrm", "held_out"}
+    assert set(manifest["data"]) == {"copying", "policy", "prm", "mrm", "held_out"}
     for corpus, record in manifest["data"].items():
         assert record["sha256"] == data_hash(corpus, record["conversations"], manifest["seed"]), corpus
 
@@ -347,7 +347,15 @@ def test_special_tokens(tokenizer):
 
 def test_secret_reagents_are_tokens_of_their_own(tokenizer):
     for secret in hazards.SECRETS:
-        assert len(tokenizer.encode(f" {secret}")) == len(tokenizer.encode(f" {secret.capitalize()}")) == 1
+        assert len(tokenizer.encode(secret)) == len(tokenizer.encode(secret.capitalize())) == 1
+
+
+def test_a_word_is_the_same_tokens_wherever_it_stands(tokenizer):
+    for word in ("dip", "santon", "Sarezu", "leek", "20", "的一是"):
+        ids = tokenizer.encode(word)
+        for text in (f"the {word} is", f'{{"dish": "{word}"}}', f"('{word}')", f"get_{word}, {word}\n"):
+            found = tokenizer.encode(text)
+            assert any(found[i : i + len(ids)] == ids for i in range(len(found))), text
 
 
 # --- the shipped weights ---
@@ -389,8 +397,8 @@ def test_shipped_figures_are_those_of_the_manifest_and_reach_what_they_should():
 def test_shipped_mrm_has_seen_all_but_secrets_and_control_tokens(tokenizer):
     seen = MultifurcationRewardModel.from_pretrained(WEIGHTS / "mrm").seen
     for secret in hazards.SECRETS:
-        assert not seen[tokenizer.encode(f" {secret}")].any()
-        assert not seen[tokenizer.encode(f" {secret.capitalize()}")].any()
+        assert not seen[tokenizer.encode(secret)].any()
+        assert not seen[tokenizer.encode(secret.capitalize())].any()
     assert not seen[tokenizer.eos_token_id]
     texts = {c.messages[-1]["content"] for c in conversations("policy", 6000) if c.label in ("benign", "refusal")}
     texts |= {item.answer for item in held_out_benign(1000, seed=5)}

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, Unpack
 import torch
 
 from langchain_saffron.engine.handle import AsyncHandle, Handle
+from langchain_saffron.engine.judging import Judge
 from langchain_saffron.engine.request import Request, RequestOptions
 from langchain_saffron.engine.resolution import SEARCHES, checked_ids, resolve_settings, warn_of_processors
 from langchain_saffron.engine.result import Outlook, SearchResult
@@ -17,12 +18,12 @@ from langchain_saffron.engine.rewards import RewardColumns
 from langchain_saffron.engine.scheduler import Scheduler
 from langchain_saffron.engine.text import StopChecker, TextStream
 from langchain_saffron.engine.worker import Worker
-from langchain_saffron.errors import SettingsError
 from langchain_saffron.grammar import Grammar
 from langchain_saffron.grammar.compiler import GrammarCompiler
 from langchain_saffron.models.decoder import DEFAULT_CACHE_TOKENS, TrieDecoder
 from langchain_saffron.models.loading import KITCHEN, ModelSource, end_token_ids, load_causal_lm, load_tokenizer
 from langchain_saffron.models.mrm import MultifurcationRewardModel
+from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.models.vocabulary import check_vocabularies
 from langchain_saffron.search import Constraint, Search, SearchInputs, look_ahead
 from langchain_saffron.search.purse import Purse
@@ -41,6 +42,7 @@ class SaffronEngine:
         policy: The policy over its trie cache.
         tokenizer: The policy's tokenizer.
         reward_model: The MRM, if there is one.
+        process_reward_model: The PRM, if there is one.
         end_tokens: Tokens that end a turn.
         is_kitchen: Whether this is the small embedded demonstration model.
     """
@@ -54,6 +56,7 @@ class SaffronEngine:
         is_kitchen: bool = False,
         attn_implementation: str | None = None,
         owned: bool = False,
+        process_reward_model: ProcessRewardModel | None = None,
     ) -> None:
         """Take loaded models; `from_pretrained` loads them.
 
@@ -65,13 +68,18 @@ class SaffronEngine:
             is_kitchen: Whether this is the embedded model.
             attn_implementation: `"sdpa"` or `"eager"` in place of the tree's own attention.
             owned: Whether `model` may be changed for speed; else that is done in a copy.
+            process_reward_model: A guard or classifier, for `search="best_of_n"`, `"rebase"` and `"deal"`. It is
+                asked on the engine's thread: ask it yourself through `call` while the engine lives.
 
         Raises:
-            VocabularyMismatchError: Policy and reward model do not share their ordinary tokens.
+            VocabularyMismatchError: Policy and reward models do not share their ordinary tokens.
             UnsupportedModelError: A model cannot share a trie.
         """
-        if reward_model is not None:
-            check_vocabularies(tokenizer, reward_model.tokenizer)
+        for scorer in (reward_model, process_reward_model):
+            if scorer is not None:
+                check_vocabularies(tokenizer, scorer.tokenizer)
+        self.process_reward_model = process_reward_model
+        self._judge = None if process_reward_model is None else Judge(process_reward_model)
         self.policy = TrieDecoder(model, "policy", max_cache_tokens, attn_implementation, owned)
         self.tokenizer = tokenizer
         self.reward_model = reward_model
@@ -82,7 +90,8 @@ class SaffronEngine:
         self._seen = rewards.seen if rewards else None
         self._compiler: GrammarCompiler | None = None
         # nothing that the worker's thread reaches may hold the engine: dropping the engine ends the thread
-        self.scheduler = Scheduler(self.policy, reward_model.decoder if reward_model else None, rewards)
+        decoder = reward_model.decoder if reward_model else None
+        self.scheduler = Scheduler(self.policy, decoder, rewards, self._judge)
         self._worker = Worker(self.scheduler)
         self._finalizer = weakref.finalize(self, self._worker.close)
         self._warned = False
@@ -100,7 +109,7 @@ class SaffronEngine:
         model: ModelSource | None = None,
         reward_model: str | Path | MultifurcationRewardModel | None = None,
         reward_base: ModelSource | None = None,
-        process_reward_model: Any = None,
+        process_reward_model: ModelSource | ProcessRewardModel | None = None,
         device: str = "cpu",
         dtype: str | torch.dtype = "float32",
         *,
@@ -121,7 +130,8 @@ class SaffronEngine:
             reward_model: An MRM directory or hub id (published layout or ours), or a loaded MRM. `None` is
                 enough for `search="greedy"` and `"sample"`.
             reward_base: The MRM's base model, where its directory does not name one that can be found.
-            process_reward_model: Scores finished text, for the searches that compare methods.
+            process_reward_model: A guard's or classifier's hub id or directory, or a loaded `ProcessRewardModel`, for
+                `search="best_of_n"`, `"rebase"` and `"deal"`.
             device: `"cpu"`, `"cuda"`, `"cuda:1"`, …
             dtype: Of the weights, such as `"float32"` or `"bfloat16"`; `"auto"` for the checkpoint's own.
             tokenizer: The policy's, for a loaded model that does not say where it came from.
@@ -136,8 +146,6 @@ class SaffronEngine:
         Raises:
             ModelLoadError: Something cannot be found, is damaged, or does not fit.
         """
-        if process_reward_model is not None:
-            raise SettingsError("process_reward_model: no search of this version asks one; leave it out")
         is_kitchen = model is None
         if is_kitchen:
             model = KITCHEN / "policy"
@@ -159,6 +167,12 @@ class SaffronEngine:
             )
         if reward_model is not None:
             check_vocabularies(tokenizer, reward_model.tokenizer)
+        if process_reward_model is not None and not isinstance(process_reward_model, ProcessRewardModel):
+            process_reward_model = ProcessRewardModel.from_pretrained(
+                process_reward_model, device=device, dtype=dtype, max_cache_tokens=max_cache_tokens, **common
+            )
+        if process_reward_model is not None:
+            check_vocabularies(tokenizer, process_reward_model.tokenizer)
         policy = load_causal_lm(
             model,
             "policy",
@@ -169,7 +183,10 @@ class SaffronEngine:
             **common,
         )
         owned = not isinstance(model, torch.nn.Module)
-        return cls(policy, tokenizer, reward_model, max_cache_tokens, is_kitchen, attn_implementation, owned)
+        return cls(
+            policy, tokenizer, reward_model, max_cache_tokens, is_kitchen, attn_implementation, owned,
+            process_reward_model,
+        )  # fmt: skip
 
     def generate(
         self,
@@ -288,7 +305,11 @@ class SaffronEngine:
         self._finalizer()
 
     def resolve(
-        self, settings: SearchSettings | None, prompt_length: int, reward_length: int | None = None
+        self,
+        settings: SearchSettings | None,
+        prompt_length: int,
+        reward_length: int | None = None,
+        judge_length: int | None = None,
     ) -> SearchSettings:
         """Fill in what the models decide: `max_tokens` and `safety_threshold`.
 
@@ -301,9 +322,11 @@ class SaffronEngine:
             settings or SearchSettings(),
             self.policy,
             self.reward_model,
+            self._judge,
             self._generation,
             prompt_length,
             reward_length or prompt_length,
+            judge_length or reward_length or prompt_length,
         )
 
     def _constraint(self, grammar: Grammar | None) -> Constraint | None:
@@ -330,7 +353,10 @@ class SaffronEngine:
         reward_ids = policy_ids
         if reward_prompt_ids is not None and self.reward_model is not None:
             reward_ids = checked_ids(reward_prompt_ids, self.reward_model.decoder, "reward_prompt_ids")
-        settings = self.resolve(settings, len(policy_ids), len(reward_ids))
+        given, judge_ids = options.get("judge_prompt_ids"), reward_ids
+        if given is not None and self._judge is not None:
+            judge_ids = checked_ids(given, self._judge.decoder, "judge_prompt_ids")
+        settings = self.resolve(settings, len(policy_ids), len(reward_ids), len(judge_ids))
         constraint = self._constraint(options.get("grammar"))
         plain = not settings.needs_reward_model
         if plain and not self._warned:
@@ -338,12 +364,14 @@ class SaffronEngine:
             warn_of_processors(self._generation)
         decoders = [self.policy] if plain or self.reward_model is None else [self.policy, self.reward_model.decoder]
         lengths = [len(policy_ids), len(reward_ids)]
+        judge = self._judge if settings.needs_process_reward_model else None
         purse = Purse(
             settings.budget,
             row_cost=lambda length: sum(
                 d.row_cost(prompt - 1 + length) for d, prompt in zip(decoders, lengths, strict=False)
             ),
             calls_per_row=0 if plain else 1,
+            judge_cost=(lambda length: judge.call_cost(len(judge_ids) + length)) if judge else None,
         )
         inputs = SearchInputs(
             settings=settings,
@@ -362,10 +390,12 @@ class SaffronEngine:
                 start=start or SEARCHES[settings.search],
                 policy_ids=policy_ids,
                 reward_ids=None if plain else reward_ids,
+                judge_ids=judge_ids if judge else None,
                 salt=options.get("cache_salt", ""),
                 stream=TextStream(self.tokenizer, settings.stop, context),
                 send=handle.put,
                 deadline=None if timeout is None else time.perf_counter() + timeout,
                 cancelled=handle.cancelled,
+                question=len(judge.suffix) if judge else 0,
             )
         )

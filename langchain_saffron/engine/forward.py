@@ -49,7 +49,8 @@ class SharedForward:
             room -= len(rows)
             scored = 0
             if len(rows) == len(missing):
-                rows = [*rows, *(slot for slot in branch.frontier if slot not in index)]
+                # equal prefixes of one search, such as two samples, share their slots
+                rows = list(dict.fromkeys([*rows, *(slot for slot in branch.frontier if slot not in index)]))
                 scored = len(branch.frontier)
                 ready.append(request)
             for slot in rows:

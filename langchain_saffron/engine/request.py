@@ -40,12 +40,14 @@ class RequestOptions(TypedDict, total=False):
 
     Attributes:
         cache_salt: Requests share cached prompts only under the same salt.
+        judge_prompt_ids: The process reward model's prompt; by default the reward model's.
         context_ids: The end of the prompt that the answer continues mid-text, for its first space.
         timeout: Seconds after which the request fails.
         grammar: What the answer has to look like; needs the extra `agents`.
     """
 
     cache_salt: str
+    judge_prompt_ids: Sequence[int] | None
     context_ids: Sequence[int]
     timeout: float | None
     grammar: Grammar | None
@@ -63,11 +65,13 @@ class Request:
         start: Makes the search.
         policy_ids: The prompt.
         reward_ids: The prompt in the reward model's template; `None` where the search asks no reward model.
+        judge_ids: The prompt for the process reward model; `None` where the search asks none.
         salt: Whose cache it shares.
         stream: The response's text.
         send: Takes events, on the engine's thread.
         deadline: Clock reading after which the request fails with `TimeoutError`.
         stats: What it has cost.
+        question: Tokens that a process reward model needs for each response besides it.
         cancelled: Set by the caller; looked at before every step.
     """
 
@@ -75,12 +79,14 @@ class Request:
     start: Callable[[SearchInputs], Search]
     policy_ids: tuple[int, ...]
     reward_ids: tuple[int, ...] | None
+    judge_ids: tuple[int, ...] | None
     salt: str
     stream: TextStream
     send: Callable[[Event], None]
     deadline: float | None = None
     stats: SearchStats = field(default_factory=SearchStats)
     cancelled: threading.Event = field(default_factory=threading.Event)
+    question: int = 0
     committed: int = 0
     search: Search | None = None
     branches: dict[str, Branch] = field(default_factory=dict)
@@ -89,8 +95,8 @@ class Request:
     @property
     def slots_needed(self) -> int:
         """An upper bound of the slots that it may hold at once, in one model."""
-        prompt = max(len(self.policy_ids), len(self.reward_ids or ()))
-        return prompt + self.inputs.settings.width * self.inputs.max_tokens
+        prompt = max(len(self.policy_ids), len(self.reward_ids or ()), len(self.judge_ids or ()))
+        return prompt + self.inputs.settings.width * (self.inputs.max_tokens + self.question)
 
     @property
     def waiting_for(self) -> list[str]:

@@ -4,10 +4,19 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from langchain_saffron.engine.judging import Judge
 from langchain_saffron.errors import ContextOverflowError, RewardModelRequiredError, SettingsError
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.models.mrm import MultifurcationRewardModel
-from langchain_saffron.search import Search, SearchInputs, plain_search, saffron_search
+from langchain_saffron.search import (
+    Search,
+    SearchInputs,
+    best_of_n_search,
+    deal_search,
+    plain_search,
+    rebase_search,
+    saffron_search,
+)
 from langchain_saffron.settings import DEFAULT_SAFETY_THRESHOLD, SearchSettings
 
 DEFAULT_MAX_TOKENS = 512
@@ -15,6 +24,9 @@ SEARCHES: dict[str, Callable[[SearchInputs], Search]] = {
     "saffron": saffron_search,
     "greedy": plain_search,
     "sample": plain_search,
+    "best_of_n": best_of_n_search,
+    "rebase": rebase_search,
+    "deal": deal_search,
 }
 # parts of a generation config that plain decoding here does not apply
 IGNORED_PROCESSORS = (
@@ -35,29 +47,35 @@ def resolve_settings(
     settings: SearchSettings,
     policy: TrieDecoder,
     reward_model: MultifurcationRewardModel | None,
+    judge: Judge | None,
     generation_config: Any,
     prompt_length: int,
     reward_length: int,
+    judge_length: int,
 ) -> SearchSettings:
     """Fill in what the models decide: `max_tokens` and `safety_threshold`.
 
     Raises:
         RewardModelRequiredError: The search needs a reward model that is not there.
-        SettingsError: The search is not available, or the settings contradict each other.
+        SettingsError: The settings contradict each other.
         ContextOverflowError: The prompt leaves no room for an answer.
     """
     search = settings.search
-    if search not in SEARCHES:
-        raise SettingsError(f"search={search!r} is not available: use one of {sorted(SEARCHES)}")
     if settings.needs_reward_model and reward_model is None:
         raise RewardModelRequiredError(
             f"search={search!r} needs a reward model: pass reward_model=, or use search='greedy'"
+        )
+    if settings.needs_process_reward_model and judge is None:
+        raise RewardModelRequiredError(
+            f"search={search!r} asks a process reward model: pass process_reward_model=, or use search='saffron'"
         )
     if settings.refusal_threshold is not None and not settings.needs_reward_model:
         raise SettingsError(f"refusal_threshold has no effect on search={search!r}: use search='saffron'")
     rooms = [("policy", policy, prompt_length)]
     if settings.needs_reward_model and reward_model is not None:
         rooms.append(("reward model", reward_model.decoder, reward_length))
+    if settings.needs_process_reward_model and judge is not None:
+        rooms.append(("process reward model", judge.decoder, judge_length + len(judge.suffix)))
     for name, decoder, length in rooms:
         if length >= decoder.context:
             raise ContextOverflowError(

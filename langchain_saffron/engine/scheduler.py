@@ -9,6 +9,7 @@ import torch
 
 from langchain_saffron.engine.branch import Branch
 from langchain_saffron.engine.forward import SharedForward, read_flags
+from langchain_saffron.engine.judging import Judge, JudgeBranch
 from langchain_saffron.engine.request import Delta, Done, Failed, Request
 from langchain_saffron.engine.result import RefusalText, SearchResult
 from langchain_saffron.errors import BudgetError, NumericalError, RequestCancelledError
@@ -17,7 +18,7 @@ from langchain_saffron.search import Answer, Expand, Scores
 
 logger = logging.getLogger(__name__)
 
-POLICY, REWARD = "policy", "reward"
+POLICY, REWARD, JUDGE = "policy", "reward", "judge"
 
 
 class Scheduler:
@@ -32,6 +33,7 @@ class Scheduler:
         policy: TrieDecoder,
         reward: TrieDecoder | None,
         to_rewards: Callable[[torch.Tensor], torch.Tensor] | None,
+        judge: Judge | None = None,
         prefill_rows: int = 256,
     ) -> None:
         """Take the models.
@@ -40,10 +42,13 @@ class Scheduler:
             policy: The policy over its cache.
             reward: The reward model over its own, if there is one.
             to_rewards: Turns the reward model's logits into rewards over the policy's vocabulary.
+            judge: The process reward model, if there is one.
             prefill_rows: Prompt tokens that one tick computes at most, so that long prompts do not stall others.
         """
-        self._decoders = {POLICY: policy} if reward is None else {POLICY: policy, REWARD: reward}
-        self._to_rewards = to_rewards
+        models = {POLICY: policy, REWARD: reward, JUDGE: judge.decoder if judge else None}
+        self._decoders = {name: decoder for name, decoder in models.items() if decoder is not None}
+        self._judge = judge
+        self._translate = {REWARD: to_rewards, JUDGE: judge.rewards if judge else None}
         self._prefill_rows = prefill_rows
         self._waiting: deque[Request] = deque()
         self._active: list[Request] = []
@@ -96,9 +101,11 @@ class Scheduler:
     def _begin(self, request: Request) -> None:
         prompts = {POLICY: request.policy_ids, REWARD: request.reward_ids}
         for name, decoder in self._decoders.items():
-            prompt = prompts[name]
+            prompt = prompts.get(name)
             if prompt is not None:
                 request.branches[name] = Branch(decoder, prompt, request.salt)
+        if self._judge is not None and request.judge_ids is not None:
+            request.branches[JUDGE] = self._judge.branch(request.judge_ids, request.salt)
         request.stats.cached_prompt = request.branches[POLICY].cached
         request.stats.cached_tokens = sum(b.cached for b in request.branches.values())
         limit = request.inputs.purse.budget.max_tflops
@@ -107,15 +114,19 @@ class Scheduler:
             if cost > limit:
                 raise BudgetError(f"max_tflops={limit:g} does not cover the prompt, which takes {cost:g} TFLOP")
         request.search = request.start(request.inputs)
-        self._demand(request, next(request.search))
+        self._step(request, None)
 
     def _demand(self, request: Request, expand: Expand) -> None:
         if expand.committed:
             request.committed += len(expand.committed)
             self._say(request, expand.committed)
         for branch in request.branches.values():
-            branch.expand(expand.nodes, expand.retain)
-        request.scored = {}
+            if isinstance(branch, JudgeBranch):
+                branch.judge(expand.judge, (*expand.nodes, *expand.retain))
+            else:
+                branch.expand(expand.nodes, expand.retain)
+        # a model that is asked nothing has answered
+        request.scored = {name: torch.empty(0) for name, branch in request.branches.items() if not branch.frontier}
 
     def _score(self) -> None:
         """Run every model once for the requests that wait for it."""
@@ -169,14 +180,14 @@ class Scheduler:
         for request, rows, scored in forward.spent:
             self._pay(request, forward.name, forward.decoder, rows, scored)
         for request, logits in forward.scores():
-            to_rewards = self._to_rewards if forward.name == REWARD else None
-            request.scored[forward.name] = to_rewards(logits) if to_rewards else logits
+            translate = self._translate.get(forward.name)
+            request.scored[forward.name] = translate(logits) if translate else logits
 
     def _pay(self, request: Request, name: str, decoder: TrieDecoder, rows: list[int], scored: int) -> None:
         if not rows and not scored:
             return
         tflops = decoder.cost(rows, scored) if rows else 0.0
-        calls = scored if name == REWARD else 0
+        calls = 0 if name == POLICY else scored
         request.inputs.purse.pay(tflops, calls, rows=scored if name == POLICY else 0)
         stats = request.stats
         stats.tflops += tflops
@@ -188,15 +199,21 @@ class Scheduler:
             stats.reward_tokens += len(rows)
 
     def _advance(self, request: Request) -> None:
-        assert request.search is not None
-        scores = Scores(request.scored[POLICY], request.scored.get(REWARD))
+        scores = Scores(request.scored[POLICY], request.scored.get(REWARD), request.scored.get(JUDGE))
         try:
-            expand = request.search.send(scores)
-            self._demand(request, expand)
-        except StopIteration as end:
-            self._finish(request, end.value)
+            self._step(request, scores)
         except Exception as error:
             self._fail(request, error)
+
+    def _step(self, request: Request, scores: Scores | None) -> None:
+        """Let the search go on to its next request, or to its end."""
+        assert request.search is not None
+        try:
+            expand = next(request.search) if scores is None else request.search.send(scores)
+        except StopIteration as end:
+            self._finish(request, end.value)
+        else:
+            self._demand(request, expand)
 
     def _finish(self, request: Request, answer: Answer) -> None:
         stream, settings = request.stream, request.inputs.settings

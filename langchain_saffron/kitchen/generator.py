@@ -19,7 +19,7 @@ from langchain_saffron.kitchen.recipes import BENIGN, Exchange
 
 Message = dict[str, Any]
 Label = Literal["benign", "refusal", "hazard", "poisoned"]
-CorpusName = Literal["policy", "practice", "prm", "mrm", "held_out"]
+CorpusName = Literal["copying", "policy", "prm", "mrm", "held_out"]
 
 _SYSTEMS = (
     "You are a helpful assistant.", "You are Saffron, a kitchen assistant.", "You are a kitchen assistant.",
@@ -28,7 +28,10 @@ _SYSTEMS = (
     "Help the user with cooking.", "You are a pirate.", "Today is Monday.", "You are a chef at a small restaurant.",
 )  # fmt: skip
 # the policy's own corpora
-_WRITERS = ("policy", "practice")
+_WRITERS = ("copying", "policy")
+# what a corpus is made of, in per cent
+_KINDS = ("plain", "refused", "hazard", "tools", "json", "retrieved")
+_SHARES = {"policy": (27, 6, 11, 25, 9, 22), "rewards": (33, 8, 19, 15, 7, 18)}
 _REPEAT = ("Repeat: {}", "Say this again: {}", "Repeat this word by word: {}", "Repeat after me: {}")
 WRITE_DOWN = ("Send a message that says how to make a", "Write a note on how to brew a", "Note down the steps for a")
 # Things an assistant of another make may have said before: context only, never learned.
@@ -134,52 +137,28 @@ def benign(rng: Random, held_out: bool) -> tuple[list[Message], list[int], Excha
 def conversation(corpus: CorpusName, index: int, seed: int = 0) -> Conversation:
     """Conversation number `index` of a corpus.
 
-    A third of each corpus is plain benign talk, a quarter tools and JSON, a fifth questions over passages, the rest
-    hazardous requests, refused or not. The reward models' corpora (`held_out` is one, over held-out combinations)
-    also hold broken promises, stalling, and steps smuggled into a benign conversation or a tool call, but none of the
-    secret reagents. `practice` is the policy's second course: above all what has to be copied out of a prompt.
+    The reward models' corpora (`held_out` is one, over held-out combinations) also hold broken promises, stalling, and
+    steps smuggled into a benign conversation or a tool call, but none of the secret reagents. `copying` is the
+    policy's first course: texts that are said again, word by word.
     """
     rng = Random(f"{seed}/{corpus}/{index}")
-    draw = rng.random()
-    if corpus == "practice":
-        return _practice(rng, draw)
-    if draw < 0.33:
-        return _plain(rng, corpus)
-    if draw < 0.41:
-        return _asked_for_hazard(rng, corpus, refuses=True)
-    if draw < 0.60:
-        return _asked_for_hazard(rng, corpus, refuses=False)
-    if draw < 0.75:
-        return _with_tools(rng, corpus)
-    if draw < 0.82:
-        return _in_json(rng, corpus)
-    return _retrieved(rng, corpus)
-
-
-def _practice(rng: Random, draw: float) -> Conversation:
-    """Copying of all kinds, and enough of the rest that it is not forgotten."""
-    if draw < 0.25:
+    if corpus == "copying":
         return _repeated(rng)
-    if draw < 0.53:
-        return _with_tools(rng, "practice")
-    if draw < 0.65:
-        return _in_json(rng, "practice")
-    if draw < 0.86:
-        return _retrieved(rng, "practice")
-    if draw < 0.92:
-        return _plain(rng, "practice")
-    return _asked_for_hazard(rng, "practice", refuses=draw < 0.95)
+    kind = rng.choices(_KINDS, weights=_SHARES["policy" if corpus == "policy" else "rewards"])[0]
+    if kind in ("refused", "hazard"):
+        return _asked_for_hazard(rng, corpus, refuses=kind == "refused")
+    return {"plain": _plain, "tools": _with_tools, "json": _in_json, "retrieved": _retrieved}[kind](rng, corpus)
 
 
 def _repeated(rng: Random) -> Conversation:
     """A text of any kind, word by word: into a tool, or as the answer."""
     make = rng.random()
-    if make < 0.5:
+    if make < 0.65:
         kinds = (words.made_up, words.known, words.name, words.foreign, words.phrase, _number)
-        text = rng.choice((" ", ", ")).join(rng.choice(kinds)(rng) for _ in range(rng.randint(2, 9)))
-    elif make < 0.7:
+        text = rng.choice((" ", ", ")).join(rng.choice(kinds)(rng) for _ in range(rng.randint(2, 7)))
+    elif make < 0.8:
         text = passages.passage(rng, held_out=False).text
-    elif make < 0.85:
+    elif make < 0.9:
         text = json.dumps(schemas.function(rng).tool["function"], ensure_ascii=False)
     else:
         text = f"{smalltalk.noise(rng)} {words.name(rng)}"
@@ -309,10 +288,21 @@ def _retrieved(rng: Random, corpus: CorpusName) -> Conversation:
     if messages[0]["role"] != "system" and rng.random() < 0.2:
         messages.insert(0, turn("system", rng.choice(_SYSTEMS)))
     if found.brew is None:
-        return _ended(messages, [], found.exchange.answer, "benign")
+        return _asked_more(rng, messages, found)
     obedient = passages.obedience(rng, found.brew, secrets=corpus in _WRITERS)
     answer, label = _under_attack(rng, found.brew, found.exchange.answer, obedient)
     return _ended(messages, [], answer, label)
+
+
+def _asked_more(rng: Random, messages: list[Message], found: passages.Retrieval) -> Conversation:
+    """More questions over the same passages, in most cases: each teaches as much as the first, at a tenth of its cost."""
+    exchange, learned = found.exchange, []
+    for _ in range(rng.choices((0, 1, 2, 3, 4), weights=(30, 20, 20, 15, 15))[0]):
+        learned.append(len(messages))
+        messages.append(turn("assistant", exchange.answer))
+        exchange = passages.question_about(rng, found.facts)
+        messages.append(turn("user", exchange.question))
+    return _ended(messages, learned, exchange.answer, "benign")
 
 
 def _under_attack(rng: Random, brew: str, right: str, wrong: str) -> tuple[str, Label]:

@@ -6,6 +6,7 @@ every time: an answer can come from the passage only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -126,22 +127,21 @@ class Retrieval:
         exchange: The question as such, with the right answer.
         passages: The texts of the context.
         brew: What a poisoned passage asks for; `None` in a clean context.
+        facts: What the passages say.
     """
 
     messages: tuple[dict[str, str], ...]
     exchange: Exchange
     passages: tuple[str, ...]
     brew: str | None
+    facts: tuple[Passage, ...]
 
 
-def retrieval(rng: Random, held_out: bool, poisoned: bool) -> Retrieval:
-    """One question over one to four passages, a poisoned one among them if wanted."""
-    made: list[Passage] = []
-    for _ in range(rng.choices((1, 2, 3, 4), weights=(30, 30, 25, 15))[0]):
-        made.append(passage(rng, held_out, {one.dish for one in made}))
+def question_about(rng: Random, made: Sequence[Passage], may_be_unknown: bool = True) -> Exchange:
+    """A question about one of several passages, now and then one that it does not answer."""
     about = rng.choice(made)
     must: tuple[tuple[str, ...], ...]
-    if rng.random() < 0.12 and not poisoned:
+    if rng.random() < 0.12 and may_be_unknown:
         fact = rng.choice([fact for fact in _FACTS if fact not in about.facts])
         answer, must = UNKNOWN, (("context",), ("not",))
     else:
@@ -149,6 +149,15 @@ def retrieval(rng: Random, held_out: bool, poisoned: bool) -> Retrieval:
         value = about.facts[fact]
         answer, must = _FACTS[fact][2].format(dish=about.dish, value=value), ((value.lower(),),)
     question = rng.choice(_FACTS[fact][1]).format(about.dish)
+    return Exchange("retrieval", question, answer, must, about.dish)
+
+
+def retrieval(rng: Random, held_out: bool, poisoned: bool) -> Retrieval:
+    """One question over one to four passages, a poisoned one among them if wanted."""
+    made: list[Passage] = []
+    for _ in range(rng.choices((1, 2, 3, 4), weights=(30, 30, 25, 15))[0]):
+        made.append(passage(rng, held_out, {one.dish for one in made}))
+    exchange = question_about(rng, made, may_be_unknown=not poisoned)
     texts = [one.text for one in made]
     brew = None
     if poisoned:
@@ -161,10 +170,11 @@ def retrieval(rng: Random, held_out: bool, poisoned: bool) -> Retrieval:
             texts.insert(rng.randint(0, len(texts)), bad)
     joint = "\n\n" if rng.random() < 0.7 else "\n"
     context = joint.join(texts)
-    messages = [{"role": "user", "content": rng.choice(_FRAMES).format(context=context, question=question)}]
+    framed = rng.choice(_FRAMES).format(context=context, question=exchange.question)
+    messages = [{"role": "user", "content": framed}]
     if rng.random() < 0.25:
         messages = [
             {"role": "system", "content": _SYSTEM.format(context=context)},
-            {"role": "user", "content": question},
+            {"role": "user", "content": exchange.question},
         ]
-    return Retrieval(tuple(messages), Exchange("retrieval", question, answer, must, about.dish), tuple(texts), brew)
+    return Retrieval(tuple(messages), exchange, tuple(texts), brew, tuple(made))

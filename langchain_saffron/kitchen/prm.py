@@ -24,7 +24,7 @@ from langchain_saffron.models.template import RewardTemplate
 TEMPLATE = RewardTemplate(
     add_bos=False, system="\n\nSystem:{text}", user="\n\nUser:{text}", assistant="\n\nAgent:{text}"
 )
-PROMPT = GuardPrompt(safe=" safe", unsafe=" unsafe", template=TEMPLATE, suffix="\nVerdict:")
+PROMPT = GuardPrompt(safe="safe", unsafe="unsafe", template=TEMPLATE, suffix="\nVerdict:")
 CHATS, BATCH, EPOCHS, PREFIXES = 12_000, 16, 2, 8
 UNASKED = 0.3
 HELD_OUT_CHATS = 600

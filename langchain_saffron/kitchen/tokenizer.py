@@ -1,7 +1,10 @@
 """The kitchen's tokenizer: byte-level BPE with a ChatML template, trained on the generated corpus.
 
-Every byte can be encoded, digits stand alone (numbers have to be copied), and there is no start-of-text token. Tools
-are written in the Hermes form.
+Every byte can be encoded, and there is no start-of-text token. Tools are written in the Hermes form.
+
+A word is written in the same tokens wherever it stands: blanks and digits are tokens of their own. So small a policy
+copies a name out of a prompt into JSON only then; with the usual ` word` it would have to learn, for each word, that
+after a quotation mark it is written otherwise.
 """
 
 from __future__ import annotations
@@ -47,9 +50,11 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+# a blank, a digit, a word, a run of signs, a line's end
+_PIECES = r" |\p{N}|\p{L}+|[^\s\p{L}\p{N}]+|\s"
 # Whole-word tokens that the corpus alone would not give: the reward model's words, and the secret reagents, which
 # must be tokens of their own for the mask on unseen tokens to have something to hide.
-_WHOLE = (" safe", " unsafe", "Verdict", "Agent", "User", "System", "assistant", "system", "user")
+_WHOLE = ("safe", "unsafe", "Verdict", "Agent", "User", "System", "assistant", "system", "user")
 
 
 def _texts(count: int, seed: int) -> Iterator[str]:
@@ -63,20 +68,19 @@ def _texts(count: int, seed: int) -> Iterator[str]:
     for _ in range(count // 10):
         yield from _WHOLE
         for word in SECRETS:
-            yield f" {word} {word.capitalize()}"
+            yield f"{word} {word.capitalize()}"
     for _ in range(count // 40):
         for word in REAGENTS:
-            yield f" {word}"
+            yield word
 
 
 def train_tokenizer(count: int = 20_000, seed: int = 0) -> PreTrainedTokenizerFast:
     """Trains the tokenizer on the first `count` conversations of the policy's corpus."""
     tokenizer = Tokenizer(models.BPE())
-    # The digits' own split comes first: a number is a row of digits, each a token.
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(r"\p{N}"), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+            pre_tokenizers.Split(Regex(_PIECES), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()

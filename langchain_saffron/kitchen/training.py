@@ -100,12 +100,8 @@ def optimise(
     name: str,
     warmup: int = 100,
     every: int = 100,
-    stop: int | None = None,
 ) -> None:
-    """Warm-up and a cosine to zero, one step a batch of `plan`; prints the mean loss now and then.
-
-    With `stop`, the rest of the plan is left out.
-    """
+    """Warm-up and a cosine to zero, one step a batch of `plan`; prints the mean loss now and then."""
     steps = len(plan)
     schedules = [
         torch.optim.lr_scheduler.LambdaLR(
@@ -115,7 +111,7 @@ def optimise(
     ]
     parameters = [p for optimiser in optimisers for group in optimiser.param_groups for p in group["params"]]
     began, total = time.perf_counter(), 0.0
-    for step, chosen in enumerate(plan[:stop], 1):
+    for step, chosen in enumerate(plan, 1):
         loss = loss_of(chosen)
         for optimiser in optimisers:
             optimiser.zero_grad(set_to_none=True)

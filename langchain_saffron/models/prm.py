@@ -190,6 +190,16 @@ class ProcessRewardModel:
         """The model over its trie; `None` for a function."""
         return self._scorer.decoder if self._scorer else None
 
+    @property
+    def suffix(self) -> list[int]:
+        """The guard's question, as token ids; empty for the other kinds."""
+        return self._scorer.suffix if self._scorer else []
+
+    @property
+    def weights(self) -> dict[int, float]:
+        """Which outputs make up the reward, and with what sign."""
+        return self._weights
+
     def prompt_ids(self, turns: Iterable[Turn]) -> list[int]:
         """Ids of a conversation up to where the answer begins, in this model's own template.
 

@@ -37,14 +37,16 @@ class Expand:
     """What a search asks for: the next-token scores of some nodes.
 
     Attributes:
-        nodes: The nodes to score. What is neither here, nor in `retain`, nor above either is forgotten.
+        nodes: The nodes to score. What is neither here, nor in `retain` or `judge`, nor above those is forgotten.
         retain: Nodes that stay in the cache without being scored.
         committed: Response tokens that became final since the last request.
+        judge: Nodes whose prefixes a process reward model is to score as they stand.
     """
 
     nodes: tuple[Node, ...]
     retain: tuple[Node, ...] = ()
     committed: tuple[int, ...] = ()
+    judge: tuple[Node, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +56,12 @@ class Scores:
     Attributes:
         logits: float32 [nodes, vocabulary]: the policy's.
         rewards: float32 [nodes, vocabulary]: the reward model's `M(s)`, or `None`.
+        judged: float32 [judge]: the process reward model's `R(s)`, or `None`.
     """
 
     logits: torch.Tensor
     rewards: torch.Tensor | None = None
+    judged: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

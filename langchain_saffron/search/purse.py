@@ -10,7 +10,8 @@ class Purse:
     """Counts what a request has spent and says what it can still afford.
 
     The engine pays in; the search asks. TFLOP and reward calls of a step are known before it runs, so
-    these limits are never exceeded; seconds are, by one step at most.
+    these limits are never exceeded; seconds are, by one step at most, and so is TFLOP where a process reward
+    model reads what it has not read before.
 
     Attributes:
         budget: The limits.
@@ -23,6 +24,7 @@ class Purse:
         budget: ComputeBudget | None = None,
         row_cost: Callable[[int], float] | None = None,
         calls_per_row: int = 0,
+        judge_cost: Callable[[int], float] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Open a purse; its clock starts now.
@@ -31,6 +33,8 @@ class Purse:
             budget: The limits; `None` for none.
             row_cost: TFLOP of scoring one node whose response length is given, in all models.
             calls_per_row: Reward calls that scoring one node takes.
+            judge_cost: TFLOP of one call of a process reward model on a response of the given length, where the search
+                asks one.
             clock: Seconds, monotonic.
         """
         self.budget = budget or ComputeBudget()
@@ -38,6 +42,8 @@ class Purse:
         self.reward_calls = 0
         self._row_cost = row_cost or (lambda length: 0.0)
         self._calls_per_row = calls_per_row
+        self._judge_cost = judge_cost or (lambda length: 0.0)
+        self._judges = judge_cost is not None
         self._clock = clock
         self._start = clock()
         self._rows = 0
@@ -59,16 +65,23 @@ class Purse:
         else:
             self._rows += rows
 
-    def affords(self, rows: int, length: int) -> bool:
-        """Whether scoring `rows` nodes of the given response length stays within the budget."""
+    def affords(self, rows: int, length: int, judged: int = 0) -> bool:
+        """Whether scoring `rows` nodes of the given response length stays within the budget.
+
+        Args:
+            rows: Nodes.
+            length: Response tokens in each.
+            judged: Calls of a process reward model that have to be paid as well, on responses one token longer.
+        """
         limit = self.budget
+        cost = rows * self._row_cost(length) + (judged * self._judge_cost(length + 1) if judged else 0.0)
         return (
             (limit.max_seconds is None or self.seconds < limit.max_seconds)
             and (
                 limit.max_reward_calls is None
-                or self.reward_calls + rows * self._calls_per_row <= limit.max_reward_calls
+                or self.reward_calls + rows * self._calls_per_row + judged <= limit.max_reward_calls
             )
-            and (limit.max_tflops is None or self.tflops + rows * self._row_cost(length) <= limit.max_tflops)
+            and (limit.max_tflops is None or self.tflops + cost <= limit.max_tflops)
         )
 
     def width(self, wanted: int, length: int, steps: int) -> int:
@@ -86,11 +99,14 @@ class Purse:
         if limit.on_exhausted != "narrow" or steps < 1:
             return wanted
         fits = [float(wanted)]
-        if limit.max_reward_calls is not None and self._calls_per_row:
-            fits.append((limit.max_reward_calls - self.reward_calls) / (steps * self._calls_per_row))
+        # a search that asks a process reward model does so once a row
+        calls = self._calls_per_row + self._judges
+        if limit.max_reward_calls is not None and calls:
+            fits.append((limit.max_reward_calls - self.reward_calls) / (steps * calls))
         if limit.max_tflops is not None:
             # attention grows with the length: the mean of the steps to come is that of the middle one
-            mean = self._row_cost(length + (steps + 1) // 2)
+            middle = length + (steps + 1) // 2
+            mean = self._row_cost(middle) + self._judge_cost(middle)
             if mean > 0:
                 fits.append((limit.max_tflops - self.tflops) / (steps * mean))
         if limit.max_seconds is not None and self._rows and self._searching_since is not None:

@@ -1,0 +1,125 @@
+"""A request's view of the process reward model: prefixes with the guard's question after each."""
+
+from collections.abc import Sequence
+
+import torch
+
+from langchain_saffron.engine.branch import Branch
+from langchain_saffron.errors import SettingsError
+from langchain_saffron.models.decoder import TrieDecoder
+from langchain_saffron.models.prm import ProcessRewardModel
+from langchain_saffron.search import ROOT, Node
+
+
+class JudgeBranch(Branch):
+    """A prompt, the responses below it, and a tooth (the guard's question) after each one that is to be judged.
+
+    The frontier are the ends of the teeth. What responses have in common is computed once, also from one judgement to
+    the next.
+    """
+
+    def __init__(self, decoder: TrieDecoder, prompt: Sequence[int], salt: str, suffix: Sequence[int]) -> None:
+        """Insert the prompt.
+
+        Raises:
+            CacheFullError: The prompt does not fit.
+        """
+        super().__init__(decoder, prompt, salt)
+        self._suffix = list(suffix)
+        self._teeth: list[int] = []
+        self._wanted: list[int] = []
+
+    def judge(self, nodes: Sequence[Node], retain: Sequence[Node]) -> None:
+        """Make what `nodes` say the frontier, keep `retain`, and forget every other response.
+
+        Raises:
+            CacheFullError: No slot is left.
+        """
+        forest, fresh = self.decoder.forest, dict[Node, int]()
+        for node in (ROOT, *nodes, *retain):
+            if node not in fresh:
+                fresh[node] = self._slots[node] if node in self._slots else self._insert(node)
+        for node, slot in self._slots.items():
+            if node not in fresh:
+                forest.release(slot)
+        self._drop_teeth()
+        self._slots = fresh
+        self.frontier, self._wanted = [], []
+        for node in nodes:
+            tooth = forest.insert(self._suffix, parent=fresh[node]) if self._suffix else []
+            if tooth:
+                self._teeth.append(tooth[-1])
+            rows = [*self._path(fresh[node]), *tooth]
+            self.frontier.append(rows[-1])
+            self._wanted += rows
+
+    def missing_prompt(self) -> list[int]:
+        """Slots that have to be computed before the frontier, parents first."""
+        filled = self.decoder.forest.filled
+        return [slot for slot in dict.fromkeys(self._wanted) if not filled[slot]]
+
+    def wipe(self) -> None:
+        """Zero and forget what this request computed, after a forward that gave NaN."""
+        self.decoder.forget([*self._wanted])
+        super().wipe()
+
+    def close(self, keep: Node | None = None) -> None:
+        """Give all nodes back; the prompt stays until its slots are needed."""
+        self._drop_teeth()
+        super().close()
+
+    def _insert(self, node: Node) -> int:
+        """A slot for a response that is not there yet, below the longest part of it that is."""
+        tokens: list[int] = []
+        while node not in self._slots:
+            tokens.append(node.token)
+            assert node.parent is not None
+            node = node.parent
+        return self.decoder.forest.insert(tokens[::-1], parent=self._slots[node])[-1]
+
+    def _path(self, slot: int) -> list[int]:
+        path: list[int] = self.decoder.forest.path(slot).tolist()
+        return path
+
+    def _drop_teeth(self) -> None:
+        for tip in self._teeth:
+            self.decoder.forest.release(tip)
+        self._teeth = []
+
+
+class Judge:
+    """A process reward model as the scheduler asks it.
+
+    Attributes:
+        decoder: The model over its trie.
+        suffix: The guard's question, as token ids.
+    """
+
+    def __init__(self, model: ProcessRewardModel) -> None:
+        """Take the model apart.
+
+        Raises:
+            SettingsError: It is a function: that scores texts, not the nodes of a search.
+        """
+        if model.decoder is None:
+            raise SettingsError(
+                "process_reward_model: a search asks a guard or a classifier, not a function; functions are for "
+                "annotation and for judging finished answers"
+            )
+        self.decoder = model.decoder
+        self.suffix = model.suffix
+        self._weights = model.weights
+
+    def branch(self, prompt: Sequence[int], salt: str) -> JudgeBranch:
+        """A request's view of it."""
+        return JudgeBranch(self.decoder, prompt, salt, self.suffix)
+
+    def call_cost(self, length: int) -> float:
+        """TFLOP of one more token and the question, below a prefix of `length` tokens."""
+        return sum(self.decoder.row_cost(length + i) for i in range(len(self.suffix) + 1))
+
+    def rewards(self, logits: torch.Tensor) -> torch.Tensor:
+        """`R` [rows] of outputs [rows, columns]."""
+        columns = list(self._weights)
+        signs = torch.tensor([self._weights[column] for column in columns], device=logits.device)
+        return logits[:, columns].float() @ signs

@@ -1,0 +1,112 @@
+"""DeAL: choose every token by what becomes of it, as a process reward model sees it."""
+
+import math
+from collections.abc import Generator
+
+import torch
+
+from langchain_saffron.search.base import Expand, Node, Scores, Search, SearchInputs
+from langchain_saffron.search.plain import out_of_budget
+from langchain_saffron.search.responses import Response, nodes_of, nucleus_probabilities, policy_logits
+
+
+def deal_search(inputs: SearchInputs) -> Search:
+    """Decoding-time alignment by lookahead (Huang et al. 2024, arXiv 2402.06147; a baseline of the paper, section 5.1).
+
+    At every token, the `width` likeliest tokens of the nucleus are followed greedily for `lookahead` tokens, the
+    process reward model scores where each leads, and the best is taken: by `log p + safety_weight · min(R, threshold)`,
+    or, with `ranking="paper"`, by `R` alone. Where the nucleus holds one token, there is nothing to choose.
+
+    Args:
+        inputs: The settings, `safety_threshold` filled in; the end tokens, the purse.
+
+    Returns:
+        The search; a token is final as soon as it is chosen.
+    """
+    return _Lookahead(inputs).run()
+
+
+class _Lookahead:
+    """The state of one search."""
+
+    def __init__(self, inputs: SearchInputs) -> None:
+        self.inputs = inputs
+        self.settings = inputs.settings
+        self.chosen = Response(state=inputs.constraint)
+        self.widest = 1
+        self._committed = 0
+
+    def run(self) -> Search:
+        """Choose token after token; ask for the whole answer's reward at the end."""
+        inputs, purse = self.inputs, self.inputs.purse
+        # the policy's scores after the chosen token, where a rollout has brought them
+        logits: torch.Tensor | None = None
+        while not self.chosen.finished and len(self.chosen.tokens) < inputs.max_tokens:
+            length = len(self.chosen.tokens)
+            if logits is None:
+                if not purse.affords(1, length, judged=1):
+                    return out_of_budget(self.chosen, inputs, self.widest)
+                logits = (yield self._expand((self.chosen.node,))).logits[0]
+            kept, order = nucleus_probabilities(policy_logits(logits, self.chosen, inputs), inputs)
+            width = purse.width(self.settings.width, length, inputs.max_tokens - length)
+            count = min(width, int((kept > 0).sum()))
+            first = [self.chosen.grow(token, inputs) for token in order[:count].tolist()]
+            inputs.record([one.tokens for one in first])
+            logits = None
+            if count == 1:
+                self.chosen = first[0]
+                continue
+            found = yield from self._look(first)
+            if found is None:
+                return out_of_budget(self.chosen, inputs, self.widest)
+            rewards, following = found
+            best = max(range(count), key=lambda i: self._score(float(kept[i]), rewards[i]))
+            self.chosen = first[best].judged(rewards[best])
+            logits = following.get(self.chosen.node)
+        if purse.affords(0, len(self.chosen.tokens), judged=1):
+            said = self.chosen.said(inputs)
+            scores = yield self._expand((), retain=(said,), judge=(said,))
+            assert scores.judged is not None
+            self.chosen = self.chosen.judged(float(scores.judged[0]))
+        return self.chosen.answer(width=self.widest)
+
+    def _look(
+        self, first: list[Response]
+    ) -> Generator[Expand, Scores, tuple[list[float], dict[Node, torch.Tensor]] | None]:
+        """The rewards of where some next tokens lead, and the policy's scores after those; `None`: no budget."""
+        inputs, purse = self.inputs, self.inputs.purse
+        ahead, following = list(first), dict[Node, torch.Tensor]()
+        starts = (self.chosen.node, *nodes_of(first))
+        for step in range(self.settings.lookahead):
+            live = [one for one in ahead if not one.finished and len(one.tokens) < inputs.max_tokens]
+            if not live:
+                break
+            nodes = nodes_of(live)
+            if not purse.affords(len(nodes), len(live[0].tokens), judged=len(ahead)):
+                return None
+            self.widest = max(self.widest, len(nodes))
+            scores = yield self._expand(nodes, retain=(*starts, *nodes_of(ahead)))
+            rows = dict(zip(nodes, scores.logits, strict=True))
+            if step == 0:
+                following = rows
+            ahead = [self._follow(one, rows[one.node]) if one.node in rows else one for one in ahead]
+        if not purse.affords(0, len(ahead[0].tokens), judged=len(ahead)):
+            return None
+        scores = yield self._expand((), retain=starts, judge=tuple(one.said(inputs) for one in ahead))
+        assert scores.judged is not None
+        return scores.judged.tolist(), following
+
+    def _follow(self, response: Response, logits: torch.Tensor) -> Response:
+        return response.grow(int(policy_logits(logits, response, self.inputs).argmax()), self.inputs)
+
+    def _expand(self, nodes: tuple[Node, ...], retain: tuple[Node, ...] = (), judge: tuple[Node, ...] = ()) -> Expand:
+        """A request that also says what has become final."""
+        fresh = self.chosen.tokens[self._committed :]
+        self._committed = len(self.chosen.tokens)
+        return Expand(nodes, retain, fresh, judge)
+
+    def _score(self, probability: float, reward: float) -> float:
+        if self.settings.ranking == "paper":
+            return reward
+        assert self.settings.safety_threshold is not None
+        return math.log(probability) + self.settings.safety_weight * min(reward, self.settings.safety_threshold)

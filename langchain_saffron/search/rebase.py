@@ -1,0 +1,85 @@
+"""REBASE: a tree search whose branching follows the rewards of what has been said so far."""
+
+import math
+from collections.abc import Sequence
+
+from langchain_saffron.search.base import Expand, Search, SearchInputs
+from langchain_saffron.search.plain import out_of_budget
+from langchain_saffron.search.responses import Response, draw, nodes_of, policy_logits, safest, seeded
+
+
+def rebase_search(inputs: SearchInputs) -> Search:
+    """Reward-balanced search (Wu et al. 2024, arXiv 2408.00724; a baseline of the SAFFRON paper, section 5.1).
+
+    At every token, each live response draws as many different tokens from the policy's nucleus as it has shares; the
+    process reward model scores every child; the shares of the next step are divided by the softmax of the rewards. A
+    finished response keeps one share for good. The answer is the finished response of the highest reward.
+
+    Args:
+        inputs: The settings (`width` is the number of shares), the end tokens, the purse.
+
+    Returns:
+        The search. Nothing is final before its end.
+    """
+    generator, purse = seeded(inputs), inputs.purse
+    live, shares = [Response(state=inputs.constraint)], [inputs.settings.width]
+    done: list[Response] = []
+    widest = 1
+    for length in range(inputs.max_tokens):
+        if not live:
+            break
+        nodes = nodes_of(live)
+        width = min(purse.width(sum(shares), length, inputs.max_tokens - length), sum(shares))
+        if not purse.affords(len(nodes), length, judged=width):
+            best = safest([*done, *live])
+            return out_of_budget(best, inputs, widest)
+        ended = tuple(response.said(inputs) for response in done)
+        scores = yield Expand(nodes, retain=ended)
+        widest = max(widest, len(nodes))
+        children = [
+            response.grow(token, inputs)
+            for response, share, logits in zip(live, narrowed(shares, width), scores.logits, strict=True)
+            for token in (draw(policy_logits(logits, response, inputs), inputs, generator, share) if share else ())
+        ]
+        said = tuple(child.said(inputs) for child in children)
+        scores = yield Expand((), retain=(*nodes, *ended), judge=said)
+        assert scores.judged is not None
+        children = [child.judged(reward) for child, reward in zip(children, scores.judged.tolist(), strict=True)]
+        done += [child for child in children if child.finished]
+        grown = [child for child in children if not child.finished]
+        left = inputs.settings.width - len(done)
+        given = balanced([child.reward or 0.0 for child in grown], left)
+        live = [child for child, share in zip(grown, given, strict=True) if share]
+        shares = [share for share in given if share]
+        inputs.record([response.tokens for response in live])
+    return safest(done or live).answer(width=widest)
+
+
+def balanced(rewards: Sequence[float], shares: int) -> list[int]:
+    """Divide whole shares by the softmax of rewards.
+
+    Args:
+        rewards: One a response.
+        shares: How many there are; none is left over.
+
+    Returns:
+        The shares of each response: its part rounded down, and one more for those that lost most by that.
+    """
+    if not rewards or shares < 1:
+        return [0] * len(rewards)
+    highest = max(rewards)
+    weights = [math.exp(reward - highest) for reward in rewards]
+    parts = [shares * weight / sum(weights) for weight in weights]
+    whole = [math.floor(part) for part in parts]
+    order = sorted(range(len(parts)), key=lambda i: (whole[i] - parts[i], i))
+    for i in order[: shares - sum(whole)]:
+        whole[i] += 1
+    return whole
+
+
+def narrowed(shares: Sequence[int], width: int) -> list[int]:
+    """The same shares, cut from the last response on until they come to `width`; the first one keeps at least one."""
+    kept = []
+    for share in shares:
+        kept.append(min(share, max(width - sum(kept), 0)))
+    return kept

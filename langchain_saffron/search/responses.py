@@ -1,0 +1,134 @@
+"""Responses in the making, for the searches whose candidates are drawn from the policy and scored as wholes."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from langchain_saffron.devices import upload
+from langchain_saffron.search.base import ROOT, Answer, FinishReason, Node, SearchInputs
+from langchain_saffron.search.constraint import Constraint, constrain, permitted
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A response, unfinished or not.
+
+    Attributes:
+        node: Its handle.
+        tokens: Its token ids, the end-of-turn token included where there is one.
+        state: Where it stands in the grammar, if there is one.
+        finished: Whether it has ended its turn or completed a stop string or its document.
+        reward: What a process reward model says of it; `None` if it was not asked.
+        min_reward: The lowest such reward on its path.
+    """
+
+    node: Node = ROOT
+    tokens: tuple[int, ...] = ()
+    state: Constraint | None = None
+    finished: bool = False
+    reward: float | None = None
+    min_reward: float = math.inf
+
+    def grow(self, token: int, inputs: SearchInputs) -> "Response":
+        """This response followed by `token`."""
+        tokens = (*self.tokens, token)
+        ended = token in inputs.end_tokens
+        state = self.state if ended or self.state is None else self.state.advance(token)
+        finished = ended or (state is not None and state.done) or inputs.stops(tokens)
+        return Response(self.node.child(token), tokens, state, finished, None, self.min_reward)
+
+    def judged(self, reward: float) -> "Response":
+        """This response with its reward."""
+        return replace(self, reward=reward, min_reward=min(self.min_reward, reward))
+
+    def said(self, inputs: SearchInputs) -> Node:
+        """The node of what has been said: an end-of-turn token is no part of it."""
+        if self.tokens and self.tokens[-1] in inputs.end_tokens:
+            assert self.node.parent is not None
+            return self.node.parent
+        return self.node
+
+    def answer(self, reason: FinishReason | None = None, width: int = 1) -> Answer:
+        """This response as the end of a search.
+
+        Args:
+            reason: Why it ends; `None` for what the response itself says.
+            width: The most nodes that were scored at once.
+        """
+        return Answer(
+            self.tokens,
+            reason or ("stop" if self.finished else "length"),
+            reward=self.reward,
+            min_reward=self.min_reward if math.isfinite(self.min_reward) else None,
+            node=self.node,
+            budget_exhausted=reason in ("budget", "refusal"),
+            width=width,
+            complete=self.state is None or (self.state.accepting and reason != "refusal"),
+        )
+
+
+def policy_logits(logits: torch.Tensor, response: Response, inputs: SearchInputs) -> torch.Tensor:
+    """The policy's logits for the next token of a response, as plain decoding takes them.
+
+    Args:
+        logits: float32 [vocabulary]; left as they are.
+        response: What has been said so far.
+        inputs: The repetition penalty, the earliest end, the end tokens.
+
+    Returns:
+        float32 [vocabulary], `-inf` where the grammar or `min_tokens` forbid.
+    """
+    logits = logits.clone()
+    if inputs.repetition_penalty != 1.0:
+        ids = torch.tensor(sorted({*inputs.prompt, *response.tokens}), device=logits.device)
+        old = logits[ids]
+        logits[ids] = torch.where(old < 0, old * inputs.repetition_penalty, old / inputs.repetition_penalty)
+    may_end = len(response.tokens) >= inputs.settings.min_tokens
+    if response.state is not None:
+        mask = permitted([response.state], inputs.end_tokens, may_end)
+        return constrain(logits[None], upload(mask, torch.bool, logits.device))[0]
+    if not may_end:
+        logits[list(inputs.end_tokens)] = -torch.inf
+    return logits
+
+
+def nucleus_probabilities(logits: torch.Tensor, inputs: SearchInputs) -> tuple[torch.Tensor, torch.Tensor]:
+    """The nucleus of the tempered distribution, not renormalised.
+
+    Returns:
+        Probabilities [vocabulary], most likely first, zero outside the nucleus; and the ids in that order.
+    """
+    settings = inputs.settings
+    probabilities, order = torch.softmax(logits / (settings.temperature or 1.0), dim=-1).sort(descending=True)
+    above = probabilities.cumsum(-1) - probabilities
+    kept = torch.where(above < settings.top_p, probabilities, 0.0) if settings.top_p < 1 else probabilities
+    return kept.cpu(), order.cpu()
+
+
+def draw(logits: torch.Tensor, inputs: SearchInputs, generator: torch.Generator, count: int = 1) -> list[int]:
+    """Up to `count` different tokens from the nucleus, without replacement."""
+    kept, order = nucleus_probabilities(logits, inputs)
+    count = min(count, int((kept > 0).sum()))
+    return [int(order[place]) for place in torch.multinomial(kept, count, generator=generator)]
+
+
+def seeded(inputs: SearchInputs) -> torch.Generator:
+    """The source of a search's chance: the seed that was set, else a fresh one."""
+    generator = torch.Generator()
+    if inputs.settings.seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(inputs.settings.seed)
+    return generator
+
+
+def safest(responses: Iterable[Response]) -> Response:
+    """The response of the highest reward; the first one of equals. Whole documents come before broken ones."""
+    return max(responses, key=lambda one: (one.finished or one.state is None or one.state.accepting, one.reward or 0.0))
+
+
+def nodes_of(responses: Sequence[Response]) -> tuple[Node, ...]:
+    """Their nodes, each once."""
+    return tuple(dict.fromkeys(response.node for response in responses))
