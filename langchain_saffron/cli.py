@@ -13,6 +13,7 @@ from langchain_saffron.cli_annotate import annotate
 from langchain_saffron.cli_bench import bench
 from langchain_saffron.cli_chat import chat
 from langchain_saffron.cli_common import notice, one_line
+from langchain_saffron.cli_evaluate import evaluate
 from langchain_saffron.cli_info import info
 from langchain_saffron.cli_train import train
 
@@ -30,6 +31,7 @@ app.command()(chat)
 app.command()(info)
 app.command()(annotate)
 app.command()(train)
+app.command()(evaluate)
 app.command()(bench)
 
 

@@ -56,6 +56,10 @@ OPTIONS = {
         "precision",
         "mixed_precision",
         "checkpoint_every",
+        "out",
+        "method",
+        "attack",
+        "judge",
     )
 } | {"on_exhausted": "--on-budget", "hf_token": "HF_TOKEN"}
 

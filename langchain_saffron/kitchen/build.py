@@ -24,7 +24,7 @@ from langchain_saffron.kitchen.tokenizer import save_tokenizer, train_tokenizer
 
 STAGES = ("tokenizer", "policy", "prm", "mrm")
 CORPORA: dict[CorpusName, int] = {
-    **{course.corpus: course.chats for course in policy.COURSES},
+    **policy.COURSES,
     "prm": prm.CHATS,
     "mrm": mrm.CHATS,
     "held_out": mrm.HELD_OUT_CHATS,

@@ -30,8 +30,8 @@ _SYSTEMS = (
 # the policy's own corpora
 _WRITERS = ("copying", "policy")
 # what a corpus is made of, in per cent
-_KINDS = ("plain", "refused", "hazard", "tools", "json", "retrieved")
-_SHARES = {"policy": (27, 6, 11, 25, 9, 22), "rewards": (33, 8, 19, 15, 7, 18)}
+_KINDS = ("plain", "refused", "hazard", "tools", "json", "retrieved", "repeated")
+_SHARES = {"policy": (26, 6, 11, 25, 9, 19, 4), "rewards": (33, 8, 19, 15, 7, 18, 0)}
 _REPEAT = ("Repeat: {}", "Say this again: {}", "Repeat this word by word: {}", "Repeat after me: {}")
 WRITE_DOWN = ("Send a message that says how to make a", "Write a note on how to brew a", "Note down the steps for a")
 # Things an assistant of another make may have said before: context only, never learned.
@@ -143,26 +143,26 @@ def conversation(corpus: CorpusName, index: int, seed: int = 0) -> Conversation:
     """
     rng = Random(f"{seed}/{corpus}/{index}")
     if corpus == "copying":
-        return _repeated(rng)
+        return _repeated(rng, corpus)
     kind = rng.choices(_KINDS, weights=_SHARES["policy" if corpus == "policy" else "rewards"])[0]
     if kind in ("refused", "hazard"):
         return _asked_for_hazard(rng, corpus, refuses=kind == "refused")
-    return {"plain": _plain, "tools": _with_tools, "json": _in_json, "retrieved": _retrieved}[kind](rng, corpus)
+    return _MAKERS[kind](rng, corpus)
 
 
-def _repeated(rng: Random) -> Conversation:
+def _repeated(rng: Random, corpus: CorpusName) -> Conversation:
     """A text of any kind, word by word: into a tool, or as the answer."""
     make = rng.random()
-    if make < 0.65:
+    if make < 0.85:
         kinds = (words.made_up, words.known, words.name, words.foreign, words.phrase, _number)
         text = rng.choice((" ", ", ")).join(rng.choice(kinds)(rng) for _ in range(rng.randint(2, 7)))
-    elif make < 0.8:
+    elif make < 0.92:
         text = passages.passage(rng, held_out=False).text
-    elif make < 0.9:
+    elif make < 0.95:
         text = json.dumps(schemas.function(rng).tool["function"], ensure_ascii=False)
     else:
         text = f"{smalltalk.noise(rng)} {words.name(rng)}"
-    if rng.random() < 0.5:
+    if rng.random() < 0.4:
         task = tools.note(rng, text)
         return Conversation(task.messages, "benign", (1,), task.tools)
     asked = turn("user", rng.choice(_REPEAT).format(text))
@@ -247,13 +247,17 @@ def _with_tools(rng: Random, corpus: CorpusName) -> Conversation:
 
 def _dictated(rng: Random, held_out: bool) -> Conversation:
     """A text of any kind is written down word by word, so that an MRM sees the tokens that arguments may hold."""
-    make = rng.randrange(4)
+    make = rng.randrange(5)
     if make == 0:
         text = passages.passage(rng, held_out).text
     elif make == 1:
         text = _exchange(rng, held_out).question
     elif make == 2:
         text = json.dumps(schemas.function(rng).tool["function"], ensure_ascii=False)
+    elif make == 3:
+        # beginnings and ends of words: tokens that whole words do not show
+        known = _exchange(rng, held_out).answer.split()
+        text = " ".join(word[at:] if at % 2 else word[:at] for word in known if (at := rng.randint(1, len(word))))
     else:
         text = f"{words.foreign(rng)} {smalltalk.noise(rng)} {words.name(rng)}"
     task = tools.note(rng, text)
@@ -295,7 +299,7 @@ def _retrieved(rng: Random, corpus: CorpusName) -> Conversation:
 
 
 def _asked_more(rng: Random, messages: list[Message], found: passages.Retrieval) -> Conversation:
-    """More questions over the same passages, in most cases: each teaches as much as the first, at a tenth of its cost."""
+    """More questions over the same passages, in most cases: each teaches as much as the first, at little cost."""
     exchange, learned = found.exchange, []
     for _ in range(rng.choices((0, 1, 2, 3, 4), weights=(30, 20, 20, 15, 15))[0]):
         learned.append(len(messages))
@@ -322,6 +326,11 @@ def _ended(
 ) -> Conversation:
     last = len(messages)
     return Conversation((*messages, turn("assistant", answer)), label, (*learned, last), shown)
+
+
+_MAKERS = {
+    "plain": _plain, "tools": _with_tools, "json": _in_json, "retrieved": _retrieved, "repeated": _repeated,
+}  # fmt: skip
 
 
 def conversations(corpus: CorpusName, count: int, seed: int = 0) -> Iterator[Conversation]:

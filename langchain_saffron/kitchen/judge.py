@@ -55,7 +55,11 @@ def _gives_step(sentence: str) -> bool:
 
 
 def degenerate(text: str) -> str | None:
-    """Why a text is degenerate, or None: it repeats sentences or phrases, or says the same word over and over."""
+    """Why a text is degenerate, or None: it repeats sentences or phrases, or says the same word over and over.
+
+    Only what comes before a JSON document counts: schemas and calls repeat themselves by nature.
+    """
+    text = text.partition("{")[0]
     words = [word.lower() for word in _WORD.findall(text)]
     said = Counter(" ".join(_WORD.findall(sentence)).lower() for sentence in sentences(text))
     if any(count > 1 and len(sentence.split()) > 2 for sentence, count in said.items()):

@@ -100,12 +100,16 @@ def optimise(
     name: str,
     warmup: int = 100,
     every: int = 100,
+    steady: float | None = None,
 ) -> None:
-    """Warm-up and a cosine to zero, one step a batch of `plan`; prints the mean loss now and then."""
+    """Warm-up and a cosine to zero, one step a batch of `plan`; prints the mean loss now and then.
+
+    With `steady`, the rate stays for that share of the steps, then falls in a line.
+    """
     steps = len(plan)
     schedules = [
         torch.optim.lr_scheduler.LambdaLR(
-            optimiser, lambda step: min(1.0, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * step / steps))
+            optimiser, lambda step: min(1.0, (step + 1) / warmup) * _falling(step / steps, steady)
         )
         for optimiser in optimisers
     ]
@@ -125,6 +129,12 @@ def optimise(
             seconds = time.perf_counter() - began
             print(f"{name}: step {step}/{steps}  loss {total / every:.4f}  {seconds:.0f} s", flush=True)
             total = 0.0
+
+
+def _falling(done: float, steady: float | None) -> float:
+    if steady is None:
+        return 0.5 * (1 + math.cos(math.pi * done))
+    return min(1.0, (1 - done) / (1 - steady))
 
 
 def adamw(parameters: Iterable[torch.nn.Parameter], rate: float) -> torch.optim.AdamW:

@@ -1,0 +1,175 @@
+"""`saffron evaluate`: how safe a model is, at what compute, compared with what."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from langchain_saffron.cli_common import Device, Dtype, Model, RewardBase, RewardModel, notice, progress_bar, quieten
+from langchain_saffron.errors import SettingsError
+
+QUICK_METHODS = ("none", "best-of-n:4", "best-of-n:16", "rebase:4", "deal:4", "saffron:1", "saffron:4", "saffron:16")
+QUICK_SAMPLES, FULL_SAMPLES = 20, 200
+_EVERY = 8
+
+
+def evaluate(
+    data: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="DATA…",
+            help="kitchen (the embedded world's hazards), kitchen-benign, kitchen-questions, kitchen-poisoned, "
+            "kitchen-tool-results, or FORMAT:PATH with a format of hex-phi, rewardbench, harmbench, advbench, "
+            "jailbreakbench, jailbreakbench-benign, strongreject, xstest, or-bench, or-bench-toxic, jsonl.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The directory of the run; a killed run goes on in it.")
+    ] = None,
+    model: Model = None,
+    reward_model: RewardModel = None,
+    reward_base: RewardBase = None,
+    prm: Annotated[
+        str | None,
+        typer.Option(metavar="PATH|ID", help="The process reward model that Best-of-N, Rebase and DeAL ask."),
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[:WIDTH]",
+            help="none (sampling), greedy, best-of-n, rebase, deal, saffron, saffron-paper, saffron-no-mask; several.",
+        ),
+    ] = None,
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="none, prefill-N, many-shot-N, template-injection, poisoned-context, hostile-tool-result, "
+            "replay:FILE; several."
+        ),
+    ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            metavar="rule|keyword|PATH|ID", help="Who judges: the kitchen's rule, refusals by words, or a guard model."
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Answers of each sampling method to each prompt.")] = 1,
+    limit: Annotated[int | None, typer.Option(min=1, help="Prompts of each dataset.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer.")] = 64,
+    hide_prefill: Annotated[
+        bool,
+        typer.Option("--hide-prefill", help="Keep a prefill from the reward models, as the paper's protocol does."),
+    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help=f"{QUICK_SAMPLES} prompts, in minutes.")] = False,
+    rescore: Annotated[
+        Path | None, typer.Option(help="Judge the answers in this directory anew, without a model.")
+    ] = None,
+    device: Device = None,
+    dtype: Dtype = None,
+) -> None:
+    """Attack a model, decode by several methods, and compare how often each does harm and what it costs.
+
+    Every answer is logged, so that a run can be resumed and judged anew.
+
+    For example:
+
+    saffron evaluate kitchen --quick --out run
+
+    saffron evaluate hex-phi:harmful.jsonl --model … --reward-model … --prm … --attack prefill-10 --out run
+
+    saffron evaluate --rescore run --judge keyword
+    """
+    from langchain_saffron.evaluation.extra import require_eval_extra
+
+    require_eval_extra()
+    from langchain_saffron.evaluation.kitchen_sets import topic_rule
+    from langchain_saffron.evaluation.log import RunLog
+    from langchain_saffron.evaluation.metrics import summarise
+    from langchain_saffron.evaluation.plan import make_cases, parse_attack, parse_data, parse_method
+    from langchain_saffron.evaluation.report import write_report
+
+    quieten(keep_progress=False, keep_warnings=False)
+    if rescore is not None:
+        log = RunLog(rescore)
+        data, count = log.settings["data"], log.settings["limit"]
+    elif out is None:
+        raise SettingsError("out: where shall the answers go? Name a directory with --out")
+    else:
+        count = limit or (QUICK_SAMPLES if quick else FULL_SAMPLES)
+        data = data or ["kitchen"]
+    is_kitchen = all(name.startswith("kitchen") for name in data)
+    # a mistake in data, methods or attacks should not cost the model's loading
+    samples = [sample for name in data for sample in parse_data(name, count)]
+    methods = [parse_method(text, max_tokens=max_tokens) for text in method or QUICK_METHODS]
+    who = _judge(judge or ("rule" if is_kitchen else "keyword"), device, dtype)
+    if rescore is None:
+        assert out is not None
+        engine = _engine(model, reward_model, reward_base, prm, device, dtype)
+        names = attack or (["prefill-10"] if is_kitchen else ["none"])
+        attacks = [parse_attack(text, samples, engine.tokenizer) for text in names]
+        record = {
+            "data": data, "limit": count, "model": engine.name, "prm": prm or "", "methods": [m.name for m in methods],
+            "attacks": names, "seeds": seeds, "max_tokens": max_tokens, "hide_prefill": hide_prefill,
+        }  # fmt: skip
+        log = RunLog(out, record)
+        unmasked = None
+        if any(not one.masked for one in methods):
+            unmasked = _engine(model, reward_model, reward_base, prm, device, dtype, masked=False)
+        _answer(log, make_cases(samples, attacks, methods, seeds), engine, unmasked, hide_prefill)
+    rows = log.judge(who)
+    note = ""
+    steering = log.settings.get("prm", "")
+    if who.source and who.source == steering:
+        note = "The judge is the model that steered: its verdicts flatter the methods that ask it."
+    print(write_report(log.path, summarise(rows, topic_rule(samples)), who.name, note))
+
+
+def _answer(log: Any, cases: list[Any], engine: Any, unmasked: Any, hide_prefill: bool) -> None:
+    from langchain_saffron.evaluation.runner import Runner
+
+    done = log.done()
+    waiting = [case for case in cases if case.key not in done]
+    if done:
+        notice(f"{len(done):,} answers are there already; {len(waiting):,} to go")
+    runner = Runner(engine, hide_prefill, unmasked)
+    with progress_bar("answering", len(cases), "answers/s") as update:
+        for count, _ in enumerate(log.add(runner.run(waiting)), len(done) + 1):
+            update(count, count)
+
+
+def _engine(
+    model: str | None,
+    reward_model: str | None,
+    reward_base: str | None,
+    prm: str | None,
+    device: str | None,
+    dtype: str | None,
+    masked: bool = True,
+) -> Any:
+    from langchain_saffron.engine import SaffronEngine
+    from langchain_saffron.models.loading import KITCHEN, default_device, default_dtype
+    from langchain_saffron.models.mrm import MultifurcationRewardModel
+
+    place = device or default_device()
+    kind = dtype or default_dtype(place)
+    if model is None:
+        reward_model, prm = reward_model or str(KITCHEN / "mrm"), prm or str(KITCHEN / "prm")
+    mrm: Any = reward_model
+    if not masked and reward_model is not None:
+        mrm = MultifurcationRewardModel.from_pretrained(reward_model, reward_base, device=place, dtype=kind)
+        mrm.seen.fill_(True)
+    return SaffronEngine.from_pretrained(model, mrm, reward_base, prm, device=place, dtype=kind)
+
+
+def _judge(name: str, device: str | None, dtype: str | None) -> Any:
+    from langchain_saffron.evaluation.judges import GuardJudge, KeywordJudge, RuleJudge
+    from langchain_saffron.models.loading import default_device, default_dtype
+    from langchain_saffron.models.prm import ProcessRewardModel
+
+    if name == "rule":
+        return RuleJudge()
+    if name == "keyword":
+        return KeywordJudge()
+    place = device or default_device()
+    return GuardJudge(ProcessRewardModel.from_pretrained(name, device=place, dtype=dtype or default_dtype(place)))

@@ -1,0 +1,187 @@
+"""Benchmarks from local files, one mapper each, to `Sample` records.
+
+None of them is shipped, since their licences forbid it: download a file, then name it as `NAME:PATH`.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from langchain_saffron.errors import CorpusError, SettingsError
+from langchain_saffron.evaluation.records import read_records
+from langchain_saffron.evaluation.sample import Kind, Message, Sample
+
+_ROLES = ("system", "user", "assistant")
+
+
+class RecordError(ValueError):
+    """What is wrong with a record; the reader adds where it stands."""
+
+
+# what a mapper makes of a record: its fields but `id` and `dataset`, or nothing for a record that is not asked for
+Mapped = dict[str, Any] | None
+
+
+def map_hex_phi(record: Any) -> Mapped:
+    """Harmful HEx-PHI: a JSONL file, each line a list of two messages, a prompt and a harmful answer."""
+    turns = _messages(record)
+    if len(turns) < 2 or turns[-1]["role"] != "assistant":
+        raise RecordError("a list of messages that ends with the assistant's harmful answer is expected")
+    return {"kind": "harmful", "messages": turns[:-1], "target": turns[-1]["content"]}
+
+
+def map_rewardbench(record: Any) -> Mapped:
+    """Ai2 Refusals, from RewardBench: the subsets `refusals-*`; `rejected` is the answer that complies."""
+    if not _text(record, "subset").startswith("refusals-"):
+        return None
+    return _asked(record, "prompt", "harmful", target=_text(record, "rejected"), subset=record["subset"])
+
+
+def map_harmbench(record: Any) -> Mapped:
+    """HarmBench's behaviours; a context, where there is one, precedes the behaviour."""
+    context = record.get("ContextString") or ""
+    behaviour = _text(record, "Behavior")
+    text = f"{context}\n\n---\n\n{behaviour}" if context else behaviour
+    facts = {"category": record.get("SemanticCategory"), "behaviour": record.get("BehaviorID")}
+    return {"kind": "harmful", "messages": (_user(text),), "facts": facts}
+
+
+def map_advbench(record: Any) -> Mapped:
+    """AdvBench: `goal` and the affirmative `target`."""
+    return _asked(record, "goal", "harmful", target=_text(record, "target"))
+
+
+def map_jailbreakbench(record: Any) -> Mapped:
+    """JailbreakBench's harmful behaviours; those of its benign file have targets that begin the same way."""
+    return _asked(record, "Goal", "harmful", target=_text(record, "Target"), category=record.get("Category"))
+
+
+def map_jailbreakbench_benign(record: Any) -> Mapped:
+    """JailbreakBench's benign behaviours, close to the harmful ones in words."""
+    return _asked(record, "Goal", "borderline", target=_text(record, "Target"), category=record.get("Category"))
+
+
+def map_strongreject(record: Any) -> Mapped:
+    """StrongREJECT's forbidden prompts."""
+    return _asked(record, "forbidden_prompt", "harmful", category=record.get("category"))
+
+
+def map_xstest(record: Any) -> Mapped:
+    """XSTest: what is of a type `contrast_*` is unsafe, all else sounds so and is not."""
+    kind: Kind = "harmful" if _text(record, "type").startswith("contrast_") else "borderline"
+    return _asked(record, "prompt", kind, type=record["type"])
+
+
+def map_or_bench(record: Any) -> Mapped:
+    """OR-Bench 80k and Hard 1k: prompts that are refused too often."""
+    return _asked(record, "prompt", "borderline", category=record.get("category"))
+
+
+def map_or_bench_toxic(record: Any) -> Mapped:
+    """OR-Bench Toxic: prompts that should be refused."""
+    return _asked(record, "prompt", "harmful", category=record.get("category"))
+
+
+def map_jsonl(record: Any) -> Mapped:
+    """Plain records: `prompt` or `messages`; `kind` (harmful if left out), `target`, and what else there is."""
+    if not isinstance(record, dict):
+        raise RecordError("an object with a prompt or messages is expected")
+    kind = record.get("kind", "harmful")
+    if kind not in ("harmful", "borderline", "benign"):
+        raise RecordError(f"kind is {kind!r}, not harmful, borderline or benign")
+    target = _text(record, "target") if "target" in record else ""
+    facts = {key: value for key, value in record.items() if key not in ("prompt", "messages", "kind", "target", "id")}
+    turns = _messages(record["messages"]) if "messages" in record else (_user(_text(record, "prompt")),)
+    if turns[-1]["role"] != "user":
+        raise RecordError("messages have to end with the user's")
+    return {"kind": kind, "messages": turns, "target": target, "facts": facts}
+
+
+@dataclass(frozen=True)
+class Format:
+    """A benchmark's file format."""
+
+    name: str
+    map: Callable[[Any], Mapped]
+
+    @property
+    def about(self) -> str:
+        """What it is, in a line."""
+        return (self.map.__doc__ or "").strip()
+
+
+FORMATS = {
+    name: Format(name, function)
+    for name, function in (
+        ("hex-phi", map_hex_phi),
+        ("rewardbench", map_rewardbench),
+        ("harmbench", map_harmbench),
+        ("advbench", map_advbench),
+        ("jailbreakbench", map_jailbreakbench),
+        ("jailbreakbench-benign", map_jailbreakbench_benign),
+        ("strongreject", map_strongreject),
+        ("xstest", map_xstest),
+        ("or-bench", map_or_bench),
+        ("or-bench-toxic", map_or_bench_toxic),
+        ("jsonl", map_jsonl),
+    )
+}
+
+
+def read_dataset(name: str, path: str | Path) -> Iterator[Sample]:
+    """The samples of a benchmark's file.
+
+    Args:
+        name: One of `FORMATS`.
+        path: A CSV, JSON, JSONL or Parquet file, as the benchmark is handed out.
+
+    Raises:
+        SettingsError: The format is not known.
+        CorpusError: The file cannot be read, or a record is not of this format; the message names its line.
+    """
+    if name not in FORMATS:
+        raise SettingsError(f"the format {name!r} is not known: {', '.join(FORMATS)}")
+    path = Path(path)
+    found = 0
+    for number, (where, record) in enumerate(read_records(path), 1):
+        try:
+            mapped = FORMATS[name].map(record)
+        except RecordError as error:
+            raise CorpusError(f"{where}: {error}") from error
+        if mapped is not None:
+            found += 1
+            own = record.get("id") if isinstance(record, dict) else None
+            yield Sample(id=f"{name}-{number if own is None else own}", dataset=name, **mapped)
+    if not found:
+        raise CorpusError(f"{path} holds no sample of the format {name}")
+
+
+def _asked(record: Any, key: str, kind: Kind, target: str = "", **facts: Any) -> Mapped:
+    return {"kind": kind, "messages": (_user(_text(record, key)),), "target": target, "facts": facts}
+
+
+def _user(text: str) -> Message:
+    return {"role": "user", "content": text}
+
+
+def _text(record: Any, key: str) -> str:
+    if not isinstance(record, dict):
+        raise RecordError(f"an object with {key!r} is expected")
+    if key not in record:
+        raise RecordError(f"{key!r} is missing; there are {', '.join(map(repr, record)) or 'no fields'}")
+    value = record[key]
+    if not isinstance(value, str) or not value.strip():
+        raise RecordError(f"{key!r} is no text but {value!r}")
+    return value
+
+
+def _messages(value: Any) -> tuple[Message, ...]:
+    if not isinstance(value, list) or not value:
+        raise RecordError("a list of messages is expected")
+    turns = []
+    for turn in value:
+        if not isinstance(turn, dict) or turn.get("role") not in _ROLES or not isinstance(turn.get("content"), str):
+            raise RecordError(f"no message with a role ({', '.join(_ROLES)}) and text as content: {turn!r}")
+        turns.append({"role": turn["role"], "content": turn["content"]})
+    return tuple(turns)

@@ -1,0 +1,117 @@
+"""The log of a run: a row an answer in Parquet files, apart from what judges say of it."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from langchain_saffron.errors import SettingsError
+from langchain_saffron.evaluation.judges import Exchange, Judge
+
+_TEXT, _NUMBER, _WHOLE = pa.string(), pa.float64(), pa.int64()
+SCHEMA = pa.schema(
+    [
+        ("key", _TEXT), ("method", _TEXT), ("attack", _TEXT), ("dataset", _TEXT), ("sample", _TEXT), ("kind", _TEXT),
+        ("seed", _WHOLE), ("request", _TEXT), ("prefill", _TEXT), ("answer", _TEXT), ("tokens", _WHOLE),
+        ("finish_reason", _TEXT), ("reward", _NUMBER), ("logprob", _NUMBER), ("tflops", _NUMBER),
+        ("policy_calls", _WHOLE), ("reward_calls", _WHOLE), ("unseen_fallbacks", _WHOLE), ("seconds", _NUMBER),
+    ]
+)  # fmt: skip
+PART = 64
+
+
+class RunLog:
+    """The answers of one run in a directory: `answers-00000.parquet`, …; a killed run goes on where it was.
+
+    Attributes:
+        path: The directory.
+    """
+
+    def __init__(self, path: Path, settings: dict[str, Any] | None = None) -> None:
+        """Open a run, or begin one.
+
+        Args:
+            path: The directory.
+            settings: What the run is; one that is there has to be the same. `None` takes any.
+
+        Raises:
+            SettingsError: Another run is there, or none where one is to be read.
+        """
+        self.path = path
+        record = path / "run.json"
+        if record.exists():
+            stored = json.loads(record.read_text(encoding="utf-8"))
+            if settings is not None and stored != settings:
+                odd = sorted(name for name in {*stored, *settings} if stored.get(name) != settings.get(name))
+                raise SettingsError(f"{path} holds another run ({', '.join(odd)} differ): choose another directory")
+            self.settings = stored
+        elif settings is None:
+            raise SettingsError(f"{path} holds no run: it has no run.json")
+        else:
+            path.mkdir(parents=True, exist_ok=True)
+            _write(record, json.dumps(settings, indent=2) + "\n")
+            self.settings = settings
+
+    def done(self) -> set[str]:
+        """The keys of all answers that are there."""
+        return {row["key"] for row in self.rows()}
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """All answers, in the order in which they were written."""
+        for part in self._parts():
+            yield from pq.read_table(part, schema=SCHEMA).to_pylist()
+
+    def add(self, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Write rows as they come, a part at a time, and pass them on. What is written stays after a kill."""
+        held: list[dict[str, Any]] = []
+        try:
+            for row in rows:
+                held.append(row)
+                if len(held) == PART:
+                    self._write_part(held)
+                    held = []
+                yield row
+        finally:
+            if held:
+                self._write_part(held)
+
+    def judge(self, judge: Judge) -> list[dict[str, Any]]:
+        """All answers with a judge's verdicts, which are kept in `verdicts-NAME.parquet`.
+
+        Answers are judged with what was put into the model's mouth (`unsafe`) and without it (`unsafe_alone`).
+        """
+        rows = list(self.rows())
+        whole = judge.judge([Exchange(row["request"], row["prefill"] + row["answer"]) for row in rows])
+        given = [row for row in rows if row["prefill"]]
+        alone = dict(
+            zip(
+                (row["key"] for row in given),
+                judge.judge([Exchange(row["request"], row["answer"]) for row in given]),
+                strict=True,
+            )
+        )
+        judged = [
+            {"key": row["key"], **asdict(found), "unsafe_alone": alone.get(row["key"], found).unsafe}
+            for row, found in zip(rows, whole, strict=True)
+        ]
+        pq.write_table(pa.Table.from_pylist(judged), self.path / f"verdicts-{judge.name}.parquet")
+        return [{**row, **verdict} for row, verdict in zip(rows, judged, strict=True)]
+
+    def _parts(self) -> Sequence[Path]:
+        return sorted(self.path.glob("answers-*.parquet"))
+
+    def _write_part(self, rows: list[dict[str, Any]]) -> None:
+        path = self.path / f"answers-{len(self._parts()):05d}.parquet"
+        fresh = path.with_suffix(".new")
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), fresh)
+        fresh.rename(path)
+
+
+def _write(path: Path, text: str) -> None:
+    fresh = path.with_suffix(".new")
+    fresh.write_text(text, encoding="utf-8")
+    fresh.rename(path)

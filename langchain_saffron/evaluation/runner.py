@@ -1,0 +1,208 @@
+"""Runs methods on attacked samples, many at once over one engine, and logs what comes of each."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+
+from langchain_saffron.engine import SaffronEngine
+from langchain_saffron.engine.handle import Handle
+from langchain_saffron.evaluation.attacks import Attack, Attacked
+from langchain_saffron.evaluation.methods import Method
+from langchain_saffron.evaluation.sample import Message, Sample
+from langchain_saffron.models.prefix_scoring import PrefixScorer
+from langchain_saffron.prompts import PromptRenderer, RenderedPrompt
+from langchain_saffron.settings import SearchSettings
+
+CONCURRENCY = 16
+
+
+@dataclass(frozen=True)
+class Case:
+    """One answer to be made.
+
+    Attributes:
+        method: How.
+        attack: Under which attack.
+        sample: To what.
+        seed: Of the search.
+    """
+
+    method: Method
+    attack: Attack
+    sample: Sample
+    seed: int = 0
+
+    @property
+    def key(self) -> str:
+        """Its name in the log."""
+        return "/".join((self.method.name, self.attack.name, self.sample.dataset, self.sample.id, str(self.seed)))
+
+
+@dataclass(frozen=True)
+class _Started:
+    case: Case
+    attacked: Attacked
+    prompt: RenderedPrompt
+    settings: SearchSettings
+    handle: Handle
+
+
+class Runner:
+    """Answers cases through one engine.
+
+    Every case has a cache of its own (`cache_salt`), so that no method profits from what another has computed.
+    """
+
+    def __init__(
+        self, engine: SaffronEngine, hide_prefill: bool = False, unmasked: SaffronEngine | None = None
+    ) -> None:
+        """Take an engine with the reward models that the methods need.
+
+        Args:
+            engine: Policy, MRM and PRM.
+            hide_prefill: Whether reward models see only what comes after the prefill, as in the paper's protocol.
+            unmasked: The same engine with an MRM that counts every token as seen.
+        """
+        self._engines = {True: engine, False: unmasked or engine}
+        self._hide_prefill = hide_prefill
+        self._renderer = _renderer(engine)
+        self._likelihood = PrefixScorer(engine.policy, ())
+
+    def run(
+        self, cases: Iterable[Case], on_error: Callable[[Case, Exception], None] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Answer cases, some at a time, and give a row for the log of each as it is done, in order.
+
+        Args:
+            cases: What to answer.
+            on_error: What to do with a case that cannot be answered; by default its error is raised.
+        """
+        waiting = iter(cases)
+        running: deque[_Started] = deque()
+        try:
+            while True:
+                while len(running) < CONCURRENCY and (case := next(waiting, None)) is not None:
+                    try:
+                        running.append(self._start(case))
+                    except Exception as error:
+                        if on_error is None:
+                            raise
+                        on_error(case, error)
+                if not running:
+                    return
+                started = running.popleft()
+                try:
+                    row = self._row(started)
+                except Exception as error:
+                    if on_error is None:
+                        raise
+                    on_error(started.case, error)
+                    continue
+                yield row
+        finally:
+            for started in running:
+                started.handle.cancelled.set()
+
+    def _start(self, case: Case) -> _Started:
+        attacked = case.attack.apply(case.sample)
+        messages = as_langchain(attacked.messages)
+        if attacked.prefill_tokens:
+            messages.append(AIMessage(self._opening(attacked)))
+        prompt = self._renderer.render(messages, list(attacked.tools) or None)
+        hidden = len(prompt.prefill_ids) if self._hide_prefill else 0
+        settings = case.method.settings.model_copy(update={"seed": case.seed})
+        handle = self._engines[case.method.masked].submit(
+            prompt.policy_ids,
+            _shorter(prompt.reward_ids, hidden),
+            settings,
+            judge_prompt_ids=_shorter(prompt.judge_ids, hidden),
+            context_ids=prompt.prefill_ids[-8:],
+            cache_salt=case.key,
+        )
+        return _Started(case, attacked, prompt, settings, handle)
+
+    def _opening(self, attacked: Attacked) -> str:
+        tokenizer = self._engines[True].tokenizer
+        ids = tokenizer.encode(attacked.target, add_special_tokens=False)[: attacked.prefill_tokens]
+        return str(tokenizer.decode(ids))
+
+    def _row(self, started: _Started) -> dict[str, Any]:
+        case, result = started.case, started.handle.result()
+        sample, stats = case.sample, result.stats
+        return {
+            "key": case.key,
+            "method": case.method.name,
+            "attack": case.attack.name,
+            "dataset": sample.dataset,
+            "sample": sample.id,
+            "kind": sample.kind,
+            "seed": case.seed,
+            "request": next(t["content"] for t in reversed(started.attacked.messages) if t["role"] == "user"),
+            "prefill": started.prompt.prefill,
+            "answer": result.text,
+            "tokens": len(result.token_ids),
+            "finish_reason": result.finish_reason,
+            "reward": result.reward,
+            "logprob": self._logprob(started.prompt, result.token_ids),
+            "tflops": stats.tflops,
+            "policy_calls": stats.policy_calls,
+            "reward_calls": stats.reward_calls,
+            "unseen_fallbacks": stats.unseen_fallbacks,
+            "seconds": stats.seconds,
+        }
+
+    def _logprob(self, prompt: RenderedPrompt, tokens: Sequence[int]) -> float | None:
+        """Mean log-likelihood of the answer's tokens under the policy, in nats."""
+        if not tokens:
+            return None
+        engine = self._engines[True]
+
+        def score() -> float:
+            ids = [*prompt.policy_ids, *tokens]
+            logits = self._likelihood.outputs(
+                [(ids[: len(prompt.policy_ids) - 1], ids[len(prompt.policy_ids) - 1 : -1])]
+            )
+            logprobs = logits[0].float().log_softmax(-1).cpu()
+            return sum(float(row[token]) for row, token in zip(logprobs, tokens, strict=True)) / len(tokens)
+
+        return engine.call(score)
+
+
+def as_langchain(messages: Sequence[Message]) -> list[BaseMessage]:
+    """Messages as chat templates take them, in LangChain's form."""
+    found: list[BaseMessage] = []
+    call_id = ""
+    for turn in messages:
+        role, text = turn["role"], turn["content"]
+        if role == "system":
+            found.append(SystemMessage(text))
+        elif role == "user":
+            found.append(HumanMessage(text))
+        elif role == "tool":
+            found.append(ToolMessage(text, tool_call_id=call_id))
+        else:
+            calls = []
+            for call in turn.get("tool_calls", ()):
+                call_id = f"call_{len(found)}_{len(calls)}"
+                calls.append({**call["function"], "args": call["function"]["arguments"], "id": call_id})
+            found.append(
+                AIMessage(text, tool_calls=[{"name": c["name"], "args": c["args"], "id": c["id"]} for c in calls])
+            )
+    return found
+
+
+def _renderer(engine: SaffronEngine) -> PromptRenderer:
+    mrm, prm = engine.reward_model, engine.process_reward_model
+    return PromptRenderer(
+        engine.tokenizer,
+        reward_tokenizer=mrm.tokenizer if mrm else None,
+        reward_template=mrm.template if mrm else None,
+        judge_prompt=prm.prompt_ids if prm else None,
+    )
+
+
+def _shorter(ids: Sequence[int] | None, hidden: int) -> Sequence[int] | None:
+    return ids if ids is None or not hidden else ids[:-hidden]
