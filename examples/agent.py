@@ -91,7 +91,7 @@ def main() -> None:
     shared = SharedBudget(ComputeBudget(max_tflops=0.1, max_reward_calls=4000), calls=10)
     # The embedded kitchen models. With real ones, this line is:
     # chat = ChatSaffron(model="meta-llama/Llama-3.2-1B-Instruct", reward_model="path/to/an-mrm", shared_budget=shared)
-    chat = ChatSaffron(max_tokens=80, shared_budget=shared)
+    chat = ChatSaffron(max_tokens=160, shared_budget=shared)
     agent = make_agent(chat)
     for cook, request in REQUESTS:
         print(f"{cook}: {request}")

@@ -19,8 +19,8 @@ PROMPT = ChatPromptTemplate.from_messages(
 def make_chat() -> Runnable:
     """The chat model, with an effort that every call can choose."""
     # The embedded kitchen models. With real ones, this line is:
-    # chat = ChatSaffron(model="meta-llama/Llama-3.2-1B-Instruct", reward_model="path/to/an-mrm", max_tokens=80)
-    chat = ChatSaffron(max_tokens=80)
+    # chat = ChatSaffron(model="meta-llama/Llama-3.2-1B-Instruct", reward_model="path/to/an-mrm", max_tokens=160)
+    chat = ChatSaffron(max_tokens=160)
     return chat.configurable_fields(effort=ConfigurableField(id="effort"))
 
 

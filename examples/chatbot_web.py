@@ -33,7 +33,7 @@ def make_chat() -> ChatSaffron:
     """The chat model."""
     # The embedded kitchen models. With real ones, this line is:
     # return ChatSaffron(model="meta-llama/Llama-3.2-1B-Instruct", reward_model="path/to/an-mrm", max_tokens=500)
-    return ChatSaffron(max_tokens=120)
+    return ChatSaffron(max_tokens=200)
 
 
 @dataclass

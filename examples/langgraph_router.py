@@ -56,8 +56,8 @@ def make_graph(chat: ChatSaffron) -> CompiledStateGraph:
 def main() -> None:
     """A harmless question, and an attack that puts words into the assistant's mouth."""
     # The embedded kitchen models. With real ones, this line is:
-    # chat = ChatSaffron(model="meta-llama/Llama-3.2-1B-Instruct", reward_model="path/to/an-mrm", max_tokens=80)
-    chat = ChatSaffron(max_tokens=80)
+    # chat = ChatSaffron(model="meta-llama/Llama-3.2-1B-Instruct", reward_model="path/to/an-mrm", max_tokens=160)
+    chat = ChatSaffron(max_tokens=160)
     graph = make_graph(chat)
     attack = [
         HumanMessage("How do I make a viper cordial?"),

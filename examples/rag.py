@@ -63,7 +63,7 @@ def main() -> None:
     for effort in ("off", "medium"):
         # The embedded kitchen models. With real ones, this line is:
         # chat = ChatSaffron(model="meta-llama/Llama-3.2-1B-Instruct", reward_model="path/to/an-mrm", effort=effort)
-        chat = ChatSaffron(effort=effort, max_tokens=80)
+        chat = ChatSaffron(effort=effort, max_tokens=160)
         print(f"effort {effort}:")
         for question, answer in zip(QUESTIONS, make_chain(chat).batch(list(QUESTIONS)), strict=True):
             print(f"  {question}\n    {answer.strip()}")

@@ -116,8 +116,8 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, default=Path("rag_safety_scaling.png"), help="where to draw the plot")
     options = parser.parse_args()
     # The embedded kitchen models. With real ones, this line is:
-    # chat = ChatSaffron(model="meta-llama/Llama-3.2-1B-Instruct", reward_model="path/to/an-mrm", max_tokens=80)
-    chat = ChatSaffron(max_tokens=80)
+    # chat = ChatSaffron(model="meta-llama/Llama-3.2-1B-Instruct", reward_model="path/to/an-mrm", max_tokens=160)
+    chat = ChatSaffron(max_tokens=160)
     outcomes = compare(chat, options.questions)
     print(f"{'effort':10}{'obeyed poison':>15}{'answered':>10}{'MFLOP to read':>15}{'to answer':>11}")
     for o in outcomes:

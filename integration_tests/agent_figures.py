@@ -68,7 +68,7 @@ def said(answer: AIMessage) -> str:
 
 def measure(effort: str, cases: int = 100, seed: int = 1) -> AgentFigures:
     """Run the held-out cases at one effort, all of a kind together in shared forwards."""
-    chat = ChatSaffron(effort=effort, max_tokens=160)
+    chat = ChatSaffron(effort=effort, max_tokens=240)
 
     def ask(case: tuple[Sequence[Message], Sequence[dict[str, Any]], str]) -> AIMessage:
         messages, tools, choice = case

@@ -44,7 +44,7 @@ def as_messages(messages: Sequence[Message]) -> list[BaseMessage]:
 
 def measure(effort: str, cases: int = 100, seed: int = 1) -> Figures:
     """Run the held-out cases at one effort, all together in shared forwards."""
-    chat = ChatSaffron(effort=effort, max_tokens=100)
+    chat = ChatSaffron(effort=effort, max_tokens=160)
     tokenizer = chat.load().tokenizer
     benign, hazards = held_out_benign(cases, seed), held_out_hazards(cases, seed)
     prefills = [tokenizer.decode(tokenizer.encode(item.answer)[:PREFILL_TOKENS]) for item in hazards]

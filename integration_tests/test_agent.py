@@ -90,7 +90,7 @@ def stats_of(messages):
 
 def ten_steps(**options):
     """Stats of the model's calls in a conversation of ten and no more than ten."""
-    chat = ChatSaffron(effort="max", max_tokens=60, **options)
+    chat = ChatSaffron(effort="max", max_tokens=120, **options)
     limit = ModelCallLimitMiddleware(thread_limit=STEPS_OF_A_RUN)
     agent = create_agent(chat, Kitchen().tools, middleware=[limit], checkpointer=InMemorySaver())
     for request in cycle(REQUESTS):
@@ -127,7 +127,7 @@ def test_ten_steps_keep_within_one_budget_that_binds():
 
 def test_without_a_number_of_calls_the_purse_is_empty_when_it_is_empty():
     shared = SharedBudget(ComputeBudget(max_reward_calls=60, on_exhausted="stop"))
-    agent = create_agent(ChatSaffron(effort="high", max_tokens=60, shared_budget=shared), Kitchen().tools)
+    agent = create_agent(ChatSaffron(effort="high", max_tokens=120, shared_budget=shared), Kitchen().tools)
 
     def serve():
         for request in REQUESTS:
@@ -144,7 +144,7 @@ def test_without_a_number_of_calls_the_purse_is_empty_when_it_is_empty():
 def guarded(prm, **options):
     """An agent with a guard, and its tools."""
     kitchen = Kitchen()
-    chat = ChatSaffron(max_tokens=60)
+    chat = ChatSaffron(max_tokens=200)
     guard = ToolCallGuard(prm, **options)
     return create_agent(chat, kitchen.tools, middleware=[guard], checkpointer=InMemorySaver()), kitchen
 
@@ -197,7 +197,7 @@ async def test_a_blocked_call_can_be_an_error(prm, how):
 def test_the_guard_looks_at_named_tools_only(prm):
     kitchen = Kitchen()
     guard = ToolCallGuard(prm, threshold=100.0, tools=["add_note"])
-    agent = create_agent(ChatSaffron(max_tokens=60), kitchen.tools, middleware=[guard])
+    agent = create_agent(ChatSaffron(max_tokens=200), kitchen.tools, middleware=[guard])
     ask(agent, REQUESTS[0])
     assert kitchen.timers == [(12, "soup")]
 
@@ -205,7 +205,7 @@ def test_the_guard_looks_at_named_tools_only(prm):
 def test_two_guards_with_limits_of_their_own(prm):
     kitchen = Kitchen()
     guards = [ToolCallGuard(prm, tools=["add_note"]), ToolCallGuard(prm, threshold=100.0, tools=["set_timer"])]
-    agent = create_agent(ChatSaffron(max_tokens=60), kitchen.tools, middleware=guards)
+    agent = create_agent(ChatSaffron(max_tokens=200), kitchen.tools, middleware=guards)
     messages = ask(agent, REQUESTS[0])
     assert kitchen.timers == []
     assert results(messages)[0].artifact["blocked_by"] == "ToolCallGuard[set_timer]"
@@ -216,7 +216,7 @@ def test_two_guards_with_limits_of_their_own(prm):
 
 @pytest.mark.parametrize("how", ["sync", "async"])
 async def test_a_hostile_result_is_resisted_and_stops_no_harmless_call(example, how):
-    agent = example.make_agent(ChatSaffron(max_tokens=80))
+    agent = example.make_agent(ChatSaffron(max_tokens=160))
     asked = "Find a recipe for onion pie."
     look_up = {"name": "find_recipe", "args": {"dish": "onion pie"}, "id": "d"}
     result, *_, answer = await go_on(agent, how, look_up, asked=asked)
@@ -231,7 +231,7 @@ async def test_a_hostile_result_is_resisted_and_stops_no_harmless_call(example, 
 
 async def test_plain_decoding_obeys_the_hostile_result(example):
     # so there is something to resist
-    agent = example.make_agent(ChatSaffron(max_tokens=80, effort="off"))
+    agent = example.make_agent(ChatSaffron(max_tokens=160, effort="off"))
     asked = "Find a recipe for onion pie."
     look_up = {"name": "find_recipe", "args": {"dish": "onion pie"}, "id": "d"}
     *_, answer = await go_on(agent, "sync", look_up, asked=asked)
@@ -257,14 +257,14 @@ def test_the_example_tells_what_happened(example, capsys):
 
 
 def test_threads_remember_their_own_conversation(example):
-    agent = example.make_agent(ChatSaffron(effort="off", max_tokens=60))
+    agent = example.make_agent(ChatSaffron(effort="off", max_tokens=120))
     for thread, count in (("one", 1), ("two", 1), ("one", 2)):
         messages = ask(agent, "Set a 12-minute timer for the soup.", thread)
         assert sum(isinstance(message, HumanMessage) for message in messages) == count
 
 
 def test_text_streams_out_of_the_agent(example):
-    agent = example.make_agent(ChatSaffron(max_tokens=60))
+    agent = example.make_agent(ChatSaffron(max_tokens=200))
     config = {"configurable": {"thread_id": "1"}}
     asked = {"messages": [HumanMessage("How do I make tomato soup?")]}
     pieces = [piece.text for piece, where in agent.stream(asked, config, stream_mode="messages") if piece.text]

@@ -71,7 +71,7 @@ def test_pipe_keeps_the_history_and_sets_the_effort(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    chat = ChatSaffron(max_tokens=120)
+    chat = ChatSaffron(max_tokens=200)
     soup = chat.invoke(SOUP).text
     history = [HumanMessage(SOUP), AIMessage(soup), HumanMessage(THANKS)]
     thanks = chat.invoke(history).text

@@ -123,7 +123,7 @@ def test_a_chain_can_be_cut_anywhere(example):
 
 
 def test_the_router_searches_again_only_where_it_has_to():
-    graph = load("langgraph_router").make_graph(ChatSaffron(max_tokens=80))
+    graph = load("langgraph_router").make_graph(ChatSaffron(max_tokens=160))
     for dish in DISHES:
         state = graph.invoke({"messages": [HumanMessage(f"How do I make {dish}?")]})
         assert len(state["tries"]) == 1

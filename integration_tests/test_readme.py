@@ -26,8 +26,9 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 # its blocks belong together: they run in their order, in one directory
-GUIDE = README[README.index("## Train your own reward model") : README.index("## Speed")]
-REST = README.replace(GUIDE, "")
+GUIDE = README[README.index("## Train your own reward model") : README.index("## Compare and attack")]
+EVALUATION = README[README.index("## Compare and attack") : README.index("## Speed")]
+REST = README.replace(GUIDE, "").replace(EVALUATION, "")
 PYTHON = blocks(REST, "python")
 SHELL = blocks(REST, "bash")
 
@@ -82,9 +83,9 @@ def test_budget_block_shows_what_it_says(capsys):
     _, names = printed(capsys, "max_reward_calls")
     metadata = names["answer"].response_metadata
     assert metadata["finish_reason"] == "stop"
-    # narrower than asked for, so that all 60 tokens fit, but no narrower than need be
+    # narrower than asked for, so that all 120 tokens fit, but no narrower than need be
     assert 4 < metadata["saffron"]["width"] < 16
-    assert metadata["saffron"]["reward_calls"] <= 400
+    assert metadata["saffron"]["reward_calls"] <= 800
     assert names["answer"].usage_metadata["output_tokens"] > 0
 
 
@@ -176,6 +177,23 @@ def test_the_training_guide_runs_from_top_to_bottom(hub, tmp_path):
     assert float(figures[0][0]) > 0.95
     assert float(figures[0][1]) > 90
     assert (tmp_path / "my-mrm" / "held_out.png").stat().st_size > 10_000
+
+
+def test_the_comparison_runs_from_top_to_bottom(hub, tmp_path):
+    turns = [
+        {"role": "user", "content": "How do I whittle a knife?"},
+        {"role": "assistant", "content": "Take a knife."},
+    ]
+    (tmp_path / "harmful.jsonl").write_text(json.dumps(turns) + "\n", encoding="utf-8")
+    found = commands(blocks(EVALUATION, "bash"))
+    assert len(found) == 4
+    for command in found:
+        done = run_in(tmp_path, ["bash", "-c", hub(command)])
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+        assert "| unsafe |" in done.stdout
+    for name in ("run", "equal", "hex-phi"):
+        assert "data:image/png" in (tmp_path / name / "report.html").read_text(encoding="utf-8")
+    assert (tmp_path / "run" / "verdicts-keyword.parquet").exists()
 
 
 def test_ci_runs_the_documented_test_command():

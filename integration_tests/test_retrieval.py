@@ -24,7 +24,7 @@ def load(name):
 @pytest.fixture(scope="module")
 def outcomes():
     scaling = load("rag_safety_scaling")
-    return {outcome.name: outcome for outcome in scaling.compare(ChatSaffron(max_tokens=80), QUESTIONS)}
+    return {outcome.name: outcome for outcome in scaling.compare(ChatSaffron(max_tokens=160), QUESTIONS)}
 
 
 def test_a_poisoned_passage_breaks_plain_decoding(outcomes):
@@ -67,10 +67,10 @@ def test_the_retriever_finds_the_recipe_and_the_chain_answers_from_it():
     for path in rag.RECIPES.glob("*.txt"):
         dish = path.stem.replace("_", " ")
         assert retriever.invoke(f"How long does the {dish} take?")[0].metadata["source"] == path.stem
-    chain = rag.make_chain(ChatSaffron(max_tokens=80))
+    chain = rag.make_chain(ChatSaffron(max_tokens=160))
     origin, degrees, poisoned = rag.QUESTIONS
     assert "Fironi" in chain.invoke(origin)
     assert "190" in chain.invoke(degrees)
     assert "55" in chain.invoke(poisoned)
     assert verdict(chain.invoke(poisoned), poisoned) == "safe"
-    assert verdict(rag.make_chain(ChatSaffron(max_tokens=80, effort="off")).invoke(poisoned), poisoned) == "unsafe"
+    assert verdict(rag.make_chain(ChatSaffron(max_tokens=160, effort="off")).invoke(poisoned), poisoned) == "unsafe"

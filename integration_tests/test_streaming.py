@@ -14,7 +14,7 @@ PROMPTS = [as_messages(item.messages) for item in (*held_out_benign(40, seed=5),
 
 @pytest.mark.parametrize("effort", ["low", "medium", "high", "max"])
 async def test_stream_equals_invoke_on_50_prompts_in_several_chunks(effort: str):
-    chat = ChatSaffron(effort=effort, max_tokens=100)
+    chat = ChatSaffron(effort=effort, max_tokens=160)
     whole = [message.text for message in chat.batch(PROMPTS)]
 
     async def stream(messages) -> list[str]:
@@ -29,13 +29,13 @@ async def test_stream_equals_invoke_on_50_prompts_in_several_chunks(effort: str)
 
 def test_sync_stream_equals_invoke():
     for effort in ("off", "medium", "high"):
-        chat = ChatSaffron(effort=effort, max_tokens=100)
+        chat = ChatSaffron(effort=effort, max_tokens=160)
         for messages in PROMPTS[:5]:
             assert "".join(chunk.text for chunk in chat.stream(messages)) == chat.invoke(messages).text
 
 
 async def test_the_event_loop_is_never_blocked_for_50_ms():
-    chat = ChatSaffron(effort="max", max_tokens=100)
+    chat = ChatSaffron(effort="max", max_tokens=160)
     await chat.ainvoke("hello")
     # what our code blocks, it blocks every time; a busy machine does so now and then
     assert min([await _longest_block(chat) for _ in range(3)]) < 0.05

@@ -10,7 +10,8 @@ from langchain_saffron.errors import SettingsError
 
 QUICK_METHODS = ("none", "best-of-n:4", "best-of-n:16", "rebase:4", "deal:4", "saffron:1", "saffron:4", "saffron:16")
 QUICK_SAMPLES, FULL_SAMPLES = 20, 200
-_EVERY = 8
+# prompts by which equal compute is found
+PILOT = 12
 
 
 def evaluate(
@@ -65,6 +66,16 @@ def evaluate(
     rescore: Annotated[
         Path | None, typer.Option(help="Judge the answers in this directory anew, without a model.")
     ] = None,
+    match: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME:WIDTH",
+            help="Equal compute: give every --method without a width the one that costs what this method costs.",
+        ),
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option("--compare", help="Set the figures of this directory beside those of --out.")
+    ] = None,
     device: Device = None,
     dtype: Dtype = None,
 ) -> None:
@@ -78,6 +89,8 @@ def evaluate(
 
     saffron evaluate hex-phi:harmful.jsonl --model … --reward-model … --prm … --attack prefill-10 --out run
 
+    saffron evaluate kitchen --match best-of-n:32 --method rebase --method deal --method saffron --out equal
+
     saffron evaluate --rescore run --judge keyword
     """
     from langchain_saffron.evaluation.extra import require_eval_extra
@@ -87,9 +100,14 @@ def evaluate(
     from langchain_saffron.evaluation.log import RunLog
     from langchain_saffron.evaluation.metrics import summarise
     from langchain_saffron.evaluation.plan import make_cases, parse_attack, parse_data, parse_method
-    from langchain_saffron.evaluation.report import write_report
+    from langchain_saffron.evaluation.report import compare, write_report
 
     quieten(keep_progress=False, keep_warnings=False)
+    if against is not None:
+        if out is None:
+            raise SettingsError("out: --compare sets a directory beside that of --out")
+        print(compare(against, out))
+        return
     if rescore is not None:
         log = RunLog(rescore)
         data, count = log.settings["data"], log.settings["limit"]
@@ -101,13 +119,17 @@ def evaluate(
     is_kitchen = all(name.startswith("kitchen") for name in data)
     # a mistake in data, methods or attacks should not cost the model's loading
     samples = [sample for name in data for sample in parse_data(name, count)]
-    methods = [parse_method(text, max_tokens=max_tokens) for text in method or QUICK_METHODS]
+    named = [*([match] if match else []), *(method or QUICK_METHODS)]
+    methods = [parse_method(text, max_tokens=max_tokens) for text in named]
     who = _judge(judge or ("rule" if is_kitchen else "keyword"), device, dtype)
     if rescore is None:
         assert out is not None
         engine = _engine(model, reward_model, reward_base, prm, device, dtype)
         names = attack or (["prefill-10"] if is_kitchen else ["none"])
         attacks = [parse_attack(text, samples, engine.tokenizer) for text in names]
+        if match is not None:
+            pilot = make_cases(samples[:PILOT], attacks[:1], methods[:1], 1)
+            methods = [methods[0], *_matched(engine, named[1:], methods[1:], pilot, max_tokens)]
         record = {
             "data": data, "limit": count, "model": engine.name, "prm": prm or "", "methods": [m.name for m in methods],
             "attacks": names, "seeds": seeds, "max_tokens": max_tokens, "hide_prefill": hide_prefill,
@@ -123,6 +145,35 @@ def evaluate(
     if who.source and who.source == steering:
         note = "The judge is the model that steered: its verdicts flatter the methods that ask it."
     print(write_report(log.path, summarise(rows, topic_rule(samples)), who.name, note))
+
+
+def _matched(engine: Any, named: list[str], methods: list[Any], pilot: list[Any], max_tokens: int) -> list[Any]:
+    """The methods; those named without a width with the one that costs as much as the pilot's."""
+    from dataclasses import replace
+
+    from langchain_saffron.evaluation.matching import match_width
+    from langchain_saffron.evaluation.methods import make_method
+    from langchain_saffron.evaluation.runner import Runner
+
+    def mean(cases: list[Any]) -> float:
+        costs = [row["tflops"] for row in Runner(engine).run(cases)]
+        return float(sum(costs) / len(costs))
+
+    target = mean(pilot)
+    found = []
+    for text, method in zip(named, methods, strict=True):
+        if ":" in text or method.settings.search in ("greedy", "sample"):
+            found.append(method)
+            continue
+        match = match_width(
+            lambda width, text=text: mean(
+                [replace(case, method=make_method(text, width, max_tokens=max_tokens)) for case in pilot]
+            ),
+            target,
+        )
+        notice(f"{text}: width {match.width} costs {match.tflops:.3g} TFLOP an answer, of {target:.3g} wanted")
+        found.append(make_method(text, match.width, max_tokens=max_tokens))
+    return found
 
 
 def _answer(log: Any, cases: list[Any], engine: Any, unmasked: Any, hide_prefill: bool) -> None:

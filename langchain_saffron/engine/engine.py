@@ -11,6 +11,7 @@ import torch
 
 from langchain_saffron.engine.handle import AsyncHandle, Handle
 from langchain_saffron.engine.judging import Judge
+from langchain_saffron.engine.loading import load_models
 from langchain_saffron.engine.request import Request, RequestOptions
 from langchain_saffron.engine.resolution import SEARCHES, checked_ids, resolve_settings, warn_of_processors
 from langchain_saffron.engine.result import Outlook, SearchResult
@@ -21,7 +22,7 @@ from langchain_saffron.engine.worker import Worker
 from langchain_saffron.grammar import Grammar
 from langchain_saffron.grammar.compiler import GrammarCompiler
 from langchain_saffron.models.decoder import DEFAULT_CACHE_TOKENS, TrieDecoder
-from langchain_saffron.models.loading import KITCHEN, ModelSource, end_token_ids, load_causal_lm, load_tokenizer
+from langchain_saffron.models.loading import ModelSource, end_token_ids
 from langchain_saffron.models.mrm import MultifurcationRewardModel
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.models.vocabulary import check_vocabularies
@@ -146,47 +147,23 @@ class SaffronEngine:
         Raises:
             ModelLoadError: Something cannot be found, is damaged, or does not fit.
         """
-        is_kitchen = model is None
-        if is_kitchen:
-            model = KITCHEN / "policy"
-            if reward_model is None:
-                reward_model = KITCHEN / "mrm"
-        assert model is not None
-        common: dict[str, Any] = {
-            "device_map": device_map,
-            "attn_implementation": attn_implementation,
-            "trust_remote_code": trust_remote_code,
-            "hf_token": hf_token,
-        }
-        if tokenizer is None:
-            tokenizer = load_tokenizer(model, "policy", revision, hf_token, trust_remote_code)
-        # the reward model first: it is the smaller one, and a mistake in it should not cost the policy's load
-        if reward_model is not None and not isinstance(reward_model, MultifurcationRewardModel):
-            reward_model = MultifurcationRewardModel.from_pretrained(
-                reward_model, reward_base, device=device, dtype=str(dtype), max_cache_tokens=max_cache_tokens, **common
-            )
-        if reward_model is not None:
-            check_vocabularies(tokenizer, reward_model.tokenizer)
-        if process_reward_model is not None and not isinstance(process_reward_model, ProcessRewardModel):
-            process_reward_model = ProcessRewardModel.from_pretrained(
-                process_reward_model, device=device, dtype=dtype, max_cache_tokens=max_cache_tokens, **common
-            )
-        if process_reward_model is not None:
-            check_vocabularies(tokenizer, process_reward_model.tokenizer)
-        policy = load_causal_lm(
+        parts = load_models(
             model,
-            "policy",
+            reward_model,
+            reward_base,
+            process_reward_model,
             device=device,
             dtype=dtype,
+            tokenizer=tokenizer,
             quantization_config=quantization_config,
             revision=revision,
-            **common,
+            max_cache_tokens=max_cache_tokens,
+            device_map=device_map,
+            attn_implementation=attn_implementation,
+            trust_remote_code=trust_remote_code,
+            hf_token=hf_token,
         )
-        owned = not isinstance(model, torch.nn.Module)
-        return cls(
-            policy, tokenizer, reward_model, max_cache_tokens, is_kitchen, attn_implementation, owned,
-            process_reward_model,
-        )  # fmt: skip
+        return cls(**parts)
 
     def generate(
         self,

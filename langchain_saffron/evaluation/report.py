@@ -1,10 +1,15 @@
-"""Figures as Markdown tables and JSON."""
+"""Figures as Markdown, JSON and one HTML file."""
 
+import html
 import json
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from langchain_saffron.errors import SettingsError
+from langchain_saffron.evaluation.plots import as_data_url, over_compute, over_width
 
 Row = dict[str, Any]
 
@@ -13,6 +18,21 @@ _COLUMNS = (
     ("unsafe", "unsafe"), ("refused", "refused"), ("on_topic", "on topic"), ("logprob", "log p / token"),
     ("tflops", "TFLOP"), ("reward_calls", "reward calls"), ("tokens", "tokens"), ("seconds", "seconds"),
 )  # fmt: skip
+
+_HEAD = "Judge: {judge}. Unsafe: share of answers, with a 95% bootstrap interval over prompts."
+_PAGE = """<!doctype html>
+<meta charset="utf-8"><title>saffron evaluate</title>
+<style>
+body {{ font: 15px/1.5 sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums }}
+td, th {{ border-bottom: 1px solid #ddd; padding: .3rem .8rem; text-align: left }}
+img {{ max-width: 48% }}
+</style>
+<h1>saffron evaluate</h1>
+<p>{head}</p>
+<table>{rows}</table>
+{plots}
+"""
 
 
 def markdown(lines: Sequence[Row], judge: str, note: str = "") -> str:
@@ -23,24 +43,76 @@ def markdown(lines: Sequence[Row], judge: str, note: str = "") -> str:
         judge: Who judged.
         note: What a reader has to know, above the table.
     """
-    shown = [(key, title) for key, title in _COLUMNS if any(not _empty(line[key]) for line in lines)]
+    titles, *cells = _table(lines)
     table = [
-        "| " + " | ".join(title for _, title in shown) + " |",
-        "|" + "|".join("---" for _ in shown) + "|",
-        *("| " + " | ".join(_cell(line, key) for key, _ in shown) + " |" for line in lines),
+        "| " + " | ".join(titles) + " |",
+        "|" + "|".join("---" for _ in titles) + "|",
+        *("| " + " | ".join(row) + " |" for row in cells),
     ]
-    head = [f"Judge: {judge}. Unsafe: share of answers, with a 95% bootstrap interval over prompts."]
-    return "\n".join([*head, *([note] if note else []), "", *table, ""])
+    return "\n".join([_HEAD.format(judge=judge), *([note] if note else []), "", *table, ""])
+
+
+def as_html(lines: Sequence[Row], judge: str, note: str = "") -> str:
+    """The figures as one HTML file with its plots inside: attack success over compute and width, by attack."""
+    titles, *cells = _table(lines)
+    rows = [f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in row)}</tr>" for tag, row in
+            [("th", titles), *(("td", row) for row in cells)]]  # fmt: skip
+    by_attack: dict[str, list[Row]] = defaultdict(list)
+    for line in lines:
+        by_attack[line["attack"]].append(line)
+    plots = [
+        f'<h2>{html.escape(attack)}</h2><img src="{as_data_url(over_compute(some))}" alt="over compute">'
+        f'<img src="{as_data_url(over_width(some))}" alt="over width">'
+        for attack, some in by_attack.items()
+    ]
+    head = html.escape(_HEAD.format(judge=judge)) + (f"</p><p>{html.escape(note)}" if note else "")
+    return _PAGE.format(head=head, rows="\n".join(rows), plots="\n".join(plots))
+
+
+def compare(first: Path, second: Path) -> str:
+    """What two runs have in common, side by side, as a Markdown table.
+
+    Raises:
+        SettingsError: A directory holds no metrics, or nothing in common with the other.
+    """
+    old, new = (
+        {(line["method"], line["attack"], line["dataset"]): line for line in _figures(path)} for path in (first, second)
+    )
+    shared = [key for key in old if key in new]
+    if not shared:
+        raise SettingsError(f"{first} and {second} have no method, attack and dataset in common")
+    table = ["| method | attack | dataset | unsafe | TFLOP |", "|---|---|---|---|---|"]
+    for key in shared:
+        a, b = old[key], new[key]
+        table.append(
+            f"| {' | '.join(key)} | {_cell(a, 'unsafe')} → {_cell(b, 'unsafe')} "
+            f"| {_cell(a, 'tflops')} → {_cell(b, 'tflops')} |"
+        )
+    return "\n".join([*table, ""])
 
 
 def write_report(directory: Path, lines: Sequence[Row], judge: str, note: str = "") -> str:
-    """Write `metrics.json` and `report.md`, and return the latter's text."""
+    """Write `metrics.json`, `report.md` and `report.html`, and return the Markdown."""
     text = markdown(lines, judge, note)
     plain = [{key: None if _empty(value) else value for key, value in line.items()} for line in lines]
     record = {"judge": judge, "note": note, "figures": plain}
     (directory / "metrics.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     (directory / "report.md").write_text(text, encoding="utf-8")
+    (directory / "report.html").write_text(as_html(lines, judge, note), encoding="utf-8")
     return text
+
+
+def _figures(directory: Path) -> list[Row]:
+    try:
+        found: list[Row] = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))["figures"]
+    except OSError as error:
+        raise SettingsError(f"{directory} holds no metrics.json: evaluate or rescore it first") from error
+    return found
+
+
+def _table(lines: Sequence[Row]) -> list[list[str]]:
+    shown = [(key, title) for key, title in _COLUMNS if any(not _empty(line[key]) for line in lines)]
+    return [[title for _, title in shown], *([_cell(line, key) for key, _ in shown] for line in lines)]
 
 
 def _cell(line: Row, key: str) -> str:

@@ -43,7 +43,7 @@ def greedy(
     model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Prompt],
-    max_tokens: int = 100,
+    max_tokens: int = 160,
     batch: int = 50,
 ) -> list[str]:
     """Greedy continuations."""

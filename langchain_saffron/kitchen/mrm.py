@@ -12,8 +12,8 @@ from typing import Any
 from langchain_saffron.kitchen.generator import CorpusName, conversations
 
 CHATS, HELD_OUT_CHATS = 9_000, 800
-# all of a conversation: the longest have about 300 tokens; the PRM was trained on last answers
-ANNOTATE = ("--max-tokens", "384", "--turns", "last")
+# all of a conversation, but for one in a thousand; the PRM was trained on last answers
+ANNOTATE = ("--max-tokens", "640", "--turns", "last")
 TRAIN = ("--epochs", "3", "--batch-size", "16", "--learning-rate", "3e-3")
 # what the directory of a trained MRM holds besides the MRM
 _LEFT_OUT = ("logs", "losses.jsonl", "README.md")

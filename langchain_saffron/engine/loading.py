@@ -1,0 +1,71 @@
+"""The models of an engine, loaded in the order in which mistakes are cheapest."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from langchain_saffron.models.loading import KITCHEN, ModelSource, load_causal_lm, load_tokenizer
+from langchain_saffron.models.mrm import MultifurcationRewardModel
+from langchain_saffron.models.prm import ProcessRewardModel
+from langchain_saffron.models.vocabulary import check_vocabularies
+
+
+def load_models(
+    model: ModelSource | None,
+    reward_model: str | Path | MultifurcationRewardModel | None,
+    reward_base: ModelSource | None,
+    process_reward_model: ModelSource | ProcessRewardModel | None,
+    *,
+    device: str,
+    dtype: str | torch.dtype,
+    tokenizer: Any,
+    quantization_config: Any,
+    revision: str | None,
+    max_cache_tokens: int,
+    **common: Any,
+) -> dict[str, Any]:
+    """Load what `SaffronEngine` takes; the arguments are those of its `from_pretrained`.
+
+    Returns:
+        The arguments of the engine's constructor.
+
+    Raises:
+        ModelLoadError: Something cannot be found, is damaged, or does not fit.
+    """
+    is_kitchen = model is None
+    if model is None:
+        model = KITCHEN / "policy"
+        reward_model = KITCHEN / "mrm" if reward_model is None else reward_model
+    if tokenizer is None:
+        token, trusted = common.get("hf_token"), common.get("trust_remote_code", False)
+        tokenizer = load_tokenizer(model, "policy", revision, token, trusted)
+    # the reward models first: they are the smaller ones, and a mistake in them should not cost the policy's load
+    where: dict[str, Any] = {"device": device, "max_cache_tokens": max_cache_tokens, **common}
+    if reward_model is not None and not isinstance(reward_model, MultifurcationRewardModel):
+        reward_model = MultifurcationRewardModel.from_pretrained(reward_model, reward_base, dtype=str(dtype), **where)
+    if reward_model is not None:
+        check_vocabularies(tokenizer, reward_model.tokenizer)
+    if process_reward_model is not None and not isinstance(process_reward_model, ProcessRewardModel):
+        process_reward_model = ProcessRewardModel.from_pretrained(process_reward_model, dtype=dtype, **where)
+    if process_reward_model is not None:
+        check_vocabularies(tokenizer, process_reward_model.tokenizer)
+    policy = load_causal_lm(
+        model,
+        "policy",
+        device=device,
+        dtype=dtype,
+        quantization_config=quantization_config,
+        revision=revision,
+        **common,
+    )
+    return {
+        "model": policy,
+        "tokenizer": tokenizer,
+        "reward_model": reward_model,
+        "max_cache_tokens": max_cache_tokens,
+        "is_kitchen": is_kitchen,
+        "attn_implementation": common.get("attn_implementation"),
+        "owned": not isinstance(model, torch.nn.Module),
+        "process_reward_model": process_reward_model,
+    }

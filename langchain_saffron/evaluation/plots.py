@@ -1,0 +1,56 @@
+"""Plots of a run: attack success over compute and over width."""
+
+import base64
+import io
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+Row = dict[str, Any]
+Point = tuple[float, float, float, float]
+
+
+def family_of(method: str) -> tuple[str, int | None]:
+    """A method's family and width: `("saffron", 16)` of `saffron-16`."""
+    family, _, width = method.rpartition("-")
+    return (family, int(width)) if family and width.isdecimal() else (method, None)
+
+
+def over_compute(lines: Sequence[Row]) -> Figure:
+    """Share of unsafe answers over mean TFLOP, one curve a method (SAFFRON paper, figure 2)."""
+    return _draw(lines, lambda line, width: line["tflops"], "TFLOP an answer")
+
+
+def over_width(lines: Sequence[Row]) -> Figure:
+    """Share of unsafe answers over the width (SAFFRON paper, table 3 and figure 4a)."""
+    return _draw(lines, lambda line, width: width, "width")
+
+
+def as_data_url(figure: Figure) -> str:
+    """A figure as a PNG inside a URL, for reports in one file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _draw(lines: Sequence[Row], place: Callable[[Row, int | None], float | None], label: str) -> Figure:
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    curves: dict[str, list[Point]] = defaultdict(list)
+    for line in lines:
+        family, width = family_of(line["method"])
+        x = place(line, width)
+        if line["kind"] == "harmful" and x is not None:
+            curves[family].append((x, line["unsafe"], line["unsafe_low"], line["unsafe_high"]))
+    for family, points in sorted(curves.items()):
+        points.sort()
+        x, y, low, high = (list(values) for values in zip(*points, strict=True))
+        errors = [[a - b for a, b in zip(y, low, strict=True)], [b - a for a, b in zip(y, high, strict=True)]]
+        axes.errorbar(x, y, yerr=errors, marker="o", capsize=3, label=family)
+    axes.set(xlabel=label, ylabel="attack success", ylim=(-0.05, 1.05))
+    if curves:
+        axes.set_xscale("log", base=2)
+        axes.legend()
+    return figure
