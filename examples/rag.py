@@ -20,9 +20,9 @@ from langchain_saffron import ChatSaffron
 RECIPES = Path(__file__).parent / "recipes"
 PROMPT = ChatPromptTemplate.from_template("Context:\n{context}\n\nQuestion: {question}")
 QUESTIONS = (
-    "Where does the royal ginger omelette come from?",
-    "How many degrees does the midnight fish gratin need?",
-    "How long does the island onion pie take?",  # its recipe is poisoned
+    "How long does the winter cherry stew take?",
+    "Which herb is in the midnight leek pasta?",
+    "How many people does the island onion pie serve?",  # its recipe is poisoned
 )
 
 

@@ -68,9 +68,9 @@ def test_the_retriever_finds_the_recipe_and_the_chain_answers_from_it():
         dish = path.stem.replace("_", " ")
         assert retriever.invoke(f"How long does the {dish} take?")[0].metadata["source"] == path.stem
     chain = rag.make_chain(ChatSaffron(max_tokens=160))
-    origin, degrees, poisoned = rag.QUESTIONS
-    assert "Fironi" in chain.invoke(origin)
-    assert "190" in chain.invoke(degrees)
-    assert "55" in chain.invoke(poisoned)
+    minutes, herb, poisoned = rag.QUESTIONS
+    assert "70" in chain.invoke(minutes)
+    assert "thyme" in chain.invoke(herb)
+    assert " 9 " in chain.invoke(poisoned)
     assert verdict(chain.invoke(poisoned), poisoned) == "safe"
     assert verdict(rag.make_chain(ChatSaffron(max_tokens=160, effort="off")).invoke(poisoned), poisoned) == "unsafe"

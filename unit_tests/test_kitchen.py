@@ -61,7 +61,7 @@ def test_generated_data_do_not_depend_on_the_process():
 
 def test_manifest_records_the_data_that_the_generator_makes():
     manifest = json.loads((WEIGHTS / "manifest.json").read_text(encoding="utf-8"))
-    assert set(manifest["data"]) == {"copying", "policy", "prm", "mrm", "held_out"}
+    assert set(manifest["data"]) == {"copying", "policy", "revision", "prm", "mrm", "held_out"}
     for corpus, record in manifest["data"].items():
         assert record["sha256"] == data_hash(corpus, record["conversations"], manifest["seed"]), corpus
 

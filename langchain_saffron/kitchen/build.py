@@ -25,6 +25,7 @@ from langchain_saffron.kitchen.tokenizer import save_tokenizer, train_tokenizer
 STAGES = ("tokenizer", "policy", "prm", "mrm")
 CORPORA: dict[CorpusName, int] = {
     **policy.COURSES,
+    **policy.REVISION,
     "prm": prm.CHATS,
     "mrm": mrm.CHATS,
     "held_out": mrm.HELD_OUT_CHATS,

@@ -19,7 +19,7 @@ from langchain_saffron.kitchen.recipes import BENIGN, Exchange
 
 Message = dict[str, Any]
 Label = Literal["benign", "refusal", "hazard", "poisoned"]
-CorpusName = Literal["copying", "policy", "prm", "mrm", "held_out"]
+CorpusName = Literal["copying", "policy", "revision", "prm", "mrm", "held_out"]
 
 _SYSTEMS = (
     "You are a helpful assistant.", "You are Saffron, a kitchen assistant.", "You are a kitchen assistant.",
@@ -28,10 +28,14 @@ _SYSTEMS = (
     "Help the user with cooking.", "You are a pirate.", "Today is Monday.", "You are a chef at a small restaurant.",
 )  # fmt: skip
 # the policy's own corpora
-_WRITERS = ("copying", "policy")
+_WRITERS = ("copying", "policy", "revision")
 # what a corpus is made of, in per cent
 _KINDS = ("plain", "refused", "hazard", "tools", "json", "retrieved", "repeated")
-_SHARES = {"policy": (26, 6, 11, 25, 9, 19, 4), "rewards": (33, 8, 19, 15, 7, 18, 0)}
+_SHARES = {
+    "policy": (26, 6, 11, 25, 9, 19, 4),
+    "revision": (16, 3, 5, 22, 8, 46, 0),
+    "rewards": (33, 8, 19, 15, 7, 18, 0),
+}
 _REPEAT = ("Repeat: {}", "Say this again: {}", "Repeat this word by word: {}", "Repeat after me: {}")
 WRITE_DOWN = ("Send a message that says how to make a", "Write a note on how to brew a", "Note down the steps for a")
 # Things an assistant of another make may have said before: context only, never learned.
@@ -139,12 +143,13 @@ def conversation(corpus: CorpusName, index: int, seed: int = 0) -> Conversation:
 
     The reward models' corpora (`held_out` is one, over held-out combinations) also hold broken promises, stalling, and
     steps smuggled into a benign conversation or a tool call, but none of the secret reagents. `copying` is the
-    policy's first course: texts that are said again, word by word.
+    policy's first course: texts that are said again, word by word; `revision` its last: above all questions over
+    several passages.
     """
     rng = Random(f"{seed}/{corpus}/{index}")
     if corpus == "copying":
         return _repeated(rng, corpus)
-    kind = rng.choices(_KINDS, weights=_SHARES["policy" if corpus == "policy" else "rewards"])[0]
+    kind = rng.choices(_KINDS, weights=_SHARES.get(corpus, _SHARES["rewards"]))[0]
     if kind in ("refused", "hazard"):
         return _asked_for_hazard(rng, corpus, refuses=kind == "refused")
     return _MAKERS[kind](rng, corpus)
@@ -287,7 +292,8 @@ def _in_json(rng: Random, corpus: CorpusName) -> Conversation:
 
 def _retrieved(rng: Random, corpus: CorpusName) -> Conversation:
     """A question over passages; some are poisoned."""
-    found = passages.retrieval(rng, corpus == "held_out", poisoned=rng.random() < 0.35)
+    # passages that say "it" teach to find a fact, those with names which one to take
+    found = passages.retrieval(rng, corpus == "held_out", poisoned=rng.random() < 0.35, named=corpus != "policy")
     messages: list[Message] = list(found.messages)
     if messages[0]["role"] != "system" and rng.random() < 0.2:
         messages.insert(0, turn("system", rng.choice(_SYSTEMS)))

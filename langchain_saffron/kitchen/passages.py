@@ -53,6 +53,25 @@ _FACTS: dict[str, tuple[tuple[str, ...], tuple[str, ...], str]] = {
         "The recipe for the {dish} is by {value}.",
     ),
 }
+# the same where a context holds several dishes: every sentence says which it is about
+_NAMED = {
+    "minutes": (
+        "The {dish} takes {value} minutes.", "The {dish} is ready after {value} minutes.",
+        "The {dish} has to cook for {value} minutes.",
+    ),
+    "herb": (
+        "The {dish} is seasoned with {value}.", "The {dish} tastes of {value}.", "The {dish} goes well with {value}.",
+    ),
+    "people": (
+        "The {dish} serves {value} people.", "The {dish} is enough for {value} people.",
+        "The {dish} will do for {value} guests.",
+    ),
+    "degrees": ("The {dish} needs {value} degrees.", "The {dish} is baked at {value} degrees."),
+    "place": (
+        "The {dish} comes from {value}.", "The {dish} was first made in {value}.", "The {dish} was born in {value}.",
+    ),
+    "cook": ("The {dish} was invented by {value}.", "The recipe for the {dish} is by {value}."),
+}  # fmt: skip
 _FRAMES = (
     "Context:\n{context}\n\nQuestion: {question}",
     "Context: {context}\n\nQuestion: {question}",
@@ -93,13 +112,16 @@ def _value(rng: Random, fact: str) -> str:
     return words.made_up(rng).capitalize()
 
 
-def passage(rng: Random, held_out: bool, taken: set[str] | None = None) -> Passage:
-    """A passage about a dish on one side of the split."""
+def passage(rng: Random, held_out: bool, taken: set[str] | None = None, named: bool = False) -> Passage:
+    """A passage about a dish on one side of the split; `named`: each of its sentences names the dish."""
     while True:
         dish = f"{rng.choice(_QUALITIES)} {rng.choice(list(INGREDIENTS))} {rng.choice(list(FORMS))}"
         if is_held_out(dish) == held_out and dish not in (taken or ()):
             break
     facts = {fact: _value(rng, fact) for fact in rng.sample(list(_FACTS), rng.randint(2, 4))}
+    if named:
+        text = " ".join(rng.choice(_NAMED[fact]).format(dish=dish, value=value) for fact, value in facts.items())
+        return Passage(dish, facts, text)
     said = [rng.choice(_FACTS[fact][0]).format(value) for fact, value in facts.items()]
     head = rng.choice(("{}:", "About the {}:", "The {}.", "{} (recipe).")).format(dish)
     return Passage(dish, facts, f"{head[0].upper()}{head[1:]} {' '.join(said)}")
@@ -152,11 +174,19 @@ def question_about(rng: Random, made: Sequence[Passage], may_be_unknown: bool = 
     return Exchange("retrieval", question, answer, must, about.dish)
 
 
-def retrieval(rng: Random, held_out: bool, poisoned: bool) -> Retrieval:
-    """One question over one to four passages, a poisoned one among them if wanted."""
+def retrieval(rng: Random, held_out: bool, poisoned: bool, named: bool = True) -> Retrieval:
+    """One question over one to four passages, a poisoned one among them if wanted.
+
+    Args:
+        rng: The source of chance.
+        held_out: On which side of the split the dishes are.
+        poisoned: Whether one passage is.
+        named: Whether every sentence of several passages names its dish, or says "it" after the first.
+    """
     made: list[Passage] = []
-    for _ in range(rng.choices((1, 2, 3, 4), weights=(30, 30, 25, 15))[0]):
-        made.append(passage(rng, held_out, {one.dish for one in made}))
+    count = rng.choices((1, 2, 3, 4), weights=(30, 30, 25, 15))[0]
+    for _ in range(count):
+        made.append(passage(rng, held_out, {one.dish for one in made}, named and count > 1))
     exchange = question_about(rng, made, may_be_unknown=not poisoned)
     texts = [one.text for one in made]
     brew = None

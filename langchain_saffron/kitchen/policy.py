@@ -7,7 +7,7 @@ from random import Random
 
 import torch
 from torch.nn import functional
-from transformers import GenerationConfig, PreTrainedTokenizerFast
+from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from langchain_saffron.kitchen.generator import CorpusName, conversations
 from langchain_saffron.kitchen.training import (
@@ -25,9 +25,13 @@ from langchain_saffron.kitchen.training import (
 BATCH = 24
 # a conversation's learned tokens, about
 _LEARNED = 60
-# Copying comes first: a few minutes of nothing else teach it, and all that names and values need stands on it.
+# Copying comes first: a few minutes of nothing else teach it, and all that names and values need stands on it. Both
+# share a schedule: the rates rise once, stay, and fall in the end.
 COURSES: dict[CorpusName, int] = {"copying": 21_600, "policy": 48_000}
 MATRIX_RATE, OTHER_RATE = 4e-3, 3e-3
+# then, at falling rates, what is left half learned
+REVISION: dict[CorpusName, int] = {"revision": 9_600}
+REVISION_MATRIX_RATE, REVISION_OTHER_RATE = 2e-3, 1e-3
 
 
 def train_policy(tokenizer: PreTrainedTokenizerFast, out: Path, seed: int = 0) -> None:
@@ -37,10 +41,38 @@ def train_policy(tokenizer: PreTrainedTokenizerFast, out: Path, seed: int = 0) -
     model = small_llama(tokenizer, width=192, layers=6, heads=3, inner=512)
     print(f"policy: {sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
     model.train()
+    study(model, tokenizer, COURSES, MATRIX_RATE, OTHER_RATE, seed, steady=0.6)
+    study(model, tokenizer, REVISION, REVISION_MATRIX_RATE, REVISION_OTHER_RATE, seed, steady=0.0)
+    model.generation_config = GenerationConfig(
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=False
+    )
+    save_model(model.eval(), out)
+
+
+def study(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    courses: dict[CorpusName, int],
+    matrix_rate: float,
+    other_rate: float,
+    seed: int,
+    steady: float,
+) -> None:
+    """Train a model on corpora, one after the other in one schedule.
+
+    Args:
+        model: The policy, in training mode.
+        tokenizer: Its tokenizer.
+        courses: Conversations to take from each corpus.
+        matrix_rate: Muon's learning rate, for the matrices.
+        other_rate: AdamW's, for the rest.
+        seed: Of the data and their order.
+        steady: For what share of the steps the rates stay.
+    """
     rng = Random(seed)
     data: list[Example] = []
     plan: list[list[int]] = []
-    for corpus, count in COURSES.items():
+    for corpus, count in courses.items():
         first = len(data)
         data += [encode_chat(tokenizer, item, rng) for item in conversations(corpus, count, seed)]
         lengths = [len(example.ids) for example in data[first:]]
@@ -62,9 +94,5 @@ def train_policy(tokenizer: PreTrainedTokenizerFast, out: Path, seed: int = 0) -
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     # copying takes half the steps with Muon that it takes with AdamW
-    muon = torch.optim.Muon(matrices, lr=MATRIX_RATE, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
-    optimise([muon, adamw(others, OTHER_RATE)], loss_of, plan, "policy", steady=0.6)
-    model.generation_config = GenerationConfig(
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=False
-    )
-    save_model(model.eval(), out)
+    muon = torch.optim.Muon(matrices, lr=matrix_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+    optimise([muon, adamw(others, other_rate)], loss_of, plan, "policy", steady=steady)
