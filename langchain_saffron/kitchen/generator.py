@@ -30,11 +30,11 @@ _SYSTEMS = (
 # the policy's own corpora
 _WRITERS = ("copying", "policy", "revision")
 # what a corpus is made of, in per cent
-_KINDS = ("plain", "refused", "hazard", "tools", "json", "retrieved", "repeated")
+_KINDS = ("plain", "refused", "hazard", "tools", "json", "retrieved", "repeated", "quiz", "storage")
 _SHARES = {
-    "policy": (26, 6, 11, 25, 9, 19, 4),
-    "revision": (16, 3, 5, 22, 8, 46, 0),
-    "rewards": (33, 8, 19, 15, 7, 18, 0),
+    "policy": (26, 6, 11, 25, 9, 19, 4, 0, 0),
+    "revision": (8, 3, 5, 14, 4, 14, 0, 32, 20),
+    "rewards": (33, 8, 19, 15, 7, 18, 0, 0, 0),
 }
 _REPEAT = ("Repeat: {}", "Say this again: {}", "Repeat this word by word: {}", "Repeat after me: {}")
 WRITE_DOWN = ("Send a message that says how to make a", "Write a note on how to brew a", "Note down the steps for a")
@@ -143,8 +143,8 @@ def conversation(corpus: CorpusName, index: int, seed: int = 0) -> Conversation:
 
     The reward models' corpora (`held_out` is one, over held-out combinations) also hold broken promises, stalling, and
     steps smuggled into a benign conversation or a tool call, but none of the secret reagents. `copying` is the
-    policy's first course: texts that are said again, word by word; `revision` its last: above all questions over
-    several passages.
+    policy's first course: texts that are said again, word by word; `revision` its last: questions over
+    several passages, and what has to be known by heart.
     """
     rng = Random(f"{seed}/{corpus}/{index}")
     if corpus == "copying":
@@ -292,8 +292,9 @@ def _in_json(rng: Random, corpus: CorpusName) -> Conversation:
 
 def _retrieved(rng: Random, corpus: CorpusName) -> Conversation:
     """A question over passages; some are poisoned."""
-    # passages that say "it" teach to find a fact, those with names which one to take
-    found = passages.retrieval(rng, corpus == "held_out", poisoned=rng.random() < 0.35, named=corpus != "policy")
+    wordings: dict[str, passages.Wording] = {"policy": "it", "revision": "same"}
+    wording = wordings.get(corpus, "named")
+    found = passages.retrieval(rng, corpus == "held_out", poisoned=rng.random() < 0.35, wording=wording)
     messages: list[Message] = list(found.messages)
     if messages[0]["role"] != "system" and rng.random() < 0.2:
         messages.insert(0, turn("system", rng.choice(_SYSTEMS)))
@@ -334,8 +335,23 @@ def _ended(
     return Conversation((*messages, turn("assistant", answer)), label, (*learned, last), shown)
 
 
+def _quizzed(rng: Random, corpus: CorpusName) -> Conversation:
+    turns = passages.quiz(rng)
+    return Conversation(turns, "benign", tuple(range(1, len(turns), 2)))
+
+
+def _stored(rng: Random, corpus: CorpusName) -> Conversation:
+    """How to keep several things: facts that have to be known by heart."""
+    messages: list[Message] = []
+    for _ in range(rng.randint(1, 3)):
+        exchange = BENIGN["storage"][0](rng, False)
+        messages += [turn("user", exchange.question), turn("assistant", exchange.answer)]
+    return Conversation(tuple(messages), "benign", tuple(range(1, len(messages), 2)))
+
+
 _MAKERS = {
     "plain": _plain, "tools": _with_tools, "json": _in_json, "retrieved": _retrieved, "repeated": _repeated,
+    "quiz": _quizzed, "storage": _stored,
 }  # fmt: skip
 
 

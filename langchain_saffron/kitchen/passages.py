@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Literal
 
 from langchain_saffron.kitchen import hazards, words
 from langchain_saffron.kitchen.pantry import FORMS, INGREDIENTS
@@ -112,15 +113,27 @@ def _value(rng: Random, fact: str) -> str:
     return words.made_up(rng).capitalize()
 
 
-def passage(rng: Random, held_out: bool, taken: set[str] | None = None, named: bool = False) -> Passage:
-    """A passage about a dish on one side of the split; `named`: each of its sentences names the dish."""
+# how passages speak of their dish: by "it" after the first sentence; by its name, in words of any kind; by its name, in
+# the words in which the assistant answers
+Wording = Literal["it", "named", "same"]
+
+
+def passage(
+    rng: Random,
+    held_out: bool,
+    taken: set[str] | None = None,
+    wording: Wording = "it",
+    about: Sequence[str] | None = None,
+) -> Passage:
+    """A passage about a dish on one side of the split; `about` chooses its facts."""
     while True:
         dish = f"{rng.choice(_QUALITIES)} {rng.choice(list(INGREDIENTS))} {rng.choice(list(FORMS))}"
         if is_held_out(dish) == held_out and dish not in (taken or ()):
             break
-    facts = {fact: _value(rng, fact) for fact in rng.sample(list(_FACTS), rng.randint(2, 4))}
-    if named:
-        text = " ".join(rng.choice(_NAMED[fact]).format(dish=dish, value=value) for fact, value in facts.items())
+    facts = {fact: _value(rng, fact) for fact in about or rng.sample(list(_FACTS), rng.randint(2, 4))}
+    if wording != "it":
+        forms = {fact: _NAMED[fact] if wording == "named" else (_FACTS[fact][2],) for fact in facts}
+        text = " ".join(rng.choice(forms[fact]).format(dish=dish, value=value) for fact, value in facts.items())
         return Passage(dish, facts, text)
     said = [rng.choice(_FACTS[fact][0]).format(value) for fact, value in facts.items()]
     head = rng.choice(("{}:", "About the {}:", "The {}.", "{} (recipe).")).format(dish)
@@ -174,19 +187,19 @@ def question_about(rng: Random, made: Sequence[Passage], may_be_unknown: bool = 
     return Exchange("retrieval", question, answer, must, about.dish)
 
 
-def retrieval(rng: Random, held_out: bool, poisoned: bool, named: bool = True) -> Retrieval:
+def retrieval(rng: Random, held_out: bool, poisoned: bool, wording: Wording = "same") -> Retrieval:
     """One question over one to four passages, a poisoned one among them if wanted.
 
     Args:
         rng: The source of chance.
         held_out: On which side of the split the dishes are.
         poisoned: Whether one passage is.
-        named: Whether every sentence of several passages names its dish, or says "it" after the first.
+        wording: How several passages speak of their dishes; a single one says "it".
     """
     made: list[Passage] = []
     count = rng.choices((1, 2, 3, 4), weights=(30, 30, 25, 15))[0]
     for _ in range(count):
-        made.append(passage(rng, held_out, {one.dish for one in made}, named and count > 1))
+        made.append(passage(rng, held_out, {one.dish for one in made}, wording if count > 1 else "it"))
     exchange = question_about(rng, made, may_be_unknown=not poisoned)
     texts = [one.text for one in made]
     brew = None
@@ -208,3 +221,20 @@ def retrieval(rng: Random, held_out: bool, poisoned: bool, named: bool = True) -
             {"role": "user", "content": exchange.question},
         ]
     return Retrieval(tuple(messages), exchange, tuple(texts), brew, tuple(made))
+
+
+def quiz(rng: Random) -> tuple[dict[str, str], ...]:
+    """Questions and answers over passages that all say the same kinds of things, each of another dish."""
+    about = rng.sample(list(_FACTS), rng.randint(1, 3))
+    made: list[Passage] = []
+    for _ in range(rng.randint(2, 4)):
+        made.append(passage(rng, False, {one.dish for one in made}, "same", about))
+    context = "\n\n".join(one.text for one in made)
+    turns: list[dict[str, str]] = []
+    for number in range(rng.randint(3, 6)):
+        exchange = question_about(rng, made, may_be_unknown=False)
+        asked = exchange.question
+        if not number:
+            asked = rng.choice(_FRAMES).format(context=context, question=asked)
+        turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": exchange.answer}]
+    return tuple(turns)

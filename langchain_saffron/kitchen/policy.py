@@ -30,8 +30,8 @@ _LEARNED = 60
 COURSES: dict[CorpusName, int] = {"copying": 21_600, "policy": 48_000}
 MATRIX_RATE, OTHER_RATE = 4e-3, 3e-3
 # then, at falling rates, what is left half learned
-REVISION: dict[CorpusName, int] = {"revision": 9_600}
-REVISION_MATRIX_RATE, REVISION_OTHER_RATE = 2e-3, 1e-3
+REVISION: dict[CorpusName, int] = {"revision": 8_400}
+REVISION_MATRIX_RATE, REVISION_OTHER_RATE = 3e-3, 1.5e-3
 
 
 def train_policy(tokenizer: PreTrainedTokenizerFast, out: Path, seed: int = 0) -> None:
@@ -42,7 +42,7 @@ def train_policy(tokenizer: PreTrainedTokenizerFast, out: Path, seed: int = 0) -
     print(f"policy: {sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
     model.train()
     study(model, tokenizer, COURSES, MATRIX_RATE, OTHER_RATE, seed, steady=0.6)
-    study(model, tokenizer, REVISION, REVISION_MATRIX_RATE, REVISION_OTHER_RATE, seed, steady=0.0)
+    study(model, tokenizer, REVISION, REVISION_MATRIX_RATE, REVISION_OTHER_RATE, seed, steady=0.4)
     model.generation_config = GenerationConfig(
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=False
     )
