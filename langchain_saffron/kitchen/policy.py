@@ -42,7 +42,12 @@ def train_policy(tokenizer: PreTrainedTokenizerFast, out: Path, seed: int = 0) -
     print(f"policy: {sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
     model.train()
     study(model, tokenizer, COURSES, MATRIX_RATE, OTHER_RATE, seed, steady=0.6)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
     study(model, tokenizer, REVISION, REVISION_MATRIX_RATE, REVISION_OTHER_RATE, seed, steady=0.4)
+    # half way back: what the revision taught, without what it made the model forget (WiSE-FT, arXiv 2109.01903)
+    with torch.no_grad():
+        for parameter, old in zip(model.parameters(), before, strict=True):
+            parameter.lerp_(old, 0.5)
     model.generation_config = GenerationConfig(
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=False
     )
