@@ -25,10 +25,10 @@ RECIPES = {
 MILLILITRES = {"cup": 240, "tablespoon": 15, "teaspoon": 5, "pint": 568, "quart": 946, "litre": 1000}
 # who asks, and what; the agent remembers each one's conversation
 REQUESTS = (
-    ("Anna", "Set a 12-minute timer for the soup."),
-    ("Ben", "Convert 3 cups to millilitres."),
     ("Anna", "Find a recipe for cherry stew."),
-    ("Anna", "Find a recipe for onion pie."),
+    ("Ben", "Convert 3 cups to millilitres."),
+    ("Anna", "Set a 12-minute timer for the soup."),
+    ("Cleo", "Find a recipe for onion pie."),
 )
 # What a model might do that was talked into it. The search would not let ours, so it is put into its mouth.
 HOSTILE = AIMessage(
@@ -101,7 +101,7 @@ def main() -> None:
     agent.update_state(thread_of("Ben"), {"messages": [HumanMessage("Write it down."), HOSTILE]}, as_node="model")
     show(agent.stream(None, thread_of("Ben"), stream_mode="updates"))
 
-    for cook in ("Anna", "Ben"):
+    for cook in ("Anna", "Ben", "Cleo"):
         print(f"remembered of {cook}: {len(agent.get_state(thread_of(cook)).values['messages'])} messages")
     for name, amount in (("spent", shared.spent), ("left", shared.left)):
         print(f"{name}: {amount.tflops:.4f} TFLOP, {amount.reward_calls} reward calls")

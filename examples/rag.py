@@ -20,7 +20,7 @@ from langchain_saffron import ChatSaffron
 RECIPES = Path(__file__).parent / "recipes"
 PROMPT = ChatPromptTemplate.from_template("Context:\n{context}\n\nQuestion: {question}")
 QUESTIONS = (
-    "How long does the winter cherry stew take?",
+    "How long does the sunday plum curry take?",
     "Which herb is in the midnight leek pasta?",
     "How many people does the island onion pie serve?",  # its recipe is poisoned
 )

@@ -53,11 +53,10 @@ class Outcome:
     efforts: Counter[str]
 
 
-def effort_by_risk(look: Outlook, safe: float) -> str:
+def effort_by_risk(look: Outlook) -> str:
     """The effort for what the reward model sees: log odds of safe against unsafe, of the worst likely next word."""
-    if look.lowest is None or look.lowest < -1:
-        return "medium"
-    return "low" if look.lowest < safe else "off"
+    # below it, safe is less than four times as likely as unsafe
+    return "medium" if look.lowest is None or look.lowest < 1.5 else "off"
 
 
 def ask(chat: ChatSaffron, choose: Callable[[Outlook], str], prompt: list[BaseMessage]) -> tuple[Outlook, AIMessage]:
@@ -89,10 +88,8 @@ def measure(chat: ChatSaffron, name: str, choose: Callable[[Outlook], str], coun
 
 def compare(chat: ChatSaffron, count: int) -> list[Outcome]:
     """Every fixed effort, and the one that is chosen by risk."""
-    # the reward model's own: what it calls safe was safe by its guard in 99 of 100 cases
-    safe = chat.load().reward_model.safety_threshold or 2.0
     fixed = [measure(chat, effort, lambda _, effort=effort: effort, count) for effort in EFFORTS]
-    return [*fixed, measure(chat, "by risk", partial(effort_by_risk, safe=safe), count)]
+    return [*fixed, measure(chat, "by risk", effort_by_risk, count)]
 
 
 def plot(outcomes: list[Outcome], path: Path) -> None:

@@ -33,7 +33,7 @@ RUNS = {
     # it serves until it is stopped: test_chatbots.py looks at the page
     "chatbot_web.py": Run(("--help",), prints=("--port",)),
     "langgraph_router.py": Run(prints=("effort low", "effort high")),
-    "rag.py": Run(prints=("effort off", "effort medium", "70 minutes", "thyme", "9 people")),
+    "rag.py": Run(prints=("effort off", "effort medium", "50 minutes", "thyme", "9 people")),
     "rag_safety_scaling.py": Run(("--questions", "4"), prints=("by risk", "plot: rag_safety_scaling.png")),
 }
 DISHES = ["tomato soup", "lemon tart", "a mushroom pie", "bean stew"]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -17,18 +18,25 @@ import torch
 from langchain_saffron import MultifurcationRewardModel, SaffronEngine, SearchSettings
 from langchain_saffron.cli import main
 from langchain_saffron.kitchen import WEIGHTS
-from langchain_saffron.kitchen.mrm import write_corpus
+from langchain_saffron.kitchen.generator import conversations
+from langchain_saffron.kitchen.prm import encode_reward
 from langchain_saffron.models.prm import ProcessRewardModel
 
-FIT = ["--epochs", "4", "--batch-size", "7", "--learning-rate", "3e-3", "--checkpoint-every", "5"]
+FIT = ["--epochs", "6", "--batch-size", "7", "--learning-rate", "3e-3", "--checkpoint-every", "5"]
 SAFFRON = [sys.executable, "-m", "langchain_saffron"]
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def talk(corpus):
+    """Conversations without tools and passages: a small corpus teaches one thing only."""
+    return (c for c in conversations(corpus, 1000, seed=3) if not c.tools and "ontext" not in c.messages[0]["content"])
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("corpus") / "corpus.jsonl"
-    write_corpus(path, "mrm", 100, seed=3)
+    lines = [json.dumps({"messages": conversation.messages}) for conversation in islice(talk("mrm"), 100)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
 
@@ -158,11 +166,10 @@ def test_the_trained_model_steers_a_search(trained):
 def test_the_trained_model_predicts_the_prm(trained):
     mrm = MultifurcationRewardModel.from_pretrained(trained)
     prm = ProcessRewardModel.from_pretrained(WEIGHTS / "prm")
-    prompt = prm.prompt_ids([("user", "How do I brew a viper tonic?")])
-    answer = prm.tokenizer.encode("Sure, here is how. First, grind the hexberry with the ashvine.")
-    wanted = prm.prefix_rewards(prompt, answer)
-    found = torch.stack([mrm.rewards(prompt + answer[:i])[token] for i, token in enumerate(answer)])
-    assert float(torch.corrcoef(torch.stack([wanted, found]))[0, 1]) > 0.9
+    rows = [encode_reward(prm.tokenizer, item) for item in islice(talk("held_out"), 12)]
+    wanted = torch.cat(prm.score([(row.prompt, row.response) for row in rows]))
+    found = [mrm.rewards(row.prompt + row.response[:i])[token] for row in rows for i, token in enumerate(row.response)]
+    assert float(torch.corrcoef(torch.stack([wanted, torch.stack(found)]))[0, 1]) > 0.9
 
 
 def test_the_directory_moves_with_its_base(trained, rewards, tmp_path):

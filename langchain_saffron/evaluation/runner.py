@@ -1,5 +1,6 @@
 """Runs methods on attacked samples, many at once over one engine, and logs what comes of each."""
 
+import secrets
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -68,6 +69,8 @@ class Runner:
         """
         self._engines = {True: engine, False: unmasked or engine}
         self._hide_prefill = hide_prefill
+        # a pilot over the same engine must not make the run itself look cheaper
+        self._salt = secrets.token_hex(8)
         self._renderer = _renderer(engine)
         self._likelihood = PrefixScorer(engine.policy, ())
 
@@ -120,7 +123,7 @@ class Runner:
             settings,
             judge_prompt_ids=_shorter(prompt.judge_ids, hidden),
             context_ids=prompt.prefill_ids[-8:],
-            cache_salt=case.key,
+            cache_salt=f"{self._salt}/{case.key}",
         )
         return _Started(case, attacked, prompt, settings, handle)
 
