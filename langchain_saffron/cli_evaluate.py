@@ -165,12 +165,12 @@ def _matched(engine: Any, named: list[str], methods: list[Any], pilot: list[Any]
         if ":" in text or method.settings.search in ("greedy", "sample"):
             found.append(method)
             continue
-        match = match_width(
-            lambda width, text=text: mean(
-                [replace(case, method=make_method(text, width, max_tokens=max_tokens)) for case in pilot]
-            ),
-            target,
-        )
+
+        def cost(width: int, name: str = text) -> float:
+            method = make_method(name, width, max_tokens=max_tokens)
+            return mean([replace(case, method=method) for case in pilot])
+
+        match = match_width(cost, target)
         notice(f"{text}: width {match.width} costs {match.tflops:.3g} TFLOP an answer, of {target:.3g} wanted")
         found.append(make_method(text, match.width, max_tokens=max_tokens))
     return found

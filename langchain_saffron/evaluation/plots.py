@@ -46,9 +46,9 @@ def _draw(lines: Sequence[Row], place: Callable[[Row, int | None], float | None]
             curves[family].append((x, line["unsafe"], line["unsafe_low"], line["unsafe_high"]))
     for family, points in sorted(curves.items()):
         points.sort()
-        x, y, low, high = (list(values) for values in zip(*points, strict=True))
+        places, y, low, high = (list(values) for values in zip(*points, strict=True))
         errors = [[a - b for a, b in zip(y, low, strict=True)], [b - a for a, b in zip(y, high, strict=True)]]
-        axes.errorbar(x, y, yerr=errors, marker="o", capsize=3, label=family)
+        axes.errorbar(places, y, yerr=errors, marker="o", capsize=3, label=family)
     axes.set(xlabel=label, ylabel="attack success", ylim=(-0.05, 1.05))
     if curves:
         axes.set_xscale("log", base=2)

@@ -187,7 +187,7 @@ def as_langchain(messages: Sequence[Message]) -> list[BaseMessage]:
         elif role == "tool":
             found.append(ToolMessage(text, tool_call_id=call_id))
         else:
-            calls = []
+            calls: list[dict[str, Any]] = []
             for call in turn.get("tool_calls", ()):
                 call_id = f"call_{len(found)}_{len(calls)}"
                 calls.append({**call["function"], "args": call["function"]["arguments"], "id": call_id})

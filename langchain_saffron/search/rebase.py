@@ -79,7 +79,7 @@ def balanced(rewards: Sequence[float], shares: int) -> list[int]:
 
 def narrowed(shares: Sequence[int], width: int) -> list[int]:
     """The same shares, cut from the last response on until they come to `width`; the first one keeps at least one."""
-    kept = []
+    kept: list[int] = []
     for share in shares:
         kept.append(min(share, max(width - sum(kept), 0)))
     return kept
