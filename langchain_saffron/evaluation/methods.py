@@ -31,7 +31,7 @@ _MAKERS: dict[str, Callable[..., Method]] = {}
 def _maker(name: str, *, search: str, sampled: bool = False, masked: bool = True, **fixed: object) -> None:
     def make(width: int, **common: object) -> Method:
         settings = SearchSettings(search=search, width=width, **{**common, **fixed})
-        return Method(f"{name}" if search in ("greedy", "sample") else f"{name}-{width}", settings, sampled, masked)
+        return Method(name if search in ("greedy", "sample") else f"{name}-{width}", settings, sampled, masked)
 
     _MAKERS[name] = make
 

@@ -2,7 +2,7 @@
 
 import secrets
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,6 @@ from langchain_saffron.evaluation.methods import Method
 from langchain_saffron.evaluation.sample import Message, Sample
 from langchain_saffron.models.prefix_scoring import PrefixScorer
 from langchain_saffron.prompts import PromptRenderer, RenderedPrompt
-from langchain_saffron.settings import SearchSettings
 
 CONCURRENCY = 16
 
@@ -47,7 +46,6 @@ class _Started:
     case: Case
     attacked: Attacked
     prompt: RenderedPrompt
-    settings: SearchSettings
     handle: Handle
 
 
@@ -74,37 +72,17 @@ class Runner:
         self._renderer = _renderer(engine)
         self._likelihood = PrefixScorer(engine.policy, ())
 
-    def run(
-        self, cases: Iterable[Case], on_error: Callable[[Case, Exception], None] | None = None
-    ) -> Iterator[dict[str, Any]]:
-        """Answer cases, some at a time, and give a row for the log of each as it is done, in order.
-
-        Args:
-            cases: What to answer.
-            on_error: What to do with a case that cannot be answered; by default its error is raised.
-        """
+    def run(self, cases: Iterable[Case]) -> Iterator[dict[str, Any]]:
+        """Answer cases, some at a time, and give a row for the log of each as it is done, in order."""
         waiting = iter(cases)
         running: deque[_Started] = deque()
         try:
             while True:
                 while len(running) < CONCURRENCY and (case := next(waiting, None)) is not None:
-                    try:
-                        running.append(self._start(case))
-                    except Exception as error:
-                        if on_error is None:
-                            raise
-                        on_error(case, error)
+                    running.append(self._start(case))
                 if not running:
                     return
-                started = running.popleft()
-                try:
-                    row = self._row(started)
-                except Exception as error:
-                    if on_error is None:
-                        raise
-                    on_error(started.case, error)
-                    continue
-                yield row
+                yield self._row(running.popleft())
         finally:
             for started in running:
                 started.handle.cancelled.set()
@@ -125,7 +103,7 @@ class Runner:
             context_ids=prompt.prefill_ids[-8:],
             cache_salt=f"{self._salt}/{case.key}",
         )
-        return _Started(case, attacked, prompt, settings, handle)
+        return _Started(case, attacked, prompt, handle)
 
     def _opening(self, attacked: Attacked) -> str:
         tokenizer = self._engines[True].tokenizer
@@ -190,10 +168,9 @@ def as_langchain(messages: Sequence[Message]) -> list[BaseMessage]:
             calls: list[dict[str, Any]] = []
             for call in turn.get("tool_calls", ()):
                 call_id = f"call_{len(found)}_{len(calls)}"
-                calls.append({**call["function"], "args": call["function"]["arguments"], "id": call_id})
-            found.append(
-                AIMessage(text, tool_calls=[{"name": c["name"], "args": c["args"], "id": c["id"]} for c in calls])
-            )
+                function = call["function"]
+                calls.append({"name": function["name"], "args": function["arguments"], "id": call_id})
+            found.append(AIMessage(text, tool_calls=calls))
     return found
 
 

@@ -7,6 +7,7 @@ import torch
 from langchain_saffron.search.base import ROOT, Answer, Expand, FinishReason, Search, SearchInputs
 from langchain_saffron.search.beams import Beam, Pool, Scoring, shared_length
 from langchain_saffron.search.constraint import permitted
+from langchain_saffron.search.responses import seeded
 from langchain_saffron.search.selection import Rules, select
 
 
@@ -50,11 +51,7 @@ class _SaffronSearch:
             weight=settings.safety_weight,
             refusal_threshold=settings.refusal_threshold,
         )
-        self.generator = torch.Generator()
-        if settings.seed is None:
-            self.generator.seed()
-        else:
-            self.generator.manual_seed(settings.seed)
+        self.generator = seeded(inputs)
 
     def run(self) -> Search:
         """Step until the pool is settled, nothing is left to expand, or the budget is spent."""
