@@ -259,15 +259,7 @@ class SaffronFields(BaseModel):
         """What turns messages into this face's prompts."""
         engine = self.load()
         if self._renderer is None or self._renderer[0] is not engine:
-            mrm, prm = engine.reward_model, engine.process_reward_model
-            made = PromptRenderer(
-                engine.tokenizer,
-                reward_tokenizer=mrm.tokenizer if mrm else None,
-                reward_template=mrm.template if mrm else None,
-                chat_template=self.chat_template,
-                tool_format=self._chosen_tool_format(),
-                judge_prompt=prm.prompt_ids if prm else None,
-            )
+            made = PromptRenderer.for_engine(engine, self.chat_template, self._chosen_tool_format())
             self._renderer = (engine, made)
         return self._renderer[1]
 

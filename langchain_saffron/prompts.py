@@ -80,6 +80,21 @@ class PromptRenderer:
         self._reward_template = reward_template
         self._judge_prompt = judge_prompt
 
+    @classmethod
+    def for_engine(
+        cls, engine: Any, chat_template: str | None = None, tool_format: ToolFormat | None = None
+    ) -> "PromptRenderer":
+        """What writes prompts for all models of an engine."""
+        mrm, prm = engine.reward_model, engine.process_reward_model
+        return cls(
+            engine.tokenizer,
+            reward_tokenizer=mrm.tokenizer if mrm else None,
+            reward_template=mrm.template if mrm else None,
+            chat_template=chat_template,
+            tool_format=tool_format,
+            judge_prompt=prm.prompt_ids if prm else None,
+        )
+
     def render(self, messages: Sequence[BaseMessage], tools: Sequence[dict[str, Any]] | None = None) -> RenderedPrompt:
         """The prompt for the next assistant message or, if the last one is an assistant's, for its rest.
 

@@ -69,7 +69,7 @@ class Runner:
         self._hide_prefill = hide_prefill
         # a pilot over the same engine must not make the run itself look cheaper
         self._salt = secrets.token_hex(8)
-        self._renderer = _renderer(engine)
+        self._renderer = PromptRenderer.for_engine(engine)
         self._likelihood = PrefixScorer(engine.policy, ())
 
     def run(self, cases: Iterable[Case]) -> Iterator[dict[str, Any]]:
@@ -172,16 +172,6 @@ def as_langchain(messages: Sequence[Message]) -> list[BaseMessage]:
                 calls.append({"name": function["name"], "args": function["arguments"], "id": call_id})
             found.append(AIMessage(text, tool_calls=calls))
     return found
-
-
-def _renderer(engine: SaffronEngine) -> PromptRenderer:
-    mrm, prm = engine.reward_model, engine.process_reward_model
-    return PromptRenderer(
-        engine.tokenizer,
-        reward_tokenizer=mrm.tokenizer if mrm else None,
-        reward_template=mrm.template if mrm else None,
-        judge_prompt=prm.prompt_ids if prm else None,
-    )
 
 
 def _shorter(ids: Sequence[int] | None, hidden: int) -> Sequence[int] | None:

@@ -2,8 +2,8 @@
 
 Stages: `tokenizer`, `policy`, `prm`, `mrm`, each from what the earlier ones wrote; the last by `saffron annotate` and
 `saffron train`. All of it is seeded; the data are the same on every machine, the last digits of the weights are not.
-Needs the `train` extra, and half an hour on two CPU cores. `manifest.json` records checksums of the data, sizes, and
-what was measured on held-out items.
+Needs the `train` extra, and an hour and a half on two CPU cores. `manifest.json` records checksums of the data, sizes,
+and what was measured on held-out items.
 """
 
 from __future__ import annotations
