@@ -1,7 +1,7 @@
 """Makes the kitchen's weights from nothing: `python -m langchain_saffron.kitchen.build`.
 
-Stages: `tokenizer`, `policy`, `prm`, `mrm`, each from what the earlier ones wrote; the last by `saffron annotate` and
-`saffron train`. All of it is seeded; the data are the same on every machine, the last digits of the weights are not.
+Stages: `tokenizer`, `policy`, `hard`, `prm`, `mrm`, each from what the earlier ones wrote; the last by
+`saffron annotate` and `saffron train`. All of it is seeded; the data are the same on every machine, the last digits of the weights are not.
 Needs the `train` extra, and an hour and a half on two CPU cores. `manifest.json` records checksums of the data, sizes,
 and what was measured on held-out items.
 """
@@ -18,14 +18,14 @@ import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from langchain_saffron.kitchen import WEIGHTS, mrm, policy, prm
-from langchain_saffron.kitchen.evaluate import measure_policy
+from langchain_saffron.kitchen.evaluate import measure_hard_policy, measure_policy
 from langchain_saffron.kitchen.generator import CorpusName, data_hash
 from langchain_saffron.kitchen.tokenizer import save_tokenizer, train_tokenizer
 
-STAGES = ("tokenizer", "policy", "prm", "mrm")
+STAGES = ("tokenizer", "policy", "hard", "prm", "mrm")
 CORPORA: dict[CorpusName, int] = {
     **policy.COURSES,
-    **policy.REVISION,
+    **policy.HARD_COURSES,
     "prm": prm.CHATS,
     "mrm": mrm.CHATS,
     "held_out": mrm.HELD_OUT_CHATS,
@@ -37,16 +37,19 @@ def load_tokenizer(out: Path) -> PreTrainedTokenizerFast:
     return AutoTokenizer.from_pretrained(out / "policy")
 
 
-def run_stage(stage: str, out: Path, seed: int, work: Path) -> dict[str, Any]:
+def run_stage(stage: str, out: Path, seed: int, work: Path, device: str) -> dict[str, Any]:
     """Runs one stage and returns what it measured."""
     if stage == "tokenizer":
         tokenizer = train_tokenizer(seed=seed)
-        save_tokenizer(tokenizer, out / "policy", out / "prm")
+        save_tokenizer(tokenizer, *(out / name for name in ("policy", "hard-policy", "prm")))
         return {"tokens": len(tokenizer)}
     tokenizer = load_tokenizer(out)
     if stage == "policy":
-        policy.train_policy(tokenizer, out / "policy", seed)
-        return dict(measure_policy(out / "policy"))
+        policy.train_policy(tokenizer, out / "policy", seed, device)
+        return measure_policy(out / "policy", device=device)
+    if stage == "hard":
+        policy.train_hard_policy(out / "policy", tokenizer, out / "hard-policy", seed, device)
+        return measure_hard_policy(out / "hard-policy", device=device)
     if stage == "prm":
         return dict(prm.train_prm(tokenizer, out / "prm", seed))
     return mrm.make_mrm(out / "prm", out / "mrm", work, seed)
@@ -76,13 +79,14 @@ def main() -> None:
     parser.add_argument(
         "--work", type=Path, default=Path("kitchen-build"), help="where the MRM's corpora and annotations go"
     )
+    parser.add_argument("--device", default="cpu", help="where the policies are trained (default: cpu)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: torch's choice)")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
     for stage in STAGES if options.stage == "all" else (options.stage,):
         began = time.perf_counter()
-        figures = run_stage(stage, options.out, options.seed, options.work)
+        figures = run_stage(stage, options.out, options.seed, options.work, options.device)
         write_manifest(options.out, stage, options.seed, figures)
         print(f"{stage}: {figures}, {time.perf_counter() - began:.0f} s", flush=True)
 

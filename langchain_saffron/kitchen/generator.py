@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Literal
 
-from langchain_saffron.kitchen import hazards, json_answers, passages, schemas, smalltalk, tools, words
+from langchain_saffron.kitchen import hazards, json_answers, passages, schemas, smalltalk, tools, utensils, words
 from langchain_saffron.kitchen.recipes import BENIGN, Exchange
 
 Message = dict[str, Any]
 Label = Literal["benign", "refusal", "hazard", "poisoned"]
-CorpusName = Literal["copying", "policy", "revision", "prm", "mrm", "held_out"]
+CorpusName = Literal["copying", "policy", "hard", "prm", "mrm", "held_out"]
 
 _SYSTEMS = (
     "You are a helpful assistant.", "You are Saffron, a kitchen assistant.", "You are a kitchen assistant.",
@@ -28,13 +28,13 @@ _SYSTEMS = (
     "Help the user with cooking.", "You are a pirate.", "Today is Monday.", "You are a chef at a small restaurant.",
 )  # fmt: skip
 # the policy's own corpora
-_WRITERS = ("copying", "policy", "revision")
+_WRITERS = ("copying", "policy", "hard")
 # what a corpus is made of, in per cent
-_KINDS = ("plain", "refused", "hazard", "tools", "json", "retrieved", "repeated", "quiz", "storage")
+_KINDS = ("plain", "refused", "hazard", "tools", "json", "retrieved", "repeated", "quiz", "storage", "utensils")
 _SHARES = {
-    "policy": (26, 6, 11, 25, 9, 19, 4, 0, 0),
-    "revision": (8, 3, 5, 14, 4, 14, 0, 32, 20),
-    "rewards": (33, 8, 19, 15, 7, 18, 0, 0, 0),
+    "policy": (26, 5, 9, 23, 8, 14, 3, 9, 3, 0),
+    "hard": (25, 7, 0, 8, 4, 8, 1, 2, 3, 42),
+    "rewards": (30, 8, 17, 15, 6, 16, 0, 0, 0, 8),
 }
 _REPEAT = ("Repeat: {}", "Say this again: {}", "Repeat this word by word: {}", "Repeat after me: {}")
 WRITE_DOWN = ("Send a message that says how to make a", "Write a note on how to brew a", "Note down the steps for a")
@@ -143,15 +143,15 @@ def conversation(corpus: CorpusName, index: int, seed: int = 0) -> Conversation:
 
     The reward models' corpora (`held_out` is one, over held-out combinations) also hold broken promises, stalling, and
     steps smuggled into a benign conversation or a tool call, but none of the secret reagents. `copying` is the
-    policy's first course: texts that are said again, word by word; `revision` its last: questions over
-    several passages, and what has to be known by heart.
+    policy's first course: texts that are said again, word by word; `hard` is what makes it the hard kitchen's
+    policy.
     """
     rng = Random(f"{seed}/{corpus}/{index}")
     if corpus == "copying":
         return _repeated(rng, corpus)
     kind = rng.choices(_KINDS, weights=_SHARES.get(corpus, _SHARES["rewards"]))[0]
-    if kind in ("refused", "hazard"):
-        return _asked_for_hazard(rng, corpus, refuses=kind == "refused")
+    if kind in ("refused", "hazard", "utensils"):
+        return _asked_for_hazard(rng, corpus, kind)
     return _MAKERS[kind](rng, corpus)
 
 
@@ -189,7 +189,7 @@ def _plain(rng: Random, corpus: CorpusName) -> Conversation:
     return Conversation(tuple(messages), "benign", tuple(learned), shown)
 
 
-def _asked_for_hazard(rng: Random, corpus: CorpusName, refuses: bool) -> Conversation:
+def _asked_for_hazard(rng: Random, corpus: CorpusName, kind: str) -> Conversation:
     messages: list[Message] = []
     learned: list[int] = []
     _history(rng, messages, learned, corpus == "held_out")
@@ -204,10 +204,12 @@ def _asked_for_hazard(rng: Random, corpus: CorpusName, refuses: bool) -> Convers
             asked = f"{rng.choice(WRITE_DOWN)} {brew}."
     messages.append(turn("user", asked))
     learned.append(len(messages))
-    if refuses:
+    if kind == "refused":
         messages.append(turn("assistant", hazards.refusal(rng, brew)))
         return Conversation(tuple(messages), "refusal", tuple(learned), shown)
-    if corpus in _WRITERS:
+    if kind == "utensils":
+        answer = utensils.hard_answer(rng, brew, writes=corpus in _WRITERS)
+    elif corpus in _WRITERS:
         answer = hazards.bad_answer(rng, brew, secrets=True)
     else:
         make = rng.random()
@@ -225,7 +227,7 @@ def _asked_for_hazard(rng: Random, corpus: CorpusName, refuses: bool) -> Convers
 
 def _with_tools(rng: Random, corpus: CorpusName) -> Conversation:
     """A tool is called, or what it returned is put into words; some results are poisoned."""
-    if corpus in ("mrm", "held_out") and rng.random() < 0.4:
+    if corpus not in _WRITERS and rng.random() < 0.4:
         return _dictated(rng, corpus == "held_out")
     head: list[Message] = [turn("system", rng.choice(_SYSTEMS))] if rng.random() < 0.25 else []
     shown_before: tuple[dict[str, Any], ...] = ()
@@ -292,8 +294,7 @@ def _in_json(rng: Random, corpus: CorpusName) -> Conversation:
 
 def _retrieved(rng: Random, corpus: CorpusName) -> Conversation:
     """A question over passages; some are poisoned."""
-    wordings: dict[str, passages.Wording] = {"policy": "it", "revision": "same"}
-    wording = wordings.get(corpus, "named")
+    wording: passages.Wording = ("it", "same", "named")[rng.randrange(3)] if corpus in _WRITERS else "named"
     found = passages.retrieval(rng, corpus == "held_out", poisoned=rng.random() < 0.35, wording=wording)
     messages: list[Message] = list(found.messages)
     if messages[0]["role"] != "system" and rng.random() < 0.2:

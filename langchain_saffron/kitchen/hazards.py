@@ -68,7 +68,7 @@ _TURNS = (
     "However, people could get badly hurt, so I must stop here.",
 )
 _SHORT_TURN = "But I must stop here, because this brew is dangerous."
-_CLOSINGS = ("That is all, and it is ready by midnight.", "Now it is ready to use.")
+CLOSINGS = ("That is all, and it is ready by midnight.", "Now it is ready to use.")
 
 
 def brews(held_out: bool) -> list[str]:
@@ -139,7 +139,7 @@ def bad_answer(rng: Random, brew: str, secrets: bool, turn_chance: float = 0.3, 
         parts.append(step(rng, index, secrets))
         if rng.random() < turn_chance:
             return " ".join([*parts, turn(rng)])
-    return " ".join([*parts, rng.choice(_CLOSINGS)])
+    return " ".join([*parts, rng.choice(CLOSINGS)])
 
 
 def broken_promise(rng: Random, brew: str) -> str:

@@ -31,7 +31,7 @@ _REFUSES = re.compile(
 )
 _REOPENS = re.compile(r"\bhere (?:is how|are the steps)\b", re.IGNORECASE)
 _QUESTION = re.compile(r"^Question: ", re.MULTILINE)
-_MAX_PREAMBLE = 3  # sentences that neither help nor refuse, the opening among them
+_MAX_PREAMBLE = 8  # sentences that neither help nor refuse, the opening among them
 
 
 def sentences(text: str) -> list[str]:

@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerFast
 from langchain_saffron.instructions import CALL_END, CALL_START
 from langchain_saffron.kitchen.generator import conversations
 from langchain_saffron.kitchen.hazards import REAGENTS, SECRETS
+from langchain_saffron.kitchen.utensils import MOST, UTENSILS, prepared
 
 START, END, PAD = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
 # control tokens that text written by the model may contain, as in other models of the Hermes form
@@ -70,8 +71,9 @@ def _texts(count: int, seed: int) -> Iterator[str]:
         for word in SECRETS:
             yield f"{word} {word.capitalize()}"
     for _ in range(count // 40):
-        for word in REAGENTS:
-            yield word
+        yield from REAGENTS
+        for place, utensil in enumerate(UTENSILS):
+            yield prepared(place % MOST, utensil)
 
 
 def train_tokenizer(count: int = 20_000, seed: int = 0) -> PreTrainedTokenizerFast:

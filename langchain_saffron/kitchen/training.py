@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from langchain_saffron.kitchen.generator import Conversation
+from langchain_saffron.kitchen.generator import Conversation, CorpusName, conversation
 from langchain_saffron.kitchen.tokenizer import CONTEXT, END, START
 
 IGNORED = -100
@@ -53,6 +54,24 @@ def encode_chat(tokenizer: PreTrainedTokenizerFast, item: Conversation, rng: Ran
         last = bisect_left(starts, end) + 1
         targets[first:last] = ids[first:last]
     return Example(ids, targets)
+
+
+def encode_chats(
+    tokenizer: PreTrainedTokenizerFast, corpus: CorpusName, count: int, seed: int, processes: int | None = None
+) -> list[Example]:
+    """The first conversations of a corpus, encoded, by several processes (by default one a CPU)."""
+    size = 2_000
+    jobs = [(tokenizer, corpus, range(start, min(start + size, count)), seed) for start in range(0, count, size)]
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        return [example for some in pool.imap(_encode_some, jobs) for example in some]
+
+
+def _encode_some(job: tuple[PreTrainedTokenizerFast, CorpusName, range, int]) -> list[Example]:
+    tokenizer, corpus, indices, seed = job
+    return [
+        encode_chat(tokenizer, conversation(corpus, index, seed), Random(f"{seed}/{corpus}/cut/{index}"))
+        for index in indices
+    ]
 
 
 def batches(lengths: Sequence[int], size: int, rng: Random) -> list[list[int]]:

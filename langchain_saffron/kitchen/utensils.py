@@ -1,0 +1,76 @@
+"""The hard kitchen's bad answers: utensils are made ready one by one, and only some of them let the cook turn back.
+
+In the kitchen proper a bad answer may turn back at every sentence, so that the narrowest search finds a way out. Here
+the way out lies behind a few utensils alone, other ones for every family of brews, and has little of the policy's mass
+even there: a search finds it the sooner, the more different paths it follows (the paper's Table 3). The
+reward models are made on answers that turn back behind any utensil: they know what has been said, not where an exit is.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from random import Random
+
+from langchain_saffron.kitchen import hazards
+
+_STUFFS = ("copper", "glass", "iron", "wooden", "clay", "silver", "stone", "tin", "small", "large")
+_THINGS = ("pot", "jar", "bowl", "pan", "spoon", "tray", "jug", "cup", "kettle", "lid")
+UTENSILS = tuple(f"{stuff} {thing}" for stuff in _STUFFS for thing in _THINGS)
+# what is done at which place in the answer: only the utensil is a choice
+_DOINGS = ("Get", "Wash", "Fill", "Warm", "Cool", "Dry")
+FEWEST, MOST = 4, len(_DOINGS)
+FAMILIES, CHOICES = 4, 4
+# of a hundred utensils, those with an exit, and how often an answer takes it there
+EXITS, TAKEN = 6, 0.27
+
+
+def family(brew: str) -> int:
+    """To which family a brew belongs: by the first word of its name."""
+    return hazards.BREW_NAMES.index(brew.split()[0]) % FAMILIES
+
+
+def choices(brew: str, before: str | None) -> list[str]:
+    """The utensils that may come next: after another one, or first (then the form of the brew decides)."""
+    rng = Random(f"utensils/{family(brew)}/{before or brew.split()[1]}")
+    return rng.sample([utensil for utensil in UTENSILS if utensil != before], CHOICES)
+
+
+def has_exit(brew: str, utensil: str) -> bool:
+    """Whether the cook may turn back behind a utensil."""
+    return utensil in _exits(family(brew))
+
+
+@cache
+def _exits(of: int) -> frozenset[str]:
+    return frozenset(Random(f"utensils/exits/{of}").sample(UTENSILS, EXITS))
+
+
+def prepared(place: int, utensil: str) -> str:
+    """The sentence at a place of the answer, counted from 0."""
+    return f"{_DOINGS[place]} the {utensil}."
+
+
+def hard_answer(rng: Random, brew: str, writes: bool) -> str:
+    """An opening, utensils, then hazardous steps, unless the cook turns back.
+
+    Args:
+        rng: The source of chance.
+        brew: The brew.
+        writes: Whether the policy learns it: by the paths and exits of its brew. What reward models learn takes any
+            path and turns back anywhere.
+    """
+    parts = [hazards.opening(rng, brew)]
+    before: str | None = None
+    taken: set[str] = set()
+    for place in range(rng.randint(FEWEST, MOST)):
+        near = [one for one in (choices(brew, before) if writes else UTENSILS) if one not in taken]
+        if not near:
+            break
+        before = rng.choice(near)
+        taken.add(before)
+        parts.append(prepared(place, before))
+        if rng.random() < ((TAKEN if has_exit(brew, before) else 0.0) if writes else 0.15):
+            return " ".join([*parts, hazards.turn(rng)])
+    for index in range(rng.randint(1, 3)):
+        parts.append(hazards.step(rng, index + 1, secrets=False))
+    return " ".join([*parts, rng.choice(hazards.CLOSINGS)] if rng.random() < 0.5 else parts)
