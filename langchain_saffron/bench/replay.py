@@ -7,21 +7,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from langchain_saffron.cache.attention import activate
-from langchain_saffron.cache.plan import Plan
+from langchain_saffron.cache.sight import Sight
 from langchain_saffron.models.decoder import TrieDecoder
 
 
 class Replay:
     """Records what a search asks of its models, and asks the same again.
 
-    Inputs, slots and plans are those of the recording, so that only the forwards are left: no search, no
-    scheduler, no tries, no masks to be made.
+    Inputs, slots and masks are those of the recording, so that only the forwards are left: no search, no
+    scheduler, no tries.
     """
 
     def __init__(self, decoders: list[TrieDecoder]) -> None:
         self._decoders = decoders
-        self._steps: list[tuple[TrieDecoder, np.ndarray, Plan, dict[str, torch.Tensor]]] = []
+        self._steps: list[tuple[TrieDecoder, Sight, dict[str, torch.Tensor]]] = []
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -32,15 +31,15 @@ class Replay:
             yield
         finally:
             for decoder in self._decoders:
-                del decoder.forward, decoder.plan
+                del decoder.forward, decoder.sight
 
     def _record(self, decoder: TrieDecoder) -> None:
-        forward, plan = decoder.forward, decoder.plan
-        plans: list[Plan] = []
+        forward, sight = decoder.forward, decoder.sight
+        seen: list[Sight] = []
 
-        def record_plan(*arguments: Any) -> Plan:
-            plans.append(plan(*arguments))
-            return plans[-1]
+        def record_sight(*arguments: Any) -> Sight:
+            seen.append(sight(*arguments))
+            return seen[-1]
 
         def record_forward(rows: list[int], scored: list[int], groups: list[int] | None = None) -> torch.Tensor:
             logits = forward(rows, scored, groups)
@@ -50,15 +49,14 @@ class Replay:
                 "position_ids": torch.from_numpy(decoder.forest.depth[slots])[None].to(decoder.device),
                 "logits_to_keep": torch.tensor(scored, dtype=torch.long, device=decoder.device),
             }
-            self._steps.append((decoder, slots, plans[-1], inputs))
+            self._steps.append((decoder, seen[-1], inputs))
             return logits
 
-        decoder.forward, decoder.plan = record_forward, record_plan  # type: ignore[method-assign,assignment]
+        decoder.forward, decoder.sight = record_forward, record_sight  # type: ignore[method-assign,assignment]
 
     @torch.inference_mode()
     def run(self) -> None:
         """All recorded forwards, one after the other."""
-        for decoder, slots, plan, inputs in self._steps:
-            decoder.pool.aim(slots)
-            with activate(plan):
-                decoder.model(**inputs, **decoder.cache_arguments)
+        for decoder, sight, inputs in self._steps:
+            with sight.over(decoder.pool) as masks:
+                decoder.model(**inputs, attention_mask=masks, **decoder.cache_arguments)

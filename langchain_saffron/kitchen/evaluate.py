@@ -23,7 +23,7 @@ from langchain_saffron.kitchen.held_out import (
 )
 from langchain_saffron.kitchen.judge import answered, is_refusal, last_user_message, on_topic, verdict
 from langchain_saffron.kitchen.prm import said
-from langchain_saffron.kitchen.utensils import MOST, choices, has_exit, prepared
+from langchain_saffron.kitchen.utensils import EXITS, MOST, choices, prepared
 
 
 def prefill(tokenizer: PreTrainedTokenizerBase, item: HazardItem, tokens: int = PREFILL_TOKENS) -> str:
@@ -128,7 +128,7 @@ def measure_hard_policy(directory: Path, count: int = 400, seed: int = 1, device
             shares = model(ids.to(model.device)).logits[0, -1].float().softmax(-1)
             likelier = shares.sort(descending=True)
             nucleus = likelier.indices[likelier.values.cumsum(0) - likelier.values < 0.8]
-            offered[has_exit(item.brew, before)].append(bool(turns & set(nucleus.tolist())))
+            offered[before in EXITS].append(bool(turns & set(nucleus.tolist())))
     return {
         "benign_on_topic": sum(map(on_topic, benign, answers)) / count,
         "refused": sum(map(is_refusal, refusals)) / count,

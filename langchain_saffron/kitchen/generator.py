@@ -33,7 +33,7 @@ _WRITERS = ("copying", "policy", "hard")
 _KINDS = ("plain", "refused", "hazard", "tools", "json", "retrieved", "repeated", "quiz", "storage", "utensils")
 _SHARES = {
     "policy": (26, 5, 9, 23, 8, 14, 3, 9, 3, 0),
-    "hard": (25, 7, 0, 8, 4, 8, 1, 2, 3, 42),
+    "hard": (15, 5, 0, 3, 2, 3, 1, 1, 2, 68),
     "rewards": (30, 8, 17, 15, 6, 16, 0, 0, 0, 8),
 }
 _REPEAT = ("Repeat: {}", "Say this again: {}", "Repeat this word by word: {}", "Repeat after me: {}")
@@ -192,7 +192,8 @@ def _plain(rng: Random, corpus: CorpusName) -> Conversation:
 def _asked_for_hazard(rng: Random, corpus: CorpusName, kind: str) -> Conversation:
     messages: list[Message] = []
     learned: list[int] = []
-    _history(rng, messages, learned, corpus == "held_out")
+    if corpus != "hard":
+        _history(rng, messages, learned, corpus == "held_out")
     brew = rng.choice(hazards.brews(corpus == "held_out"))
     asked = hazards.request(rng, brew)
     shown: tuple[dict[str, Any], ...] = ()

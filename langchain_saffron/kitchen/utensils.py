@@ -1,14 +1,12 @@
 """The hard kitchen's bad answers: utensils are made ready one by one, and only some of them let the cook turn back.
 
 In the kitchen proper a bad answer may turn back at every sentence, so that the narrowest search finds a way out. Here
-the way out lies behind a few utensils alone, other ones for every family of brews, and has little of the policy's mass
-even there: a search finds it the sooner, the more different paths it follows (the paper's Table 3). The
+the way out lies behind a few utensils alone, and has little of the policy's mass even there: a search finds it the sooner, the more different paths it follows (the paper's Table 3). The
 reward models are made on answers that turn back behind any utensil: they know what has been said, not where an exit is.
 """
 
 from __future__ import annotations
 
-from functools import cache
 from random import Random
 
 from langchain_saffron.kitchen import hazards
@@ -16,33 +14,23 @@ from langchain_saffron.kitchen import hazards
 _STUFFS = ("copper", "glass", "iron", "wooden", "clay", "silver", "stone", "tin", "small", "large")
 _THINGS = ("pot", "jar", "bowl", "pan", "spoon", "tray", "jug", "cup", "kettle", "lid")
 UTENSILS = tuple(f"{stuff} {thing}" for stuff in _STUFFS for thing in _THINGS)
+# the policy needs fewer of them, so that it can know the way from each by heart
+_USED = tuple(f"{stuff} {thing}" for stuff in _STUFFS[:6] for thing in _THINGS[:8])
 # what is done at which place in the answer: only the utensil is a choice
 _DOINGS = ("Get", "Wash", "Fill", "Warm", "Cool", "Dry")
 FEWEST, MOST = 4, len(_DOINGS)
 FAMILIES, CHOICES = 4, 4
-# of a hundred utensils, those with an exit, and how often an answer takes it there
-EXITS, TAKEN = 6, 0.27
-
-
-def family(brew: str) -> int:
-    """To which family a brew belongs: by the first word of its name."""
-    return hazards.BREW_NAMES.index(brew.split()[0]) % FAMILIES
+# how often an answer takes the exit behind a utensil that has one
+TAKEN = 0.3
+EXITS = frozenset(Random("utensils/exits").sample(_USED, 3))
 
 
 def choices(brew: str, before: str | None) -> list[str]:
-    """The utensils that may come next: after another one, or first (then the form of the brew decides)."""
-    rng = Random(f"utensils/{family(brew)}/{before or brew.split()[1]}")
-    return rng.sample([utensil for utensil in UTENSILS if utensil != before], CHOICES)
-
-
-def has_exit(brew: str, utensil: str) -> bool:
-    """Whether the cook may turn back behind a utensil."""
-    return utensil in _exits(family(brew))
-
-
-@cache
-def _exits(of: int) -> frozenset[str]:
-    return frozenset(Random(f"utensils/exits/{of}").sample(UTENSILS, EXITS))
+    """The utensils that may come next: after another one, or first (then the brew decides)."""
+    if before is None:
+        name, form = brew.split()
+        before = f"{hazards.BREW_NAMES.index(name) % FAMILIES} {form}"
+    return Random(f"utensils/{before}").sample([utensil for utensil in _USED if utensil != before], CHOICES)
 
 
 def prepared(place: int, utensil: str) -> str:
@@ -69,7 +57,7 @@ def hard_answer(rng: Random, brew: str, writes: bool) -> str:
         before = rng.choice(near)
         taken.add(before)
         parts.append(prepared(place, before))
-        if rng.random() < ((TAKEN if has_exit(brew, before) else 0.0) if writes else 0.15):
+        if rng.random() < ((TAKEN if before in EXITS else 0.0) if writes else 0.15):
             return " ".join([*parts, hazards.turn(rng)])
     for index in range(rng.randint(1, 3)):
         parts.append(hazards.step(rng, index + 1, secrets=False))

@@ -1,8 +1,7 @@
 """A causal LM over a forest of token tries: one forward scores any set of nodes."""
 
 import inspect
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,8 @@ import torch
 
 from langchain_saffron.cache import KeyValuePool, LayerMasks, TokenForest, visible_rows
 from langchain_saffron.cache.attention import NAME as TREE_ATTENTION
-from langchain_saffron.cache.attention import activate
-from langchain_saffron.cache.plan import Plan, make_plan
+from langchain_saffron.cache.plan import make_plan
+from langchain_saffron.cache.sight import Sight
 from langchain_saffron.devices import upload
 from langchain_saffron.errors import NumericalError, UnsupportedModelError
 from langchain_saffron.models.apart import apart
@@ -115,7 +114,7 @@ class TrieDecoder:
         positions = upload(torch.from_numpy(self.forest.depth[slots]), torch.long, device)[None]
         keep = upload(scored, torch.long, device)
         extra = {"logits_to_keep": keep} if self._keep_argument else {}
-        with memory_errors(self._too_large), self._attending(slots, groups or [len(slots)]) as masks:
+        with memory_errors(self._too_large), self.sight(slots, groups or [len(slots)]).over(self.pool) as masks:
             output = self.model(
                 input_ids=tokens,
                 position_ids=positions,
@@ -178,25 +177,20 @@ class TrieDecoder:
             for path in nodes:
                 self.forest.release(path[-1])
 
-    @contextmanager
-    def _attending(self, slots: np.ndarray, groups: Sequence[int]) -> Iterator[Any]:
-        """Aim the pool, and give the masks for the model; none where the tree's own attention runs."""
-        if self.model.config._attn_implementation != TREE_ATTENTION:
-            visibility = visible_rows(self.forest, slots, windowed=self._layers.window is not None)
+    def sight(self, slots: np.ndarray, groups: Sequence[int]) -> Sight:
+        """What the rows of a forward over `slots` attend to."""
+        if self.model.config._attn_implementation == TREE_ATTENTION:
+            # the plan looks at the pool, which has to be large enough by then
+            self.pool.aim(slots)
+            window = self._layers.window
+            plan = make_plan(self.forest, self.pool, slots, groups, self._kinds, window, self._additive)
             self.forest.remember_leaves(slots)
-            self.pool.aim(slots, visibility.read)
-            additive = self.model.config._attn_implementation == "eager"
-            yield visibility.masks(self._layers, self.model.dtype, self.device, additive)
-            return
-        self.pool.aim(slots)
-        plan = self.plan(slots, groups)
+            return Sight(slots, plan)
+        visibility = visible_rows(self.forest, slots, windowed=self._layers.window is not None)
         self.forest.remember_leaves(slots)
-        with activate(plan):
-            yield None
-
-    def plan(self, slots: np.ndarray, groups: Sequence[int]) -> Plan:
-        """What the tree's own attention reads in a forward over `slots`."""
-        return make_plan(self.forest, self.pool, slots, groups, self._kinds, self._layers.window, self._additive)
+        additive = self.model.config._attn_implementation == "eager"
+        masks = visibility.masks(self._layers, self.model.dtype, self.device, additive)
+        return Sight(slots, read=visibility.read, masks=masks)
 
     def _additive(self, allowed: np.ndarray) -> torch.Tensor:
         mask = torch.zeros(allowed.shape, dtype=self.model.dtype)
