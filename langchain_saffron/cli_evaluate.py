@@ -58,6 +58,7 @@ def evaluate(
     seeds: Annotated[int, typer.Option(min=1, help="Answers of each sampling method to each prompt.")] = 1,
     limit: Annotated[int | None, typer.Option(min=1, help="Prompts of each dataset.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer.")] = 64,
+    top_p: Annotated[float, typer.Option(min=0.01, max=1, help="The nucleus of every method.")] = 0.8,
     hide_prefill: Annotated[
         bool,
         typer.Option("--hide-prefill", help="Keep a prefill from the reward models, as the paper's protocol does."),
@@ -120,7 +121,7 @@ def evaluate(
     # a mistake in data, methods or attacks should not cost the model's loading
     samples = [sample for name in data for sample in parse_data(name, count)]
     named = [*([match] if match else []), *(method or QUICK_METHODS)]
-    methods = [parse_method(text, max_tokens=max_tokens) for text in named]
+    methods = [parse_method(text, max_tokens=max_tokens, top_p=top_p) for text in named]
     who = _judge(judge or ("rule" if is_kitchen else "keyword"), device, dtype)
     if rescore is None:
         assert out is not None
@@ -129,10 +130,10 @@ def evaluate(
         attacks = [parse_attack(text, samples, engine.tokenizer) for text in names]
         if match is not None:
             pilot = make_cases(samples[:PILOT], attacks[:1], methods[:1], 1)
-            methods = [methods[0], *_matched(engine, named[1:], methods[1:], pilot, max_tokens)]
+            methods = [methods[0], *_matched(engine, named[1:], methods[1:], pilot, max_tokens=max_tokens, top_p=top_p)]
         record = {
             "data": data, "limit": count, "model": engine.name, "prm": prm or "", "methods": [m.name for m in methods],
-            "attacks": names, "seeds": seeds, "max_tokens": max_tokens, "hide_prefill": hide_prefill,
+            "attacks": names, "seeds": seeds, "max_tokens": max_tokens, "top_p": top_p, "hide_prefill": hide_prefill,
         }  # fmt: skip
         log = RunLog(out, record)
         unmasked = None
@@ -147,7 +148,7 @@ def evaluate(
     print(write_report(log.path, summarise(rows, topic_rule(samples)), who.name, note))
 
 
-def _matched(engine: Any, named: list[str], methods: list[Any], pilot: list[Any], max_tokens: int) -> list[Any]:
+def _matched(engine: Any, named: list[str], methods: list[Any], pilot: list[Any], **common: Any) -> list[Any]:
     """The methods; those named without a width with the one that costs as much as the pilot's."""
     from dataclasses import replace
 
@@ -167,12 +168,12 @@ def _matched(engine: Any, named: list[str], methods: list[Any], pilot: list[Any]
             continue
 
         def cost(width: int, name: str = text) -> float:
-            method = make_method(name, width, max_tokens=max_tokens)
+            method = make_method(name, width, **common)
             return mean([replace(case, method=method) for case in pilot])
 
         match = match_width(cost, target)
         notice(f"{text}: width {match.width} costs {match.tflops:.3g} TFLOP an answer, of {target:.3g} wanted")
-        found.append(make_method(text, match.width, max_tokens=max_tokens))
+        found.append(make_method(text, match.width, **common))
     return found
 
 
