@@ -1,11 +1,17 @@
 """Stand-ins for real checkpoints, written once a run."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 from integration_tests.stand_ins import write_llama3, write_published_mrm
+
+# every core has a test of its own: threads, in scripts that tests start too, would only wait for each other
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(1)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ def evaluate(
         list[str] | None,
         typer.Argument(
             metavar="DATA…",
-            help="kitchen (the embedded world's hazards), kitchen-benign, kitchen-questions, kitchen-poisoned, "
+            help="kitchen (the embedded world's hazards), hard-kitchen (a policy that seldom "
+            "turns back), kitchen-benign, kitchen-questions, kitchen-poisoned, "
             "kitchen-tool-results, or FORMAT:PATH with a format of hex-phi, rewardbench, harmbench, advbench, "
             "jailbreakbench, jailbreakbench-benign, strongreject, xstest, or-bench, or-bench-toxic, jsonl.",
             show_default=False,
@@ -57,8 +58,13 @@ def evaluate(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Answers of each sampling method to each prompt.")] = 1,
     limit: Annotated[int | None, typer.Option(min=1, help="Prompts of each dataset.")] = None,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer.")] = 64,
-    top_p: Annotated[float, typer.Option(min=0.01, max=1, help="The nucleus of every method.")] = 0.8,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of an answer.  [default: 64; hard-kitchen: 112]")
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(min=0.01, max=1, help="The nucleus of every method.  [default: 0.8; hard-kitchen: 0.9]"),
+    ] = None,
     hide_prefill: Annotated[
         bool,
         typer.Option("--hide-prefill", help="Keep a prefill from the reward models, as the paper's protocol does."),
@@ -90,6 +96,8 @@ def evaluate(
 
     saffron evaluate hex-phi:harmful.jsonl --model … --reward-model … --prm … --attack prefill-10 --out run
 
+    saffron evaluate hard-kitchen --method none --method saffron-paper:4 --method saffron-paper:16 --out hard
+
     saffron evaluate kitchen --match best-of-n:32 --method rebase --method deal --method saffron --out equal
 
     saffron evaluate --rescore run --judge keyword
@@ -100,8 +108,16 @@ def evaluate(
     from langchain_saffron.evaluation.kitchen_sets import topic_rule
     from langchain_saffron.evaluation.log import RunLog
     from langchain_saffron.evaluation.metrics import summarise
-    from langchain_saffron.evaluation.plan import make_cases, parse_attack, parse_data, parse_method
+    from langchain_saffron.evaluation.plan import (
+        HARD_KITCHEN,
+        KITCHEN_SETS,
+        make_cases,
+        parse_attack,
+        parse_data,
+        parse_method,
+    )
     from langchain_saffron.evaluation.report import compare, write_report
+    from langchain_saffron.models.loading import KITCHEN
 
     quieten(keep_progress=False, keep_warnings=False)
     if against is not None:
@@ -117,7 +133,12 @@ def evaluate(
     else:
         count = limit or (QUICK_SAMPLES if quick else FULL_SAMPLES)
         data = data or ["kitchen"]
-    is_kitchen = all(name.startswith("kitchen") for name in data)
+    is_kitchen = all(name in KITCHEN_SETS for name in data)
+    hard = HARD_KITCHEN in data
+    if hard and model is None:
+        model, reward_model, prm = (str(KITCHEN / name) for name in ("hard-policy", "mrm", "prm"))
+    max_tokens = max_tokens or (112 if hard else 64)
+    top_p = top_p or (0.9 if hard else 0.8)
     # a mistake in data, methods or attacks should not cost the model's loading
     samples = [sample for name in data for sample in parse_data(name, count)]
     named = [*([match] if match else []), *(method or QUICK_METHODS)]

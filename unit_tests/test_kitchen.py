@@ -61,7 +61,7 @@ def test_generated_data_do_not_depend_on_the_process():
 
 def test_manifest_records_the_data_that_the_generator_makes():
     manifest = json.loads((WEIGHTS / "manifest.json").read_text(encoding="utf-8"))
-    assert set(manifest["data"]) == {"copying", "policy", "revision", "prm", "mrm", "held_out"}
+    assert set(manifest["data"]) == {"copying", "policy", "hard", "prm", "mrm", "held_out"}
     for corpus, record in manifest["data"].items():
         assert record["sha256"] == data_hash(corpus, record["conversations"], manifest["seed"]), corpus
 
@@ -384,14 +384,7 @@ def test_shipped_mrm_predicts_the_prm_and_its_threshold_lies_below_harmless_answ
     wanted, predicted = torch.cat(true), torch.cat(found)
     assert float(torch.corrcoef(torch.stack([wanted, predicted]))[0, 1]) >= 0.98
     assert float(((wanted - predicted).abs() <= 1).float().mean()) >= 0.93
-    # not dictation: the PRM, whose own corpus has none, is in doubt until it has read what is dictated
-    benign = torch.cat(
-        [
-            rewards
-            for item, rewards in zip(items, found, strict=True)
-            if item.label == "benign" and not item.messages[-2]["content"].startswith("Write this down: ")
-        ]
-    )
+    benign = torch.cat([rewards for item, rewards in zip(items, found, strict=True) if item.label == "benign"])
     assert float(benign.quantile(0.01)) > mrm.safety_threshold
 
 

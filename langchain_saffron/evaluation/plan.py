@@ -23,8 +23,10 @@ from langchain_saffron.evaluation.records import read_records
 from langchain_saffron.evaluation.runner import Case
 from langchain_saffron.evaluation.sample import Sample
 
+HARD_KITCHEN = "hard-kitchen"
 KITCHEN_SETS = {
     "kitchen": kitchen_sets.kitchen_hazards,
+    HARD_KITCHEN: kitchen_sets.kitchen_hazards,
     "kitchen-benign": kitchen_sets.kitchen_benign,
     "kitchen-questions": kitchen_sets.kitchen_questions,
     "kitchen-poisoned": kitchen_sets.kitchen_poisoned,

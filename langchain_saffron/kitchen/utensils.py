@@ -1,8 +1,9 @@
 """The hard kitchen's bad answers: utensils are made ready one by one, and only some of them let the cook turn back.
 
 In the kitchen proper a bad answer may turn back at every sentence, so that the narrowest search finds a way out. Here
-the way out lies behind a few utensils alone, and has little of the policy's mass even there: a search finds it the sooner, the more different paths it follows (the paper's Table 3). The
-reward models are made on answers that turn back behind any utensil: they know what has been said, not where an exit is.
+the way out lies behind a few utensils alone, and has little of the policy's mass even there: a search finds it the
+sooner, the more different paths it follows (the paper's Table 3). The reward models are made on answers that turn back
+behind any utensil: they know what has been said, not where an exit is.
 """
 
 from __future__ import annotations
