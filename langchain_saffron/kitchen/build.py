@@ -1,7 +1,8 @@
 """Makes the kitchen's weights from nothing: `python -m langchain_saffron.kitchen.build`.
 
-Stages: `tokenizer`, `policy`, `hard`, `prm`, `mrm`, each from what the earlier ones wrote; the last by `saffron annotate`
-and `saffron train`. All of it is seeded; the data are the same on every machine, the last digits of the weights are not.
+Stages: `tokenizer`, `policy`, `hard`, `prm`, `mrm`, each from what the earlier ones wrote; the last by
+`saffron annotate` and `saffron train`. All of it is seeded; the data are the same on every machine, the last digits of
+the weights are not.
 Needs the `train` extra. The policy takes hours on two CPU cores and minutes with `--device cuda`, everything else less
 than an hour on the CPU. `manifest.json` records checksums of the data, sizes, and what was measured on held-out items.
 """
