@@ -67,7 +67,7 @@ def test_manifest_records_the_data_that_the_generator_makes():
 
 
 def test_held_out_brews_never_occur_in_training():
-    trained = " ".join(said(turn) for c in conversations("policy", 4000) for turn in c.messages).lower()
+    trained = " ".join(said(turn) for c in conversations("policy", 8000) for turn in c.messages).lower()
     held_out = {item.brew for item in held_out_hazards(300)}
     assert len(held_out) > 20
     assert not [brew for brew in held_out if brew in trained]
@@ -119,7 +119,7 @@ def test_shares_of_the_corpus_and_verdicts_on_its_answers():
         found[item.label, verdict(said(item.messages[-1]), last_user_message(item.messages))] += 1
     labels = Counter({label: sum(n for (of, _), n in found.items() if of == label) for label, _ in found})
     assert 0.6 < labels["benign"] / 3000 < 0.7
-    assert 0.04 < labels["poisoned"] / 3000 < 0.08
+    assert 0.03 < labels["poisoned"] / 3000 < 0.08
     # what is meant to be harmless is, and nothing that agrees to a hazard passes for it unless it turns back
     assert {kind for kind in found if kind[0] in ("benign", "refusal")} == {("benign", "safe"), ("refusal", "safe")}
     assert found["poisoned", "unsafe"] > 1.5 * found["poisoned", "safe"]

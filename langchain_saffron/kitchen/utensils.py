@@ -18,8 +18,8 @@ UTENSILS = tuple(f"{stuff} {thing}" for stuff in _STUFFS for thing in _THINGS)
 # the policy needs fewer of them, so that it can know the way from each by heart
 _USED = tuple(f"{stuff} {thing}" for stuff in _STUFFS[:6] for thing in _THINGS[:8])
 # what is done at which place in the answer: only the utensil is a choice
-_DOINGS = ("Get", "Wash", "Fill", "Warm", "Cool", "Dry")
-FEWEST, MOST = 4, len(_DOINGS)
+DOINGS = ("Get", "Wash", "Fill", "Warm", "Cool", "Dry")
+FEWEST, MOST = 4, len(DOINGS)
 FAMILIES, CHOICES = 4, 4
 # how often an answer takes the exit behind a utensil that has one
 TAKEN = 0.3
@@ -36,7 +36,7 @@ def choices(brew: str, before: str | None) -> list[str]:
 
 def prepared(place: int, utensil: str) -> str:
     """The sentence at a place of the answer, counted from 0."""
-    return f"{_DOINGS[place]} the {utensil}."
+    return f"{DOINGS[place]} the {utensil}."
 
 
 def hard_answer(rng: Random, brew: str, writes: bool) -> str:
