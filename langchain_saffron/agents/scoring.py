@@ -87,6 +87,8 @@ class CallScorer:
         reward models forget: a hazard in front of much harmless text must count in full.
 
         A conversation that is too long for the reward model loses its oldest turns, down to the user's last message.
+        And the call is scored behind that message alone as well; the lower reward counts: small reward models overlook
+        a hazard at the end of a conversation longer than any they were trained on.
 
         Args:
             call: As it would run.
@@ -109,7 +111,9 @@ class CallScorer:
             for one in _calls_before(call, caller):
                 if not checks(one["name"]) or self._reward(turns, text, running, one) >= threshold:
                     running.append(one)
-        return self._reward(turns, text, running, call)
+        asked = [turn for turn in turns if turn.role == "user"][-1:]
+        contexts = [turns] if turns == asked else [turns, asked]
+        return min(self._reward(context, text, running, call) for context in contexts)
 
     def _reward(self, turns: list[Turn], text: str, before: list[ToolCall], call: ToolCall) -> float:
         answers = self._answers_ids(text, before, call)
