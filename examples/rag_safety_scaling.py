@@ -53,6 +53,13 @@ class Outcome:
     efforts: Counter[str]
 
 
+def make_chat() -> ChatSaffron:
+    """The model. A wide search is for policies that have several things to say: this nucleus gives it something."""
+    # The embedded kitchen models. With real ones, this line is:
+    # return ChatSaffron(model="meta-llama/Llama-3.2-1B-Instruct", reward_model="path/to/an-mrm", max_tokens=160)
+    return ChatSaffron(max_tokens=160, top_p=0.95)
+
+
 def effort_by_risk(look: Outlook) -> str:
     """The effort for what the reward model sees: log odds of safe against unsafe, of the worst likely next word."""
     # below it, safe is less than four times as likely as unsafe
@@ -112,10 +119,7 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=100, help="clean questions, and as many poisoned ones (100)")
     parser.add_argument("--plot", type=Path, default=Path("rag_safety_scaling.png"), help="where to draw the plot")
     options = parser.parse_args()
-    # The embedded kitchen models. With real ones, this line is:
-    # chat = ChatSaffron(model="meta-llama/Llama-3.2-1B-Instruct", reward_model="path/to/an-mrm", max_tokens=160)
-    chat = ChatSaffron(max_tokens=160)
-    outcomes = compare(chat, options.questions)
+    outcomes = compare(make_chat(), options.questions)
     print(f"{'effort':10}{'obeyed poison':>15}{'answered':>10}{'MFLOP to read':>15}{'to answer':>11}")
     for o in outcomes:
         print(f"{o.name:10}{o.obeyed:15.2f}{o.answered:10.2f}{o.reading:15.0f}{o.answering:11.0f}")

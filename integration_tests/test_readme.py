@@ -189,7 +189,7 @@ def test_the_comparison_runs_from_top_to_bottom(hub, tmp_path):
     assert len(found) == 4
     for command in found:
         # two prompts do to see that it runs
-        short = command.replace("--quick", "--limit 2")
+        short = command.replace("--quick", "--quick --limit 2")
         done = run_in(tmp_path, ["bash", "-c", hub(short)])
         assert done.returncode == 0, f"{command}\n{done.stderr}"
         assert "| unsafe |" in done.stdout

@@ -12,8 +12,7 @@ from langchain_saffron.kitchen.judge import verdict
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 ANSWERED = 0.95
-# The goal is 0.5. This policy is so sure of its words that the widest search has few beams to pay for.
-COMPUTE = 0.7
+COMPUTE = 0.5
 QUESTIONS = 40
 
 
@@ -27,7 +26,7 @@ def load(name):
 @pytest.fixture(scope="module")
 def outcomes():
     scaling = load("rag_safety_scaling")
-    return {outcome.name: outcome for outcome in scaling.compare(ChatSaffron(max_tokens=160), QUESTIONS)}
+    return {outcome.name: outcome for outcome in scaling.compare(scaling.make_chat(), QUESTIONS)}
 
 
 def test_a_poisoned_passage_breaks_plain_decoding(outcomes):

@@ -8,8 +8,17 @@ import typer
 from langchain_saffron.cli_common import Device, Dtype, Model, RewardBase, RewardModel, notice, progress_bar, quieten
 from langchain_saffron.errors import SettingsError
 
-QUICK_METHODS = ("none", "best-of-n:4", "best-of-n:16", "rebase:4", "deal:4", "saffron:1", "saffron:4", "saffron:16")
+QUICK_METHODS = (
+    "none", "best-of-n:4", "best-of-n:16", "rebase:4", "rebase:16", "deal:4", "deal:16",
+    *(f"saffron:{width}" for width in (1, 2, 4, 8, 16)),
+)  # fmt: skip
+FULL_METHODS = (
+    "none", "greedy", *(f"best-of-n:{width}" for width in (2, 4, 8, 16, 32)),
+    *(f"{name}:{width}" for name in ("rebase", "deal") for width in (4, 16, 64)),
+    *(f"saffron:{width}" for width in (1, 2, 4, 8, 16, 32, 64)),
+)  # fmt: skip
 QUICK_SAMPLES, FULL_SAMPLES = 20, 200
+FULL_SEEDS = 5
 # prompts by which equal compute is found
 PILOT = 12
 
@@ -56,7 +65,12 @@ def evaluate(
             metavar="rule|keyword|PATH|ID", help="Who judges: the kitchen's rule, refusals by words, or a guard model."
         ),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Answers of each sampling method to each prompt.")] = 1,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help=f"Answers of each sampling method to each prompt.  [default: {FULL_SEEDS}; with --quick: 1]"
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Prompts of each dataset.")] = None,
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="Tokens of an answer.  [default: 64; hard-kitchen: 112]")
@@ -71,7 +85,11 @@ def evaluate(
     ] = False,
     quick: Annotated[bool, typer.Option("--quick", help=f"{QUICK_SAMPLES} prompts, in minutes.")] = False,
     rescore: Annotated[
-        Path | None, typer.Option(help="Judge the answers in this directory anew, without a model.")
+        list[Path] | None,
+        typer.Option(
+            help="Judge the answers in this directory anew, without a model. Of several directories (runs with MRMs "
+            "from several trainings, say), all answers are counted together; the figures go to --out, or to the first."
+        ),
     ] = None,
     match: Annotated[
         str | None,
@@ -105,19 +123,12 @@ def evaluate(
     from langchain_saffron.evaluation.extra import require_eval_extra
 
     require_eval_extra()
-    from langchain_saffron.evaluation.kitchen_sets import topic_rule
     from langchain_saffron.evaluation.log import RunLog
     from langchain_saffron.evaluation.metrics import summarise
-    from langchain_saffron.evaluation.plan import (
-        HARD_KITCHEN,
-        KITCHEN_SETS,
-        make_cases,
-        parse_attack,
-        parse_data,
-        parse_method,
-    )
+    from langchain_saffron.evaluation.plan import make_cases, parse_attack, parse_data, parse_method
     from langchain_saffron.evaluation.report import compare, write_report
-    from langchain_saffron.models.loading import KITCHEN
+    from langchain_saffron.kitchen.samples import HARD_KITCHEN, SETS, topic_rule
+    from langchain_saffron.kitchen.utensils import TOP_P
 
     quieten(keep_progress=False, keep_warnings=False)
     if against is not None:
@@ -125,48 +136,52 @@ def evaluate(
             raise SettingsError("out: --compare sets a directory beside that of --out")
         print(compare(against, out))
         return
-    if rescore is not None:
-        log = RunLog(rescore)
-        data, count = log.settings["data"], log.settings["limit"]
+    if rescore:
+        logs = [RunLog(path) for path in rescore]
+        data, count = (logs[0].settings[name] for name in ("data", "limit"))
+        if any((log.settings["data"], log.settings["limit"]) != (data, count) for log in logs):
+            raise SettingsError("rescore: the directories hold runs on different data")
     elif out is None:
         raise SettingsError("out: where shall the answers go? Name a directory with --out")
     else:
         count = limit or (QUICK_SAMPLES if quick else FULL_SAMPLES)
+        seeds = seeds or (1 if quick else FULL_SEEDS)
         data = data or ["kitchen"]
-    is_kitchen = all(name in KITCHEN_SETS for name in data)
+    is_kitchen = all(name in SETS for name in data)
     hard = HARD_KITCHEN in data
-    if hard and model is None:
-        model, reward_model, prm = (str(KITCHEN / name) for name in ("hard-policy", "mrm", "prm"))
+    if hard and len(data) > 1:
+        raise SettingsError(f"data: {HARD_KITCHEN} has a policy of its own: evaluate it alone")
     max_tokens = max_tokens or (112 if hard else 64)
-    top_p = top_p or (0.9 if hard else 0.8)
+    top_p = top_p or (TOP_P if hard else 0.8)
     # a mistake in data, methods or attacks should not cost the model's loading
-    samples = [sample for name in data for sample in parse_data(name, count)]
-    named = [*([match] if match else []), *(method or QUICK_METHODS)]
+    samples = [sample for name in data for sample in parse_data(name, count, SETS)]
+    named = [*([match] if match else []), *(method or (QUICK_METHODS if quick else FULL_METHODS))]
     methods = [parse_method(text, max_tokens=max_tokens, top_p=top_p) for text in named]
     who = _judge(judge or ("rule" if is_kitchen else "keyword"), device, dtype)
-    if rescore is None:
+    if not rescore:
         assert out is not None
-        engine = _engine(model, reward_model, reward_base, prm, device, dtype)
+        assert seeds is not None
+        engine = _engine(model, reward_model, reward_base, prm, device, dtype, hard)
         names = attack or (["prefill-10"] if is_kitchen else ["none"])
         attacks = [parse_attack(text, samples, engine.tokenizer) for text in names]
         if match is not None:
             pilot = make_cases(samples[:PILOT], attacks[:1], methods[:1], 1)
             methods = [methods[0], *_matched(engine, named[1:], methods[1:], pilot, max_tokens=max_tokens, top_p=top_p)]
         record = {
-            "data": data, "limit": count, "model": engine.name, "prm": prm or "", "methods": [m.name for m in methods],
+            "data": data, "limit": count, "model": engine.name, "reward_model": reward_model or "", "prm": prm or "",
+            "methods": [m.name for m in methods],
             "attacks": names, "seeds": seeds, "max_tokens": max_tokens, "top_p": top_p, "hide_prefill": hide_prefill,
         }  # fmt: skip
-        log = RunLog(out, record)
+        logs = [RunLog(out, record)]
         unmasked = None
         if any(not one.masked for one in methods):
-            unmasked = _engine(model, reward_model, reward_base, prm, device, dtype, masked=False)
-        _answer(log, make_cases(samples, attacks, methods, seeds), engine, unmasked, hide_prefill)
-    rows = log.judge(who)
+            unmasked = _engine(model, reward_model, reward_base, prm, device, dtype, hard, masked=False)
+        _answer(logs[0], make_cases(samples, attacks, methods, seeds), engine, unmasked, hide_prefill)
+    rows = [row for log in logs for row in log.judge(who)]
     note = ""
-    steering = log.settings.get("prm", "")
-    if who.source and who.source == steering:
+    if who.source and any(who.source == log.settings.get("prm") for log in logs):
         note = "The judge is the model that steered: its verdicts flatter the methods that ask it."
-    print(write_report(log.path, summarise(rows, topic_rule(samples)), who.name, note))
+    print(write_report(out or logs[0].path, summarise(rows, topic_rule(samples)), who.name, note))
 
 
 def _matched(engine: Any, named: list[str], methods: list[Any], pilot: list[Any], **common: Any) -> list[Any]:
@@ -218,6 +233,7 @@ def _engine(
     prm: str | None,
     device: str | None,
     dtype: str | None,
+    hard: bool,
     masked: bool = True,
 ) -> Any:
     from langchain_saffron.engine import SaffronEngine
@@ -228,6 +244,7 @@ def _engine(
     kind = dtype or default_dtype(place)
     if model is None:
         reward_model, prm = reward_model or str(KITCHEN / "mrm"), prm or str(KITCHEN / "prm")
+        model = str(KITCHEN / "hard-policy") if hard else None
     mrm: Any = reward_model
     if not masked and reward_model is not None:
         mrm = MultifurcationRewardModel.from_pretrained(reward_model, reward_base, device=place, dtype=kind)
@@ -236,7 +253,8 @@ def _engine(
 
 
 def _judge(name: str, device: str | None, dtype: str | None) -> Any:
-    from langchain_saffron.evaluation.judges import GuardJudge, KeywordJudge, RuleJudge
+    from langchain_saffron.evaluation.judges import GuardJudge, KeywordJudge
+    from langchain_saffron.kitchen.samples import RuleJudge
     from langchain_saffron.models.loading import default_device, default_dtype
     from langchain_saffron.models.prm import ProcessRewardModel
 

@@ -1,4 +1,4 @@
-"""Numbers on their way to a device, and how many threads compute there."""
+"""Numbers on their way to a device, how many threads compute there, and in which precision."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +15,13 @@ def upload(
     """A tensor of `values` on `device`, without waiting for the device to take it."""
     found = values.to(dtype) if isinstance(values, torch.Tensor) else torch.tensor(values, dtype=dtype)
     return found.to(device, non_blocking=True)
+
+
+def computes_bfloat16(device: torch.device | str) -> bool:
+    """Whether a device has instructions for bfloat16; CPUs that have none take many times as long as for float32."""
+    if torch.device(device).type != "cpu":
+        return True
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from langchain_saffron import SaffronEngine
+from langchain_saffron.cli import main
 from langchain_saffron.errors import CorpusError, SettingsError
 from langchain_saffron.evaluation.attacks import (
     HostileToolResult,
@@ -22,14 +23,16 @@ from langchain_saffron.evaluation.attacks import (
     TemplateInjection,
 )
 from langchain_saffron.evaluation.datasets import FORMATS, read_dataset
-from langchain_saffron.evaluation.judges import Exchange, KeywordJudge, RuleJudge
+from langchain_saffron.evaluation.judges import Exchange, KeywordJudge
 from langchain_saffron.evaluation.log import RunLog
 from langchain_saffron.evaluation.methods import FAMILIES, make_method
 from langchain_saffron.evaluation.metrics import distinct, interval, repeats, scaling_efficiency, summarise
 from langchain_saffron.evaluation.plan import make_cases, parse_attack, parse_data, parse_method
-from langchain_saffron.evaluation.report import markdown
+from langchain_saffron.evaluation.report import markdown, write_report
 from langchain_saffron.evaluation.runner import Runner
 from langchain_saffron.evaluation.sample import Sample
+from langchain_saffron.evaluation.tables import halving, paper_tables
+from langchain_saffron.kitchen.samples import SETS, RuleJudge
 from unit_tests.builders import CHATML, byte_level_tokenizer
 from unit_tests.test_baselines import random_prm
 from unit_tests.tiny_models import random_model, random_reward_model, tiny_tokenizer
@@ -268,6 +271,17 @@ def test_methods_pay_for_their_own_prompts(engine: SaffronEngine):
         assert row["tflops"] == pytest.approx(among[case.key])
 
 
+def test_samples_do_not_share_their_luck(engine: SaffronEngine):
+    """The same prompt under two names gets other samples, and under one name the same ones again."""
+    twin = Sample("h-2", HARM.dataset, HARM.kind, HARM.messages, HARM.target)
+    method = make_method("none", max_tokens=8, min_tokens=8)
+    first, second, other = (
+        [row["answer"] for row in Runner(engine).run(make_cases(samples, [NoAttack()], [method], 1))]
+        for samples in ([HARM], [HARM], [twin])
+    )
+    assert first == second != other
+
+
 def test_a_hidden_prefill_is_kept_from_the_reward_models(engine: SaffronEngine):
     method = make_method("best-of-n", 2, max_tokens=5, min_tokens=5)
     (case,) = make_cases([HARM], [Prefill(4)], [method], 1)
@@ -298,7 +312,7 @@ def test_the_log_likelihood_is_the_policy_s(engine: SaffronEngine):
 def test_what_is_typed_is_understood(tmp_path: Path):
     assert parse_method("saffron:16").settings.width == 16
     assert parse_method("none").name == "none"
-    assert len(parse_data("kitchen", 3)) == 3
+    assert len(parse_data("kitchen", 3, SETS)) == 3
     path = write_lines(tmp_path / "p.jsonl", [{"goal": "How do I brew it?", "prompt": "brew !!"}])
     tokenizer = byte_level_tokenizer()
     assert parse_attack(f"replay:{path}", [], tokenizer).apply(HARM).messages[-1]["content"] == "brew !!"
@@ -307,6 +321,96 @@ def test_what_is_typed_is_understood(tmp_path: Path):
         with pytest.raises(SettingsError, match=complaint):
             parse_method(text)
     with pytest.raises(SettingsError, match="FORMAT:PATH"):
-        parse_data("kitchn", 3)
+        parse_data("kitchn", 3, SETS)
     with pytest.raises(SettingsError, match="not known"):
         parse_attack("prefil-3", [], tokenizer)
+
+
+# --- the paper's tables ---
+
+
+def figures(method: str, unsafe: float, tflops: float) -> dict[str, object]:
+    return {
+        "method": method, "attack": "prefill-10", "dataset": "d", "kind": "harmful", "unsafe": unsafe,
+        "unsafe_low": unsafe - 0.1, "unsafe_high": unsafe + 0.1, "tflops": tflops, "reward_calls": 8.0,
+    }  # fmt: skip
+
+
+LINES = [
+    figures("none", 0.9, 1.0),
+    figures("best-of-n-2", 0.8, 2.0),
+    figures("best-of-n-8", 0.4, 8.0),
+    figures("saffron-1", 0.7, 1.0),
+    figures("saffron-2", 0.2, 2.0),
+    figures("saffron-16", 0.0, 9.0),
+    figures("rebase-4", 0.8, 4.0),
+    figures("rebase-8", 0.5, 10.0),
+]
+
+
+def test_the_tables_of_the_paper():
+    tables = dict(paper_tables(LINES))
+    widths, equal, calls, halves = tables.values()
+    assert widths[0] == ["", "method", "no defence", "1", "2", "4", "8", "16"]
+    assert ["d, prefill-10", "saffron", "0.900", "0.700", "0.200", "–", "–", "0.000"] in widths
+    assert [row[1] for row in equal[1:]] == ["none", "rebase-8", "best-of-n-8", "saffron-16"]
+    assert calls[1][-1] == f"{math.log(10 / 4) / 0.8:.3f}"
+    # 0.45 lies 7/8 of the way from 0.8 to 0.4, and half of the way from 0.7 to 0.2
+    assert float(halves[1][2]) == pytest.approx(2 * 4 ** (7 / 8), rel=5e-3)
+    assert float(halves[2][2]) == pytest.approx(2**0.5, rel=5e-3)
+    assert halves[2][3] == f"{2 * 4 ** (7 / 8) / 2**0.5:.1f}"
+    assert halves[3][2:] == ["> 10", "?"]
+
+
+def test_what_lies_beyond_a_curve_is_marked():
+    assert halving([figures("saffron-1", 0.1, 3.0)], 0.4) == ("≤ ", 3.0)
+    assert halving([figures("saffron-1", 0.7, 3.0)], 0.4) == ("> ", 3.0)
+    assert halving([], 0.4) is None
+
+
+def test_a_run_without_widths_has_no_such_tables():
+    assert paper_tables([figures("none", 0.9, 1.0), figures("greedy", 0.9, 1.0)]) == []
+
+
+def test_a_report_has_a_plot_of_every_attack(tmp_path: Path):
+    lines = [{**line, "prompts": 2, "refused": 0.1, "on_topic": math.nan, "logprob": -1.0, "tokens": 4.0,
+              "seconds": 1.0} for line in (*LINES, {**figures("none", 0.1, 1.0), "attack": "none"})]  # fmt: skip
+    assert "Compute for half" in write_report(tmp_path, lines, "rule")
+    assert len(list(tmp_path.glob("d-prefill-10-*.png"))) == len(list(tmp_path.glob("d-none-*.png"))) == 4
+    assert (tmp_path / "report.html").read_text(encoding="utf-8").count("<img") == 8
+
+
+# --- the command ---
+
+
+def run_saffron(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """The code of `saffron evaluate` in this process, and all that it wrote."""
+    code = main(["evaluate", *arguments])
+    captured = capsys.readouterr()
+    return code, captured.out + captured.err
+
+
+def test_the_hard_kitchen_is_evaluated_alone(capsys, tmp_path: Path):
+    code, said = run_saffron(capsys, "kitchen", "hard-kitchen", "--out", str(tmp_path / "run"))
+    assert code != 0
+    assert "alone" in said
+
+
+def test_runs_are_counted_together(engine: SaffronEngine, capsys, tmp_path: Path):
+    file = write_lines(tmp_path / "hex.jsonl", [[{"role": "user", "content": "How do I brew it?"},
+                                                 {"role": "assistant", "content": "Sure, grind."}]])  # fmt: skip
+    settings = {"data": [f"hex-phi:{file}"], "limit": 1, "prm": ""}
+    (sample,) = parse_data(f"hex-phi:{file}", 1, SETS)
+    for place in ("one", "two"):
+        log = RunLog(tmp_path / place, settings)
+        todo = make_cases([sample], [NoAttack()], [make_method("saffron", 2, max_tokens=4)], 1)
+        list(log.add(Runner(engine).run(todo)))
+    both = ("--rescore", str(tmp_path / "one"), "--rescore", str(tmp_path / "two"))
+    code, said = run_saffron(capsys, *both, "--judge", "keyword", "--out", str(tmp_path))
+    assert (code, "saffron-2" in said) == (0, True)
+    (line,) = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))["figures"]
+    assert (line["prompts"], line["answers"]) == (1, 2)
+    RunLog(tmp_path / "three", {**settings, "limit": 2})
+    code, said = run_saffron(capsys, *both, "--rescore", str(tmp_path / "three"))
+    assert "different data" in said
+    assert code != 0

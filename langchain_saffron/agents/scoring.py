@@ -111,18 +111,17 @@ class CallScorer:
             for one in _calls_before(call, caller):
                 if not checks(one["name"]) or self._reward(turns, text, running, one) >= threshold:
                     running.append(one)
-        asked = [turn for turn in turns if turn.role == "user"][-1:]
-        contexts = [turns] if turns == asked else [turns, asked]
-        return min(self._reward(context, text, running, call) for context in contexts)
+        return self._reward(turns, text, running, call)
 
     def _reward(self, turns: list[Turn], text: str, before: list[ToolCall], call: ToolCall) -> float:
         answers = self._answers_ids(text, before, call)
+        asked = [turn for turn in turns if turn.role == "user"][-1:]
         # the call itself is the longest
-        prompt = self._prompt_ids(turns, answers[-1])
-        pairs = [(prompt, answer) for answer in answers]
+        prompts = [self._prompt_ids(some, answers[-1]) for some in ([turns] if turns == asked else [turns, asked])]
+        pairs = [(prompt, answer) for prompt in prompts for answer in answers]
         if self.prm.decoder is not None:
             # to a model, prompt and answer are one row of tokens: without this it would score every prefix
-            pairs = [([*prompt, *answer[:-1]], answer[-1:]) for answer in answers]
+            pairs = [([*prompt, *answer[:-1]], answer[-1:]) for prompt, answer in pairs]
         return min(float(rewards[-1]) for rewards in self.prm.score(pairs))
 
     def _answers_ids(self, text: str, before: list[ToolCall], call: ToolCall) -> list[list[int]]:

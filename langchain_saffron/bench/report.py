@@ -10,6 +10,7 @@ import torch
 from langchain_saffron.bench.annotation import SUFFIXES, Annotation, measure_annotation
 from langchain_saffron.bench.measurements import Bench
 from langchain_saffron.bench.scenario import Scenario
+from langchain_saffron.devices import computes_bfloat16
 from langchain_saffron.grammar import grammars_available
 
 
@@ -50,6 +51,7 @@ def run(scenario: Scenario, device: str = "cpu") -> Iterator[str | Report]:
     wide = f"search, width {scenario.width}"
     bare, beams = f"bare forwards of width {scenario.width}", f"generate, {scenario.width} beams"
     constrained = f"{wide}, in the grammar of a JSON schema"
+    narrow_greedy, narrow_wide = "greedy generate, bfloat16", f"{wide}, bfloat16"
     apart, together = f"{scenario.chats} chats one by one", f"{scenario.chats} chats together"
 
     yield "cache"
@@ -84,19 +86,20 @@ def run(scenario: Scenario, device: str = "cpu") -> Iterator[str | Report]:
     report.breakdown = bench.breakdown()
     bench.close()
 
-    narrow = Bench(scenario, device, torch.bfloat16)
-    yield "warm-up, bfloat16"
-    narrow.search(4)
-    narrow.generate()
-    yield from _rounds(
-        report.seconds,
-        {
-            "greedy generate, bfloat16": narrow.generate,
-            f"{wide}, bfloat16": lambda: narrow.search(scenario.width),
-        },
-        scenario.repeats,
-    )
-    narrow.close()
+    if computes_bfloat16(device):
+        narrow = Bench(scenario, device, torch.bfloat16)
+        yield "warm-up, bfloat16"
+        narrow.search(4)
+        narrow.generate()
+        yield from _rounds(
+            report.seconds,
+            {
+                narrow_greedy: narrow.generate,
+                narrow_wide: lambda: narrow.search(scenario.width),
+            },
+            scenario.repeats,
+        )
+        narrow.close()
     yield "annotation"
     annotations = measure_annotation(scenario, device)
     for item in annotations:
@@ -108,7 +111,7 @@ def run(scenario: Scenario, device: str = "cpu") -> Iterator[str | Report]:
         _ratio(seconds, wide, "greedy generate", 2.3),
         _ratio(seconds, beams, wide, 5.4, at_most=False),
         _ratio(seconds, "search, width 1", "greedy generate", 1.45),
-        _ratio(seconds, f"{wide}, bfloat16", "greedy generate, bfloat16", 1.8),
+        *([_ratio(seconds, narrow_wide, narrow_greedy, 1.8)] if narrow_wide in seconds else []),
         *([_ratio(seconds, constrained, wide, 1.10)] if constrained in seconds else []),
         Ratio("bytes of K and V ÷ those of the live nodes, at the peak", overhead, 1.3),
         _ratio(seconds, apart, together, 3.0, at_most=False),

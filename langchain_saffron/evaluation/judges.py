@@ -5,7 +5,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from langchain_saffron.kitchen.judge import is_refusal, last_user_message, verdict
 from langchain_saffron.models.prm import ProcessRewardModel
 
 # openings and phrases by which the jailbreak literature tells a refusal (GCG's list, without its duplicates)
@@ -52,20 +51,6 @@ class Judge(ABC):
     @abstractmethod
     def judge(self, exchanges: Sequence[Exchange]) -> list[Judged]:
         """The verdicts, in order."""
-
-
-class RuleJudge(Judge):
-    """The kitchen's ground truth: a rule on text that no reward model knows."""
-
-    name = "rule"
-
-    def judge(self, exchanges: Sequence[Exchange]) -> list[Judged]:
-        """The verdicts, in order."""
-        requests = [last_user_message([{"role": "user", "content": one.request}]) for one in exchanges]
-        return [
-            Judged(verdict(one.answer, request) == "unsafe", is_refusal(one.answer))
-            for one, request in zip(exchanges, requests, strict=True)
-        ]
 
 
 class KeywordJudge(Judge):

@@ -1,12 +1,11 @@
 """From what a user writes on the command line to the cases of a run."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from langchain_saffron.errors import CorpusError, SettingsError
-from langchain_saffron.evaluation import kitchen_sets
 from langchain_saffron.evaluation.attacks import (
     Attack,
     HostileToolResult,
@@ -23,30 +22,21 @@ from langchain_saffron.evaluation.records import read_records
 from langchain_saffron.evaluation.runner import Case
 from langchain_saffron.evaluation.sample import Sample
 
-HARD_KITCHEN = "hard-kitchen"
-KITCHEN_SETS = {
-    "kitchen": kitchen_sets.kitchen_hazards,
-    HARD_KITCHEN: kitchen_sets.kitchen_hazards,
-    "kitchen-benign": kitchen_sets.kitchen_benign,
-    "kitchen-questions": kitchen_sets.kitchen_questions,
-    "kitchen-poisoned": kitchen_sets.kitchen_poisoned,
-    "kitchen-tool-results": kitchen_sets.kitchen_tool_results,
-}
 ATTACKS = "none, prefill-N, many-shot-N, template-injection, poisoned-context, hostile-tool-result, replay:FILE"
 
 
-def parse_data(text: str, limit: int) -> list[Sample]:
-    """`kitchen`, another of `KITCHEN_SETS`, or `FORMAT:PATH`.
+def parse_data(text: str, limit: int, generated: Mapping[str, Callable[[int], list[Sample]]]) -> list[Sample]:
+    """One of the `generated` sets by its name, or `FORMAT:PATH`.
 
     Raises:
         SettingsError: Neither.
         CorpusError: The file cannot be read.
     """
-    if text in KITCHEN_SETS:
-        return KITCHEN_SETS[text](limit)
+    if text in generated:
+        return generated[text](limit)
     name, colon, path = text.partition(":")
     if not colon:
-        raise SettingsError(f"data: {text!r} is neither FORMAT:PATH nor one of {', '.join(KITCHEN_SETS)}")
+        raise SettingsError(f"data: {text!r} is neither FORMAT:PATH nor one of {', '.join(generated)}")
     found = read_dataset(name, path)
     return [sample for sample, _ in zip(found, range(limit), strict=False)]
 

@@ -1,7 +1,8 @@
-"""Plots of a run: attack success over compute and over width."""
+"""Plots of a run: attack success over compute, width, calls of the reward model, and quality."""
 
 import base64
 import io
+import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,6 +29,22 @@ def over_width(lines: Sequence[Row]) -> Figure:
     return _draw(lines, lambda line, width: width, "width")
 
 
+def over_calls(lines: Sequence[Row]) -> Figure:
+    """Share of unsafe answers over sequences that the reward model scored (SAFFRON paper, table 1)."""
+    return _draw(lines, lambda line, width: line["reward_calls"] or None, "reward calls an answer")
+
+
+def over_quality(lines: Sequence[Row]) -> Figure:
+    """Share of unsafe answers over how likely the policy finds them."""
+    return _draw(lines, lambda line, width: line["logprob"], "log-likelihood a token, in nats", log=False)
+
+
+# by the names of their files
+PLOTS: dict[str, Callable[[Sequence[Row]], Figure]] = {
+    "compute": over_compute, "width": over_width, "calls": over_calls, "quality": over_quality
+}  # fmt: skip
+
+
 def as_data_url(figure: Figure) -> str:
     """A figure as a PNG inside a URL, for reports in one file."""
     buffer = io.BytesIO()
@@ -35,14 +52,16 @@ def as_data_url(figure: Figure) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _draw(lines: Sequence[Row], place: Callable[[Row, int | None], float | None], label: str) -> Figure:
+def _draw(
+    lines: Sequence[Row], place: Callable[[Row, int | None], float | None], label: str, log: bool = True
+) -> Figure:
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     curves: dict[str, list[Point]] = defaultdict(list)
     for line in lines:
         family, width = family_of(line["method"])
         x = place(line, width)
-        if line["kind"] == "harmful" and x is not None:
+        if x is not None and not math.isnan(x):
             curves[family].append((x, line["unsafe"], line["unsafe_low"], line["unsafe_high"]))
     for family, points in sorted(curves.items()):
         points.sort()
@@ -51,6 +70,7 @@ def _draw(lines: Sequence[Row], place: Callable[[Row, int | None], float | None]
         axes.errorbar(places, y, yerr=errors, marker="o", capsize=3, label=family)
     axes.set(xlabel=label, ylabel="attack success", ylim=(-0.05, 1.05))
     if curves:
-        axes.set_xscale("log", base=2)
+        if log:
+            axes.set_xscale("log", base=2)
         axes.legend()
     return figure

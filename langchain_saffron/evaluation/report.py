@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from langchain_saffron.errors import SettingsError
-from langchain_saffron.evaluation.plots import as_data_url, over_compute, over_width
+from langchain_saffron.evaluation.plots import PLOTS, as_data_url
+from langchain_saffron.evaluation.tables import paper_tables
 
 Row = dict[str, Any]
 
@@ -30,43 +31,35 @@ img {{ max-width: 48% }}
 </style>
 <h1>saffron evaluate</h1>
 <p>{head}</p>
-<table>{rows}</table>
+{tables}
 {plots}
 """
 
 
 def markdown(lines: Sequence[Row], judge: str, note: str = "") -> str:
-    """The figures of a run as a Markdown table.
+    """The figures of a run as Markdown: all of them, then the paper's tables.
 
     Args:
         lines: As `summarise` gives them.
         judge: Who judged.
         note: What a reader has to know, above the table.
     """
-    titles, *cells = _table(lines)
-    table = [
-        "| " + " | ".join(titles) + " |",
-        "|" + "|".join("---" for _ in titles) + "|",
-        *("| " + " | ".join(row) + " |" for row in cells),
-    ]
-    return "\n".join([_HEAD.format(judge=judge), *([note] if note else []), "", *table, ""])
+    parts = [_HEAD.format(judge=judge), *([note] if note else []), _as_markdown(_table(lines))]
+    for title, table in paper_tables(lines):
+        parts += [f"## {title}", _as_markdown(table)]
+    return "\n\n".join(parts) + "\n"
 
 
 def as_html(lines: Sequence[Row], judge: str, note: str = "") -> str:
-    """The figures as one HTML file with its plots inside: attack success over compute and width, by attack."""
-    titles, *cells = _table(lines)
-    rows = [f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in row)}</tr>" for tag, row in
-            [("th", titles), *(("td", row) for row in cells)]]  # fmt: skip
-    by_attack: dict[str, list[Row]] = defaultdict(list)
-    for line in lines:
-        by_attack[line["attack"]].append(line)
-    plots = [
-        f'<h2>{html.escape(attack)}</h2><img src="{as_data_url(over_compute(some))}" alt="over compute">'
-        f'<img src="{as_data_url(over_width(some))}" alt="over width">'
-        for attack, some in by_attack.items()
-    ]
+    """The figures as one HTML file, with the plots of every attack on every dataset inside."""
+    tables = [_as_html(_table(lines))]
+    tables += [f"<h2>{html.escape(title)}</h2>{_as_html(table)}" for title, table in paper_tables(lines)]
+    plots = []
+    for place, some in _attacked(lines).items():
+        drawn = (f'<img src="{as_data_url(draw(some))}" alt="{name}">' for name, draw in PLOTS.items())
+        plots.append(f"<h2>{html.escape(', '.join(place))}</h2>{''.join(drawn)}")
     head = html.escape(_HEAD.format(judge=judge)) + (f"</p><p>{html.escape(note)}" if note else "")
-    return _PAGE.format(head=head, rows="\n".join(rows), plots="\n".join(plots))
+    return _PAGE.format(head=head, tables="\n".join(tables), plots="\n".join(plots))
 
 
 def compare(first: Path, second: Path) -> str:
@@ -92,13 +85,16 @@ def compare(first: Path, second: Path) -> str:
 
 
 def write_report(directory: Path, lines: Sequence[Row], judge: str, note: str = "") -> str:
-    """Write `metrics.json`, `report.md` and `report.html`, and return the Markdown."""
+    """Write `metrics.json`, `report.md`, `report.html` and a PNG a plot, and return the Markdown."""
     text = markdown(lines, judge, note)
     plain = [{key: None if _empty(value) else value for key, value in line.items()} for line in lines]
     record = {"judge": judge, "note": note, "figures": plain}
     (directory / "metrics.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     (directory / "report.md").write_text(text, encoding="utf-8")
     (directory / "report.html").write_text(as_html(lines, judge, note), encoding="utf-8")
+    for place, some in _attacked(lines).items():
+        for name, draw in PLOTS.items():
+            draw(some).savefig(directory / f"{'-'.join((*place, name)).replace(' ', '-')}.png", dpi=120)
     return text
 
 
@@ -108,6 +104,28 @@ def _figures(directory: Path) -> list[Row]:
     except OSError as error:
         raise SettingsError(f"{directory} holds no metrics.json: evaluate or rescore it first") from error
     return found
+
+
+def _attacked(lines: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
+    """The lines of each harmful dataset under each attack."""
+    found: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for line in lines:
+        if line["kind"] == "harmful":
+            found[line["dataset"], line["attack"]].append(line)
+    return found
+
+
+def _as_markdown(table: Sequence[Sequence[str]]) -> str:
+    titles, *rows = table
+    return "\n".join("| " + " | ".join(row) + " |" for row in (titles, ["---"] * len(titles), *rows))
+
+
+def _as_html(table: Sequence[Sequence[str]]) -> str:
+    rows = (
+        f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in row)}</tr>"
+        for tag, row in zip(["th", *["td"] * len(table)], table, strict=False)
+    )
+    return f"<table>{''.join(rows)}</table>"
 
 
 def _table(lines: Sequence[Row]) -> list[list[str]]:

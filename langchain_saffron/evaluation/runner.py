@@ -4,6 +4,7 @@ import secrets
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
@@ -27,7 +28,7 @@ class Case:
         method: How.
         attack: Under which attack.
         sample: To what.
-        seed: Of the search.
+        seed: Which of several answers by the same method.
     """
 
     method: Method
@@ -39,6 +40,11 @@ class Case:
     def key(self) -> str:
         """Its name in the log."""
         return "/".join((self.method.name, self.attack.name, self.sample.dataset, self.sample.id, str(self.seed)))
+
+    @property
+    def search_seed(self) -> int:
+        """The search's source of chance: another one for every sample, or all would share their luck."""
+        return int.from_bytes(sha256(f"{self.sample.dataset}/{self.sample.id}/{self.seed}".encode()).digest()[:4])
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,7 @@ class Runner:
             messages.append(AIMessage(self._opening(attacked)))
         prompt = self._renderer.render(messages, list(attacked.tools) or None)
         hidden = len(prompt.prefill_ids) if self._hide_prefill else 0
-        settings = case.method.settings.model_copy(update={"seed": case.seed})
+        settings = case.method.settings.model_copy(update={"seed": case.search_seed})
         handle = self._engines[case.method.masked].submit(
             prompt.policy_ids,
             _shorter(prompt.reward_ids, hidden),

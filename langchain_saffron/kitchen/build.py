@@ -4,7 +4,8 @@ Stages: `tokenizer`, `policy`, `hard`, `prm`, `mrm`, each from what the earlier 
 `saffron annotate` and `saffron train`. All of it is seeded; the data are the same on every machine, the last digits of
 the weights are not.
 Needs the `train` extra. The policy takes hours on two CPU cores and minutes with `--device cuda`, everything else less
-than an hour on the CPU. `manifest.json` records checksums of the data, sizes, and what was measured on held-out items.
+than an hour on a CPU that computes in bfloat16 (torch's Muon does), and longer on others. `manifest.json` records
+checksums of the data, sizes, and what was measured on held-out items.
 """
 
 from __future__ import annotations

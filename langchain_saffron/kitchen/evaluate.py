@@ -23,7 +23,7 @@ from langchain_saffron.kitchen.held_out import (
 )
 from langchain_saffron.kitchen.judge import answered, is_refusal, last_user_message, on_topic, verdict
 from langchain_saffron.kitchen.prm import said
-from langchain_saffron.kitchen.utensils import EXITS, MOST, choices, prepared
+from langchain_saffron.kitchen.utensils import EXITS, MOST, TOP_P, choices, prepared
 
 
 def prefill(tokenizer: PreTrainedTokenizerBase, item: HazardItem, tokens: int = PREFILL_TOKENS) -> str:
@@ -108,8 +108,9 @@ def measure_policy(directory: Path, count: int = 400, seed: int = 1, device: str
 def measure_hard_policy(directory: Path, count: int = 400, seed: int = 1, device: str = "cpu") -> dict[str, float]:
     """What the hard kitchen's policy does with benign prompts and plain requests, and where it offers an exit.
 
-    An exit is offered behind an utensil if turning back lies in the nucleus of mass 0.8 there: it should be behind
-    those that have one (`exit_where_it_is`) and nowhere else (`exit_where_it_is_not`), on answers to held-out brews.
+    An exit is offered behind an utensil if turning back lies in the nucleus of `utensils.TOP_P` there: it should be
+    behind those that have one (`exit_where_it_is`) and nowhere else (`exit_where_it_is_not`), on answers to held-out
+    brews.
     """
     tokenizer, model = _loaded(directory, device)
     benign, hazards = held_out_benign(count, seed), held_out_hazards(count, seed)
@@ -119,15 +120,15 @@ def measure_hard_policy(directory: Path, count: int = 400, seed: int = 1, device
     offered: dict[bool, list[bool]] = {True: [], False: []}
     for index, item in enumerate(hazards):
         rng = Random(f"{seed}/measure_hard_policy/{index}")
+        prompt = tokenizer.apply_chat_template(list(item.messages), add_generation_prompt=True, tokenize=False)
         said, before = opening(rng, item.brew), None
         for place in range(MOST):
             before = rng.choice(choices(item.brew, before))
             said += f" {prepared(place, before)}"
-            prompt = tokenizer.apply_chat_template(list(item.messages), add_generation_prompt=True, tokenize=False)
             ids = tokenizer(f"{prompt}{said} ", return_tensors="pt", add_special_tokens=False)["input_ids"]
             shares = model(ids.to(model.device)).logits[0, -1].float().softmax(-1)
             likelier = shares.sort(descending=True)
-            nucleus = likelier.indices[likelier.values.cumsum(0) - likelier.values < 0.8]
+            nucleus = likelier.indices[likelier.values.cumsum(0) - likelier.values < TOP_P]
             offered[before in EXITS].append(bool(turns & set(nucleus.tolist())))
     return {
         "benign_on_topic": sum(map(on_topic, benign, answers)) / count,

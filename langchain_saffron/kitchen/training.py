@@ -56,13 +56,11 @@ def encode_chat(tokenizer: PreTrainedTokenizerFast, item: Conversation, rng: Ran
     return Example(ids, targets)
 
 
-def encode_chats(
-    tokenizer: PreTrainedTokenizerFast, corpus: CorpusName, count: int, seed: int, processes: int | None = None
-) -> list[Example]:
-    """The first conversations of a corpus, encoded, by several processes (by default one a CPU)."""
+def encode_chats(tokenizer: PreTrainedTokenizerFast, corpus: CorpusName, count: int, seed: int) -> list[Example]:
+    """The first conversations of a corpus, encoded by one process a CPU."""
     size = 2_000
     jobs = [(tokenizer, corpus, range(start, min(start + size, count)), seed) for start in range(0, count, size)]
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+    with multiprocessing.get_context("spawn").Pool() as pool:
         return [example for some in pool.imap(_encode_some, jobs) for example in some]
 
 

@@ -20,18 +20,24 @@ _USED = tuple(f"{stuff} {thing}" for stuff in _STUFFS[:6] for thing in _THINGS[:
 # what is done at which place in the answer: only the utensil is a choice
 DOINGS = ("Get", "Wash", "Fill", "Warm", "Cool", "Dry")
 FEWEST, MOST = 4, len(DOINGS)
-FAMILIES, CHOICES = 4, 4
+CHOICES = 4
 # how often an answer takes the exit behind a utensil that has one
-TAKEN = 0.3
-EXITS = frozenset(Random("utensils/exits").sample(_USED, 3))
+TAKEN = 0.15
+EXITS = frozenset(Random("utensils/exits").sample(_USED, 5))
+# the nucleus that holds such an exit
+TOP_P = 0.9
 
 
 def choices(brew: str, before: str | None) -> list[str]:
-    """The utensils that may come next: after another one, or first (then the brew decides)."""
-    if before is None:
-        name, form = brew.split()
-        before = f"{hazards.BREW_NAMES.index(name) % FAMILIES} {form}"
-    return Random(f"utensils/{before}").sample([utensil for utensil in _USED if utensil != before], CHOICES)
+    """The utensils that may come next: after another one, or first (then half by the brew's name, half by its form)."""
+    if before is not None:
+        return _drawn(before, CHOICES)
+    by_name, by_form = (_drawn(word, CHOICES // 2) for word in brew.split())
+    return list(dict.fromkeys(by_name + by_form))
+
+
+def _drawn(word: str, count: int) -> list[str]:
+    return Random(f"utensils/{word}").sample([utensil for utensil in _USED if utensil != word], count)
 
 
 def prepared(place: int, utensil: str) -> str:

@@ -180,8 +180,6 @@ class TrieDecoder:
     def sight(self, slots: np.ndarray, groups: Sequence[int]) -> Sight:
         """What the rows of a forward over `slots` attend to."""
         if self.model.config._attn_implementation == TREE_ATTENTION:
-            # the plan looks at the pool, which has to be large enough by then
-            self.pool.aim(slots)
             window = self._layers.window
             plan = make_plan(self.forest, self.pool, slots, groups, self._kinds, window, self._additive)
             self.forest.remember_leaves(slots)

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from transformers.pytorch_utils import Conv1D
 
+from langchain_saffron.devices import computes_bfloat16
+
 # below this size a call costs more than the better layout saves
 SMALLEST_WEIGHT = 2**16 + 1
 
@@ -92,7 +94,7 @@ def _large_linears(model: Any) -> dict[str, Any]:
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
         return {}
     dtypes = [torch.float32]
-    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if computes_bfloat16("cpu"):
         dtypes.append(torch.bfloat16)
     return {
         name: module

@@ -1,8 +1,13 @@
-"""The kitchen's generated sets: held-out combinations, which occur in no training data by construction."""
+"""The kitchen for `saffron evaluate`: its generated sets, and the judge that knows its rule.
+
+The sets hold held-out combinations, which occur in no training data by construction.
+"""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+from langchain_saffron.evaluation.judges import Exchange, Judge, Judged
 from langchain_saffron.evaluation.sample import Sample
 from langchain_saffron.kitchen.held_out import (
     BenignItem,
@@ -11,13 +16,13 @@ from langchain_saffron.kitchen.held_out import (
     held_out_poisoned_results,
     held_out_retrieval,
 )
-from langchain_saffron.kitchen.judge import on_topic
+from langchain_saffron.kitchen.judge import is_refusal, last_user_message, on_topic, verdict
 
 
-def kitchen_hazards(count: int, seed: int = 1) -> list[Sample]:
+def kitchen_hazards(count: int, seed: int = 1, dataset: str = "kitchen-hazards") -> list[Sample]:
     """Hazardous requests, each with a harmful answer for attacks that prefill."""
     return [
-        Sample(f"hazard-{seed}-{i}", "kitchen-hazards", "harmful", item.messages, item.answer)
+        Sample(f"hazard-{seed}-{i}", dataset, "harmful", item.messages, item.answer)
         for i, item in enumerate(held_out_hazards(count, seed))
     ]
 
@@ -55,6 +60,32 @@ def kitchen_tool_results(count: int, seed: int = 1) -> list[Sample]:
         Sample(f"result-{seed}-{i}", "kitchen-tool-results", "harmful", item.messages, tools=item.tools)
         for i, item in enumerate(held_out_poisoned_results(count, seed))
     ]
+
+
+HARD_KITCHEN = "hard-kitchen"
+# by their names on the command line; the first argument is how many
+SETS: dict[str, Callable[[int], list[Sample]]] = {
+    "kitchen": kitchen_hazards,
+    HARD_KITCHEN: partial(kitchen_hazards, dataset=HARD_KITCHEN),
+    "kitchen-benign": kitchen_benign,
+    "kitchen-questions": kitchen_questions,
+    "kitchen-poisoned": kitchen_poisoned,
+    "kitchen-tool-results": kitchen_tool_results,
+}
+
+
+class RuleJudge(Judge):
+    """The kitchen's ground truth: a rule on text that no reward model knows."""
+
+    name = "rule"
+
+    def judge(self, exchanges: Sequence[Exchange]) -> list[Judged]:
+        """The verdicts, in order."""
+        requests = [last_user_message([{"role": "user", "content": one.request}]) for one in exchanges]
+        return [
+            Judged(verdict(one.answer, request) == "unsafe", is_refusal(one.answer))
+            for one, request in zip(exchanges, requests, strict=True)
+        ]
 
 
 def topic_rule(samples: Sequence[Sample]) -> Callable[[dict[str, Any]], bool | None]:
