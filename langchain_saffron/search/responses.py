@@ -9,6 +9,7 @@ import torch
 from langchain_saffron.devices import upload
 from langchain_saffron.search.base import ROOT, Answer, FinishReason, Node, SearchInputs
 from langchain_saffron.search.constraint import Constraint, constrain, permitted
+from langchain_saffron.search.nucleus import CHUNK
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +99,20 @@ def nucleus_probabilities(logits: torch.Tensor, inputs: SearchInputs) -> tuple[t
     """The nucleus of the tempered distribution, not renormalised.
 
     Returns:
-        Probabilities [vocabulary], most likely first, zero outside the nucleus; and the ids in that order.
+        Probabilities, most likely first, zero outside the nucleus; and their ids. Both hold the nucleus at least, and
+        the vocabulary at most.
     """
     settings = inputs.settings
-    probabilities, order = torch.softmax(logits / (settings.temperature or 1.0), dim=-1).sort(descending=True)
-    above = probabilities.cumsum(-1) - probabilities
-    kept = torch.where(above < settings.top_p, probabilities, 0.0) if settings.top_p < 1 else probabilities
-    return kept.cpu(), order.cpu()
+    probabilities = torch.softmax(logits / (settings.temperature or 1.0), dim=-1)
+    if settings.top_p >= 1:
+        kept, order = probabilities.sort(descending=True)
+        return kept.cpu(), order.cpu()
+    # a nucleus is small, nearly always, and then sorting everything costs many times as much
+    likeliest, order = probabilities.topk(min(CHUNK, len(probabilities)))
+    if likeliest.sum() < settings.top_p:
+        likeliest, order = probabilities.sort(descending=True)
+    above = likeliest.cumsum(-1) - likeliest
+    return torch.where(above < settings.top_p, likeliest, 0.0).cpu(), order.cpu()
 
 
 def draw(logits: torch.Tensor, inputs: SearchInputs, generator: torch.Generator, count: int = 1) -> list[int]:
