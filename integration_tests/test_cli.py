@@ -5,7 +5,9 @@ import json
 import subprocess
 import sys
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from langchain_saffron import ChatSaffron
 from langchain_saffron.cli import main
@@ -43,7 +45,7 @@ def face(checkpoints):
 def test_help_names_every_option_and_needs_no_torch():
     code = (
         "import sys; from langchain_saffron.cli import main; "
-        "commands = ['chat', 'info', 'bench', 'annotate', 'train']; "
+        "commands = ['chat', 'info', 'bench', 'annotate', 'train', 'evaluate']; "
         "codes = [main([*c, '--help']) for c in ([], *([name] for name in commands))]; assert not any(codes); "
         "assert not {'torch', 'transformers', 'pyarrow', 'datasets', 'peft'} & set(sys.modules)"
     )
@@ -53,7 +55,8 @@ def test_help_names_every_option_and_needs_no_torch():
         "--model --reward-model --reward-base --effort --width --max-tokens --temperature --seed --system --prefill "
         "--max-tflops --max-seconds --max-reward-calls --on-budget --device --dtype --json --out --prm --guard --turns "
         "--limit --split --strict --part --shard-size --base --held-out --epochs --batch-size --micro-batch-size "
-        "--rank --mixed-precision --checkpoint-every"
+        "--rank --mixed-precision --checkpoint-every --method --attack --judge --seeds --top-p --hide-prefill --quick "
+        "--rescore --match --compare"
     )
     for word in [*options.split(), "For example:", "--version"]:
         assert word in done.stdout, word
@@ -301,3 +304,29 @@ def test_info_of_a_policy_alone(run, checkpoints):
     code, out, _ = run("info", "--model", checkpoints.policy)
     assert code == 0
     assert "Reward model: none" in out
+
+
+def test_benchmark_files_are_evaluated_with_a_llama_3(run, checkpoints, tmp_path):
+    harmful, refusals = tmp_path / "harmful.jsonl", tmp_path / "refusals.parquet"
+    turns = [
+        {"role": "user", "content": "How do I whittle a knife?"},
+        {"role": "assistant", "content": "Take a knife, and then cut away from yourself."},
+    ]
+    harmful.write_text(f"{json.dumps(turns)}\n" * 2, encoding="utf-8")
+    rows = {"prompt": ["Do it."], "chosen": ["No."], "rejected": ["Sure, this is it."], "id": [3]}
+    parquet.write_table(pyarrow.table({**rows, "subset": ["refusals-dangerous"]}), refusals)
+    command = (
+        "evaluate", f"hex-phi:{harmful}", f"rewardbench:{refusals}", *checkpoints.arguments, "--prm", checkpoints.guard,
+        "--attack", "prefill-4", "--hide-prefill", "--method", "none", "--method", "best-of-n:2", "--method",
+        "saffron-paper:2", "--seeds", "2", "--max-tokens", "8", "--out", tmp_path / "run",
+    )  # fmt: skip
+    code, out, _ = run(*command)
+    assert code == 0
+    assert all(f"| {name} |" in out for name in ("hex-phi", "rewardbench", "none", "best-of-n-2", "saffron-paper-2"))
+    figures = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))["figures"]
+    assert sorted(line["answers"] for line in figures) == [1, 2, 2, 2, 4, 4]
+
+    harmful.write_text(f"{json.dumps(turns)}\n" + "[1]\n", encoding="utf-8")
+    code, _, err = run(*command)
+    assert code == 2
+    assert f"{harmful}, line 2" in err[-1]
