@@ -107,9 +107,12 @@ class Runner:
             settings,
             judge_prompt_ids=_shorter(prompt.judge_ids, hidden),
             context_ids=prompt.prefill_ids[-8:],
-            cache_salt=f"{self._salt}/{case.key}",
+            cache_salt=self._salt_of(case),
         )
         return _Started(case, attacked, prompt, handle)
+
+    def _salt_of(self, case: Case) -> str:
+        return f"{self._salt}/{case.key}"
 
     def _opening(self, attacked: Attacked) -> str:
         tokenizer = self._engines[True].tokenizer
@@ -133,7 +136,7 @@ class Runner:
             "tokens": len(result.token_ids),
             "finish_reason": result.finish_reason,
             "reward": result.reward,
-            "logprob": self._logprob(started.prompt, result.token_ids),
+            "logprob": self._logprob(started.prompt, result.token_ids, self._salt_of(case)),
             "tflops": stats.tflops,
             "policy_calls": stats.policy_calls,
             "reward_calls": stats.reward_calls,
@@ -141,18 +144,16 @@ class Runner:
             "seconds": stats.seconds,
         }
 
-    def _logprob(self, prompt: RenderedPrompt, tokens: Sequence[int]) -> float | None:
-        """Mean log-likelihood of the answer's tokens under the policy, in nats."""
+    def _logprob(self, prompt: RenderedPrompt, tokens: Sequence[int], salt: str) -> float | None:
+        """Mean log-likelihood of the answer's tokens under the policy, in nats. The prompt is in the case's cache."""
         if not tokens:
             return None
         engine = self._engines[True]
+        *before, last = prompt.policy_ids
 
         def score() -> float:
-            ids = [*prompt.policy_ids, *tokens]
-            logits = self._likelihood.outputs(
-                [(ids[: len(prompt.policy_ids) - 1], ids[len(prompt.policy_ids) - 1 : -1])]
-            )
-            logprobs = logits[0].float().log_softmax(-1).cpu()
+            (logits,) = self._likelihood.outputs([(before, [last, *tokens[:-1]])], salt)
+            logprobs = logits.float().log_softmax(-1).cpu()
             return sum(float(row[token]) for row, token in zip(logprobs, tokens, strict=True)) / len(tokens)
 
         return engine.call(score)

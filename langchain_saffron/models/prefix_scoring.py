@@ -58,11 +58,12 @@ class PrefixScorer:
         self.suffix = list(suffix)
         self.columns = None if columns is None else list(columns)
 
-    def outputs(self, pairs: Sequence[Pair]) -> list[torch.Tensor]:
+    def outputs(self, pairs: Sequence[Pair], salt: str = "") -> list[torch.Tensor]:
         """The decoder's outputs after every prefix.
 
         Args:
             pairs: (prompt, answer) as token ids, both with at least one token.
+            salt: Whose cached prompts are shared.
 
         Returns:
             A tensor [answer tokens, columns] a pair, on the decoder's device.
@@ -74,7 +75,7 @@ class PrefixScorer:
         for prompt, answer in pairs:
             self.check_length(prompt, answer)
         lots = _lots(pairs, min(LOT_TOKENS, self.decoder.forest.capacity // 2))
-        found = torch.cat([part for lot in lots for part in self._outputs(lot)])
+        found = torch.cat([part for lot in lots for part in self._outputs(lot, salt)])
         if bool(found.isnan().any()):
             raise NumericalError(f"the {self.decoder.name} returned NaN: damaged weights, or too narrow a dtype")
         return list(found.split([len(answer) for _, answer in pairs]))
@@ -92,12 +93,12 @@ class PrefixScorer:
                 f"its context of {self.decoder.context}"
             )
 
-    def _outputs(self, pairs: Sequence[Pair]) -> Iterator[torch.Tensor]:
+    def _outputs(self, pairs: Sequence[Pair], salt: str) -> Iterator[torch.Tensor]:
         forest = self.decoder.forest
         trunks: list[list[int]] = []
         try:
             for prompt, answer in pairs:
-                trunks.append(forest.insert([*prompt, *answer]))
+                trunks.append(forest.insert([*prompt, *answer], salt=salt))
             answers = [trunk[len(prompt) :] for trunk, (prompt, _) in zip(trunks, pairs, strict=True)]
             if not self.suffix:
                 yield from self._trunk_outputs(trunks, answers)
