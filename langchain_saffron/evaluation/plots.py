@@ -61,12 +61,15 @@ def _draw(
     for line in lines:
         family, width = family_of(line["method"])
         x = place(line, width)
+        if x is None and line["method"] == "none":
+            axes.axhline(line["unsafe"], linestyle="--", color="0.5", label="no defence")
         if x is not None and not math.isnan(x):
             curves[family].append((x, line["unsafe"], line["unsafe_low"], line["unsafe_high"]))
     for family, points in sorted(curves.items()):
         points.sort()
         places, y, low, high = (list(values) for values in zip(*points, strict=True))
-        errors = [[a - b for a, b in zip(y, low, strict=True)], [b - a for a, b in zip(y, high, strict=True)]]
+        # where all prompts agree, the ends may lie a rounding error on the wrong side
+        errors = [[max(0.0, a - b) for a, b in ends] for ends in (zip(y, low, strict=True), zip(high, y, strict=True))]
         axes.errorbar(places, y, yerr=errors, marker="o", capsize=3, label=family)
     axes.set(xlabel=label, ylabel="attack success", ylim=(-0.05, 1.05))
     if curves:
