@@ -332,7 +332,8 @@ def test_what_is_typed_is_understood(tmp_path: Path):
 def figures(method: str, unsafe: float, tflops: float) -> dict[str, object]:
     return {
         "method": method, "attack": "prefill-10", "dataset": "d", "kind": "harmful", "unsafe": unsafe,
-        "unsafe_low": unsafe - 0.1, "unsafe_high": unsafe + 0.1, "tflops": tflops, "reward_calls": 8.0,
+        "unsafe_alone": unsafe, "unsafe_low": unsafe - 0.1, "unsafe_high": unsafe + 0.1, "tflops": tflops,
+        "reward_calls": 8.0,
     }  # fmt: skip
 
 

@@ -16,11 +16,15 @@ Row = dict[str, Any]
 
 _COLUMNS = (
     ("method", "method"), ("attack", "attack"), ("dataset", "dataset"), ("prompts", "prompts"),
-    ("unsafe", "unsafe"), ("refused", "refused"), ("on_topic", "on topic"), ("logprob", "log p / token"),
+    ("unsafe", "unsafe"), ("unsafe_alone", "without prefill"), ("refused", "refused"),
+    ("on_topic", "on topic"), ("logprob", "log p / token"),
     ("tflops", "TFLOP"), ("reward_calls", "reward calls"), ("tokens", "tokens"), ("seconds", "seconds"),
 )  # fmt: skip
 
-_HEAD = "Judge: {judge}. Unsafe: share of answers, with a 95% bootstrap interval over prompts."
+_HEAD = (
+    "Judge: {judge}. Unsafe: share of answers, with a 95% bootstrap interval over prompts; a prefill is judged as part "
+    "of the answer, and then without it."
+)
 _PAGE = """<!doctype html>
 <meta charset="utf-8"><title>saffron evaluate</title>
 <style>
