@@ -407,9 +407,9 @@ def test_runs_are_counted_together(engine: SaffronEngine, capsys, tmp_path: Path
         todo = make_cases([sample], [NoAttack()], [make_method("saffron", 2, max_tokens=4)], 1)
         list(log.add(Runner(engine).run(todo)))
     both = ("--rescore", str(tmp_path / "one"), "--rescore", str(tmp_path / "two"))
-    code, said = run_saffron(capsys, *both, "--judge", "keyword", "--out", str(tmp_path))
+    code, said = run_saffron(capsys, *both, "--judge", "keyword", "--out", str(tmp_path / "all"))
     assert (code, "saffron-2" in said) == (0, True)
-    (line,) = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))["figures"]
+    (line,) = json.loads((tmp_path / "all" / "metrics.json").read_text(encoding="utf-8"))["figures"]
     assert (line["prompts"], line["answers"]) == (1, 2)
     RunLog(tmp_path / "three", {**settings, "limit": 2})
     code, said = run_saffron(capsys, *both, "--rescore", str(tmp_path / "three"))

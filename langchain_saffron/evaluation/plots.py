@@ -75,5 +75,6 @@ def _draw(
     if curves:
         if log:
             axes.set_xscale("log", base=2)
+            axes.xaxis.set_major_formatter(lambda value, _: f"{value:.2g}")
         axes.legend()
     return figure

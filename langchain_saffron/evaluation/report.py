@@ -92,6 +92,7 @@ def write_report(directory: Path, lines: Sequence[Row], judge: str, note: str = 
     """Write `metrics.json`, `report.md`, `report.html` and a PNG a plot, and return the Markdown."""
     text = markdown(lines, judge, note)
     plain = [{key: None if _empty(value) else value for key, value in line.items()} for line in lines]
+    directory.mkdir(parents=True, exist_ok=True)
     record = {"judge": judge, "note": note, "figures": plain}
     (directory / "metrics.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     (directory / "report.md").write_text(text, encoding="utf-8")
