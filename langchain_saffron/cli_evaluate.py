@@ -145,12 +145,12 @@ def evaluate(
         raise SettingsError("out: where shall the answers go? Name a directory with --out")
     else:
         count = limit or (QUICK_SAMPLES if quick else FULL_SAMPLES)
-        seeds = seeds or (1 if quick else FULL_SEEDS)
         data = data or ["kitchen"]
     is_kitchen = all(name in SETS for name in data)
     hard = HARD_KITCHEN in data
     if hard and len(data) > 1:
         raise SettingsError(f"data: {HARD_KITCHEN} has a policy of its own: evaluate it alone")
+    seeds = seeds or (1 if quick else FULL_SEEDS)
     max_tokens = max_tokens or (112 if hard else 64)
     top_p = top_p or (TOP_P if hard else 0.8)
     # a mistake in data, methods or attacks should not cost the model's loading
@@ -160,7 +160,6 @@ def evaluate(
     who = _judge(judge or ("rule" if is_kitchen else "keyword"), device, dtype)
     if not rescore:
         assert out is not None
-        assert seeds is not None
         engine = _engine(model, reward_model, reward_base, prm, device, dtype, hard)
         names = attack or (["prefill-10"] if is_kitchen else ["none"])
         attacks = [parse_attack(text, samples, engine.tokenizer) for text in names]

@@ -1,6 +1,5 @@
 """Plots of a run: attack success over compute, width, calls of the reward model, and quality."""
 
-import base64
 import io
 import math
 from collections import defaultdict
@@ -45,11 +44,11 @@ PLOTS: dict[str, Callable[[Sequence[Row]], Figure]] = {
 }  # fmt: skip
 
 
-def as_data_url(figure: Figure) -> str:
-    """A figure as a PNG inside a URL, for reports in one file."""
+def as_png(figure: Figure) -> bytes:
+    """A figure as the contents of a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
 
 
 def _draw(

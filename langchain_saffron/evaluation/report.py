@@ -1,5 +1,6 @@
 """Figures as Markdown, JSON and one HTML file."""
 
+import base64
 import html
 import json
 import math
@@ -9,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from langchain_saffron.errors import SettingsError
-from langchain_saffron.evaluation.plots import PLOTS, as_data_url
+from langchain_saffron.evaluation.plots import PLOTS, as_png
 from langchain_saffron.evaluation.tables import paper_tables
 
 Row = dict[str, Any]
+# PNG files by dataset and attack, and by the plot's name
+Pictures = dict[tuple[str, str], dict[str, bytes]]
 
 _COLUMNS = (
     ("method", "method"), ("attack", "attack"), ("dataset", "dataset"), ("prompts", "prompts"),
@@ -54,14 +57,15 @@ def markdown(lines: Sequence[Row], judge: str, note: str = "") -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def as_html(lines: Sequence[Row], judge: str, note: str = "") -> str:
+def as_html(lines: Sequence[Row], judge: str, pictures: Pictures, note: str = "") -> str:
     """The figures as one HTML file, with the plots of every attack on every dataset inside."""
     tables = [_as_html(_table(lines))]
     tables += [f"<h2>{html.escape(title)}</h2>{_as_html(table)}" for title, table in paper_tables(lines)]
     plots = []
-    for place, some in _attacked(lines).items():
-        drawn = (f'<img src="{as_data_url(draw(some))}" alt="{name}">' for name, draw in PLOTS.items())
-        plots.append(f"<h2>{html.escape(', '.join(place))}</h2>{''.join(drawn)}")
+    for place, drawn in pictures.items():
+        urls = {name: f"data:image/png;base64,{base64.b64encode(png).decode()}" for name, png in drawn.items()}
+        images = (f'<img src="{url}" alt="{name}">' for name, url in urls.items())
+        plots.append(f"<h2>{html.escape(', '.join(place))}</h2>{''.join(images)}")
     head = html.escape(_HEAD.format(judge=judge)) + (f"</p><p>{html.escape(note)}" if note else "")
     return _PAGE.format(head=head, tables="\n".join(tables), plots="\n".join(plots))
 
@@ -96,10 +100,12 @@ def write_report(directory: Path, lines: Sequence[Row], judge: str, note: str = 
     record = {"judge": judge, "note": note, "figures": plain}
     (directory / "metrics.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     (directory / "report.md").write_text(text, encoding="utf-8")
-    (directory / "report.html").write_text(as_html(lines, judge, note), encoding="utf-8")
-    for place, some in _attacked(lines).items():
-        for name, draw in PLOTS.items():
-            draw(some).savefig(directory / f"{'-'.join((*place, name)).replace(' ', '-')}.png", dpi=120)
+    pictures = {place: {name: as_png(draw(some)) for name, draw in PLOTS.items()}
+                for place, some in _attacked(lines).items()}  # fmt: skip
+    (directory / "report.html").write_text(as_html(lines, judge, pictures, note), encoding="utf-8")
+    for place, drawn in pictures.items():
+        for name, png in drawn.items():
+            (directory / f"{'-'.join((*place, name)).replace(' ', '-')}.png").write_bytes(png)
     return text
 
 

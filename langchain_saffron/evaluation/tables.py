@@ -12,7 +12,7 @@ from langchain_saffron.evaluation.plots import family_of
 Row = dict[str, Any]
 Table = list[list[str]]
 
-# the curves of methods that ask a process reward model, next to which Saffron stands
+# what the others are compared with
 BASELINE = "best-of-n"
 
 
