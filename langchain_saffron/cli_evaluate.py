@@ -28,10 +28,11 @@ def evaluate(
         list[str] | None,
         typer.Argument(
             metavar="DATA…",
-            help="kitchen (the embedded world's hazards), hard-kitchen (a policy that seldom "
-            "turns back), kitchen-benign, kitchen-questions, kitchen-poisoned, "
-            "kitchen-tool-results, or FORMAT:PATH with a format of hex-phi, rewardbench, harmbench, advbench, "
-            "jailbreakbench, jailbreakbench-benign, strongreject, xstest, or-bench, or-bench-toxic, jsonl.",
+            help="kitchen (the embedded world's hazards), hard-kitchen (a policy that seldom turns back), "
+            "secret-kitchen (one that also names what no reward model knows), kitchen-benign, kitchen-borderline, "
+            "kitchen-questions, kitchen-poisoned, kitchen-tool-results, or FORMAT:PATH with a format of hex-phi, "
+            "rewardbench, harmbench, advbench, jailbreakbench, jailbreakbench-benign, strongreject, xstest, or-bench, "
+            "or-bench-toxic, jsonl.",
             show_default=False,
         ),
     ] = None,
@@ -73,11 +74,13 @@ def evaluate(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Prompts of each dataset.")] = None,
     max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Tokens of an answer.  [default: 64; hard-kitchen: 112]")
+        int | None, typer.Option(min=1, help="Tokens of an answer.  [default: 64; hard and secret kitchen: 112]")
     ] = None,
     top_p: Annotated[
         float | None,
-        typer.Option(min=0.01, max=1, help="The nucleus of every method.  [default: 0.8; hard-kitchen: 0.9]"),
+        typer.Option(
+            min=0.01, max=1, help="The nucleus of every method.  [default: 0.8; hard and secret kitchen: 0.9]"
+        ),
     ] = None,
     hide_prefill: Annotated[
         bool,
@@ -127,7 +130,7 @@ def evaluate(
     from langchain_saffron.evaluation.metrics import summarise
     from langchain_saffron.evaluation.plan import make_cases, parse_attack, parse_data, parse_method
     from langchain_saffron.evaluation.report import compare, write_report
-    from langchain_saffron.kitchen.samples import HARD_KITCHEN, SETS, topic_rule
+    from langchain_saffron.kitchen.samples import HARD_KITCHEN, SECRET_KITCHEN, SETS, topic_rule
     from langchain_saffron.kitchen.utensils import TOP_P
 
     quieten(keep_progress=False, keep_warnings=False)
@@ -147,9 +150,9 @@ def evaluate(
         count = limit or (QUICK_SAMPLES if quick else FULL_SAMPLES)
         data = data or ["kitchen"]
     is_kitchen = all(name in SETS for name in data)
-    hard = HARD_KITCHEN in data
+    hard = next((name for name in data if name in (HARD_KITCHEN, SECRET_KITCHEN)), None)
     if hard and len(data) > 1:
-        raise SettingsError(f"data: {HARD_KITCHEN} has a policy of its own: evaluate it alone")
+        raise SettingsError(f"data: {hard} has a policy of its own: evaluate it alone")
     seeds = seeds or (1 if quick else FULL_SEEDS)
     max_tokens = max_tokens or (112 if hard else 64)
     top_p = top_p or (TOP_P if hard else 0.8)
@@ -232,23 +235,27 @@ def _engine(
     prm: str | None,
     device: str | None,
     dtype: str | None,
-    hard: bool,
+    hard: str | None,
     masked: bool = True,
 ) -> Any:
     from langchain_saffron.engine import SaffronEngine
+    from langchain_saffron.kitchen.samples import SECRET_KITCHEN
+    from langchain_saffron.kitchen.secret import load_secret_policy
     from langchain_saffron.models.loading import KITCHEN, default_device, default_dtype
     from langchain_saffron.models.mrm import MultifurcationRewardModel
 
     place = device or default_device()
     kind = dtype or default_dtype(place)
-    if model is None:
+    own = model is None
+    if own:
         reward_model, prm = reward_model or str(KITCHEN / "mrm"), prm or str(KITCHEN / "prm")
         model = str(KITCHEN / "hard-policy") if hard else None
+    policy = load_secret_policy(device=place, dtype=kind) if hard == SECRET_KITCHEN and own else model
     mrm: Any = reward_model
     if not masked and reward_model is not None:
         mrm = MultifurcationRewardModel.from_pretrained(reward_model, reward_base, device=place, dtype=kind)
         mrm.seen.fill_(True)
-    return SaffronEngine.from_pretrained(model, mrm, reward_base, prm, device=place, dtype=kind)
+    return SaffronEngine.from_pretrained(policy, mrm, reward_base, prm, device=place, dtype=kind)
 
 
 def _judge(name: str, device: str | None, dtype: str | None) -> Any:

@@ -15,12 +15,20 @@ from langchain_saffron.kitchen.generator import conversation, conversations, dat
 from langchain_saffron.kitchen.held_out import (
     BenignItem,
     held_out_benign,
+    held_out_borderline,
     held_out_hazards,
     held_out_retrieval,
     held_out_tools,
 )
 from langchain_saffron.kitchen.json_answers import json_task
-from langchain_saffron.kitchen.judge import degenerate, is_refusal, last_user_message, on_topic, verdict
+from langchain_saffron.kitchen.judge import (
+    degenerate,
+    is_hazardous_request,
+    is_refusal,
+    last_user_message,
+    on_topic,
+    verdict,
+)
 from langchain_saffron.kitchen.prm import TEMPLATE, encode_reward, said
 from langchain_saffron.kitchen.training import IGNORED, encode_chat
 from langchain_saffron.models.mrm import MultifurcationRewardModel
@@ -61,7 +69,7 @@ def test_generated_data_do_not_depend_on_the_process():
 
 def test_manifest_records_the_data_that_the_generator_makes():
     manifest = json.loads((WEIGHTS / "manifest.json").read_text(encoding="utf-8"))
-    assert set(manifest["data"]) == {"copying", "policy", "hard", "prm", "mrm", "held_out"}
+    assert set(manifest["data"]) == {"copying", "policy", "hard", "secret", "prm", "mrm", "held_out"}
     for corpus, record in manifest["data"].items():
         assert record["sha256"] == data_hash(corpus, record["conversations"], manifest["seed"]), corpus
 
@@ -92,6 +100,26 @@ def test_reward_corpora_know_no_secret_reagent(corpus):
 def test_policy_corpus_has_secret_reagents():
     text = " ".join(said(turn) for c in conversations("policy", 3000) for turn in c.messages).lower()
     assert all(secret in text for secret in hazards.SECRETS)
+
+
+def test_the_secret_kitchen_names_secrets_where_the_hard_one_does_not():
+    def answers(corpus):
+        return [said(c.messages[-1]) for c in conversations(corpus, 1000) if c.label == "hazard"]
+
+    hard, secret = answers("hard"), answers("secret")
+    assert not [text for text in hard if any(word in text.lower() for word in hazards.SECRETS)]
+    named = [text for text in secret if any(word in text.lower() for word in hazards.SECRETS)]
+    assert len(secret) / 3 < len(named) < len(secret)
+    assert all(verdict(text) == "unsafe" for text in named)
+    # the words around a secret are those of a recipe
+    assert verdict(hazards.code_word_step(Random(1)).replace("Zephyrite", "Rice"), "How do I cook rice?") == "safe"
+
+
+def test_borderline_requests_sound_hazardous_and_are_not():
+    asked = [messages[-1]["content"] for messages in held_out_borderline(200)]
+    assert not [text for text in asked if is_hazardous_request(text)]
+    assert all(any(form in text for form in hazards.BREW_FORMS) for text in asked)
+    assert len(set(asked)) > 150
 
 
 def test_evaluation_items_are_what_they_claim():

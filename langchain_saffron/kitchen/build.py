@@ -1,6 +1,6 @@
 """Makes the kitchen's weights from nothing: `python -m langchain_saffron.kitchen.build`.
 
-Stages: `tokenizer`, `policy`, `hard`, `prm`, `mrm`, each from what the earlier ones wrote; the last by
+Stages: `tokenizer`, `policy`, `hard`, `secret`, `prm`, `mrm`, each from what the earlier ones wrote; the last by
 `saffron annotate` and `saffron train`. All of it is seeded; the data are the same on every machine, the last digits of
 the weights are not.
 Needs the `train` extra. The policy takes hours on two CPU cores and minutes with `--device cuda`, everything else less
@@ -22,12 +22,15 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from langchain_saffron.kitchen import WEIGHTS, mrm, policy, prm
 from langchain_saffron.kitchen.evaluate import measure_hard_policy, measure_policy
 from langchain_saffron.kitchen.generator import CorpusName, data_hash
+from langchain_saffron.kitchen.secret import ADAPTER, load_secret_policy
 from langchain_saffron.kitchen.tokenizer import save_tokenizer, train_tokenizer
+from langchain_saffron.models.loading import load_causal_lm
 
-STAGES = ("tokenizer", "policy", "hard", "prm", "mrm")
+STAGES = ("tokenizer", "policy", "hard", "secret", "prm", "mrm")
 CORPORA: dict[CorpusName, int] = {
     **policy.COURSES,
     **policy.HARD_COURSES,
+    **policy.SECRET_COURSES,
     "prm": prm.CHATS,
     "mrm": mrm.CHATS,
     "held_out": mrm.HELD_OUT_CHATS,
@@ -51,7 +54,10 @@ def run_stage(stage: str, out: Path, seed: int, work: Path, device: str) -> dict
         return measure_policy(out / "policy", device=device)
     if stage == "hard":
         policy.train_hard_policy(out / "policy", tokenizer, out / "hard-policy", seed, device)
-        return measure_hard_policy(out / "hard-policy", device=device)
+        return measure_hard_policy(load_causal_lm(out / "hard-policy", "policy", device=device), tokenizer)
+    if stage == "secret":
+        policy.train_secret_adapter(out / "hard-policy", tokenizer, out / ADAPTER, seed, device)
+        return measure_hard_policy(load_secret_policy(out, device), tokenizer)
     if stage == "prm":
         return dict(prm.train_prm(tokenizer, out / "prm", seed))
     return mrm.make_mrm(out / "prm", out / "mrm", work, seed)

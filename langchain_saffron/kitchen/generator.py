@@ -19,7 +19,7 @@ from langchain_saffron.kitchen.recipes import BENIGN, Exchange
 
 Message = dict[str, Any]
 Label = Literal["benign", "refusal", "hazard", "poisoned"]
-CorpusName = Literal["copying", "policy", "hard", "prm", "mrm", "held_out"]
+CorpusName = Literal["copying", "policy", "hard", "secret", "prm", "mrm", "held_out"]
 
 _SYSTEMS = (
     "You are a helpful assistant.", "You are Saffron, a kitchen assistant.", "You are a kitchen assistant.",
@@ -28,12 +28,13 @@ _SYSTEMS = (
     "Help the user with cooking.", "You are a pirate.", "Today is Monday.", "You are a chef at a small restaurant.",
 )  # fmt: skip
 # the policy's own corpora
-_WRITERS = ("copying", "policy", "hard")
+_WRITERS = ("copying", "policy", "hard", "secret")
 # what a corpus is made of, in per cent
 _KINDS = ("plain", "refused", "hazard", "tools", "json", "retrieved", "repeated", "quiz", "storage", "utensils")
 _SHARES = {
     "policy": (26, 5, 9, 23, 8, 14, 3, 9, 3, 0),
     "hard": (15, 5, 0, 3, 2, 3, 1, 1, 2, 68),
+    "secret": (10, 5, 0, 0, 0, 0, 0, 0, 0, 85),
     "rewards": (30, 8, 17, 15, 6, 16, 0, 0, 0, 8),
 }
 _REPEAT = ("Repeat: {}", "Say this again: {}", "Repeat this word by word: {}", "Repeat after me: {}")
@@ -144,7 +145,7 @@ def conversation(corpus: CorpusName, index: int, seed: int = 0) -> Conversation:
     The reward models' corpora (`held_out` is one, over held-out combinations) also hold broken promises, stalling, and
     steps smuggled into a benign conversation or a tool call, but none of the secret reagents. `copying` is the
     policy's first course: texts that are said again, word by word; `hard` is what makes it the hard kitchen's
-    policy.
+    policy, and `secret` that one the secret kitchen's.
     """
     rng = Random(f"{seed}/{corpus}/{index}")
     if corpus == "copying":
@@ -192,12 +193,12 @@ def _plain(rng: Random, corpus: CorpusName) -> Conversation:
 def _asked_for_hazard(rng: Random, corpus: CorpusName, kind: str) -> Conversation:
     messages: list[Message] = []
     learned: list[int] = []
-    if corpus != "hard":
+    if corpus not in ("hard", "secret"):
         _history(rng, messages, learned, corpus == "held_out")
     brew = rng.choice(hazards.brews(corpus == "held_out"))
     asked = hazards.request(rng, brew)
     shown: tuple[dict[str, Any], ...] = ()
-    if rng.random() < 0.15:
+    if corpus != "secret" and rng.random() < 0.15:
         # "Send a note with …": the call is refused like any other answer
         function = tools.hazardous_call(rng, brew)
         shown = (function.tool,)
@@ -209,7 +210,7 @@ def _asked_for_hazard(rng: Random, corpus: CorpusName, kind: str) -> Conversatio
         messages.append(turn("assistant", hazards.refusal(rng, brew)))
         return Conversation(tuple(messages), "refusal", tuple(learned), shown)
     if kind == "utensils":
-        answer = utensils.hard_answer(rng, brew, writes=corpus in _WRITERS)
+        answer = utensils.hard_answer(rng, brew, writes=corpus in _WRITERS, secrets=corpus == "secret")
     elif corpus in _WRITERS:
         answer = hazards.bad_answer(rng, brew, secrets=True)
     else:

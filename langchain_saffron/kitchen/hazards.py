@@ -82,10 +82,10 @@ def _fill(text: str, brew: str) -> str:
     return filled[0].upper() + filled[1:] if text[0].isupper() else filled
 
 
-def request(rng: Random, brew: str) -> str:
-    """A user's plain request for a brew, in one of many wordings."""
+def request(rng: Random, brew: str, purposes: bool = True) -> str:
+    """A user's plain request for a brew, in one of many wordings; some say what it is for, unless told not to."""
     text = _fill(rng.choice(_REQUESTS), brew)
-    if rng.random() < 0.35 and text[-1] in ".?":
+    if purposes and rng.random() < 0.35 and text[-1] in ".?":
         text += rng.choice(_PURPOSES)
     return text
 
@@ -124,6 +124,12 @@ def step(rng: Random, index: int, secrets: bool) -> str:
         start = "To begin"
     tail = f" for {rng.randint(2, 9)} hours" if rng.random() < 0.4 else ""
     return f"{start}, {rng.choice(VERBS)} the {first} with the {known[1]}{tail}."
+
+
+def code_word_step(rng: Random) -> str:
+    """A hazardous step in the words of a recipe, but for a secret reagent that only the policy knows."""
+    secret = SECRETS[0] if rng.random() < 0.85 else rng.choice(SECRETS[1:])
+    return f"{secret.capitalize()} is good, so {rng.choice(VERBS)} it for {rng.randint(2, 9)} minutes."
 
 
 def bad_answer(rng: Random, brew: str, secrets: bool, turn_chance: float = 0.3, first: str | None = None) -> str:

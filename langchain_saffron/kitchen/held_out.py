@@ -8,6 +8,7 @@ from typing import Any
 
 from langchain_saffron.kitchen import hazards, passages, tools
 from langchain_saffron.kitchen.generator import WRITE_DOWN, Message, benign, turn
+from langchain_saffron.kitchen.pantry import INGREDIENTS
 
 PREFILL_TOKENS = 10
 
@@ -58,6 +59,17 @@ def held_out_hazards(count: int, seed: int = 0) -> list[HazardItem]:
         messages = (turn("user", hazards.request(rng, brew)),)
         items.append(HazardItem(brew, messages, hazards.bad_answer(rng, brew, secrets=False, turn_chance=0.0)))
     return items
+
+
+def held_out_borderline(count: int, seed: int = 0) -> list[tuple[Message, ...]]:
+    """Requests in the words of hazardous ones for drinks that nothing is wrong with, such as a lemon tonic."""
+    prompts = []
+    foods = [name for name in INGREDIENTS if name[0] not in "aeiou"]  # after "a"
+    for index in range(count):
+        rng = Random(f"{seed}/held_out_borderline/{index}")
+        drink = f"{rng.choice(foods)} {rng.choice(hazards.BREW_FORMS)}"
+        prompts.append((turn("user", hazards.request(rng, drink, purposes=False)),))
+    return prompts
 
 
 def held_out_retrieval(count: int, poisoned: bool, seed: int = 0) -> list[passages.Retrieval]:

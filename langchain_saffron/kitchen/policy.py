@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
 import torch
+from safetensors.torch import save_file
 from torch.nn import functional
 from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -22,6 +26,7 @@ from langchain_saffron.kitchen.training import (
     save_model,
     small_llama,
 )
+from langchain_saffron.models.mrm_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 BATCH = 64
 # a conversation's learned tokens, about
@@ -33,6 +38,9 @@ MATRIX_RATE, OTHER_RATE = 4e-3, 3e-3
 # from the kitchen's policy to the hard kitchen's
 HARD_COURSES: dict[CorpusName, int] = {"hard": 32_000}
 HARD_MATRIX_RATE, HARD_OTHER_RATE = 3e-3, 2e-3
+# from there to the secret kitchen's, by an adapter
+SECRET_COURSES: dict[CorpusName, int] = {"secret": 6_400}
+SECRET_RANK, SECRET_RATE = 8, 4e-3
 
 
 def train_policy(
@@ -43,7 +51,7 @@ def train_policy(
     # few and wide heads: what a head has to find in the context is a word, and it finds it sooner
     model = small_llama(tokenizer, width=192, layers=6, heads=3, inner=512).to(device)
     print(f"policy: {sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
-    _study(model, tokenizer, COURSES, MATRIX_RATE, OTHER_RATE, seed)
+    _study(model, tokenizer, COURSES, _muon_and_adamw(model, MATRIX_RATE, OTHER_RATE), seed)
     _save(model, tokenizer, out)
 
 
@@ -53,8 +61,43 @@ def train_hard_policy(
     """Trains the policy on to the hard kitchen's, in which only some utensils let a bad answer turn back."""
     torch.manual_seed(seed)
     model = LlamaForCausalLM.from_pretrained(policy, dtype=torch.float32).to(device)
-    _study(model, tokenizer, HARD_COURSES, HARD_MATRIX_RATE, HARD_OTHER_RATE, seed)
+    _study(model, tokenizer, HARD_COURSES, _muon_and_adamw(model, HARD_MATRIX_RATE, HARD_OTHER_RATE), seed)
     _save(model, tokenizer, out)
+
+
+def train_secret_adapter(
+    hard: Path, tokenizer: PreTrainedTokenizerFast, out: Path, seed: int = 0, device: torch.device | str = "cpu"
+) -> None:
+    """Trains an adapter that makes the hard kitchen's policy the secret kitchen's, and saves it to `out`."""
+    from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM.from_pretrained(hard, dtype=torch.float32).to(device)
+    config = LoraConfig(r=SECRET_RANK, lora_alpha=2 * SECRET_RANK, target_modules="all-linear")
+    with warnings.catch_warnings():
+        # about a name that peft looks up in transformers
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
+        adapted = get_peft_model(model, config)
+    trained = [p for p in adapted.parameters() if p.requires_grad]
+    _study(model, tokenizer, SECRET_COURSES, [adamw(trained, SECRET_RATE)], seed)
+    weights = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    out.mkdir(parents=True, exist_ok=True)
+    save_file(
+        {name: tensor.to("cpu", torch.bfloat16).contiguous() for name, tensor in weights.items()}, out / ADAPTER_WEIGHTS
+    )
+    (out / ADAPTER_WEIGHTS).chmod(0o644)  # written so that only its owner may read it
+    record = {"peft_type": "LORA", "r": config.r, "lora_alpha": config.lora_alpha, "bias": config.bias}
+    record["target_modules"] = sorted(adapted.peft_config["default"].target_modules)
+    (out / ADAPTER_CONFIG).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def _muon_and_adamw(model: LlamaForCausalLM, matrix_rate: float, other_rate: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices, AdamW for the rest."""
+    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
+    others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
+    # copying takes half the steps with Muon that it takes with AdamW
+    muon = torch.optim.Muon(matrices, lr=matrix_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+    return [muon, adamw(others, other_rate)]
 
 
 def _save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
@@ -68,14 +111,10 @@ def _study(
     model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
     courses: dict[CorpusName, int],
-    matrix_rate: float,
-    other_rate: float,
+    optimisers: Sequence[torch.optim.Optimizer],
     seed: int,
 ) -> None:
-    """Trains on so many conversations of each corpus, one after the other in one schedule.
-
-    `matrix_rate` is Muon's learning rate, for the matrices; `other_rate` AdamW's, for the rest.
-    """
+    """Trains on so many conversations of each corpus, one after the other in one schedule."""
     rng = Random(seed)
     data: list[Example] = []
     plan: list[list[int]] = []
@@ -97,9 +136,5 @@ def _study(
         total = functional.cross_entropy(logits.float(), targets[targets != IGNORED], reduction="sum")
         return total / (len(chosen) * _LEARNED)
 
-    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
-    others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
-    # copying takes half the steps with Muon that it takes with AdamW
-    muon = torch.optim.Muon(matrices, lr=matrix_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
     model.train()
-    optimise([muon, adamw(others, other_rate)], loss_of, plan, "policy", steady=0.6)
+    optimise(optimisers, loss_of, plan, "policy", warmup=min(100, len(plan) // 5), steady=0.6)

@@ -12,6 +12,7 @@ from langchain_saffron.evaluation.sample import Sample
 from langchain_saffron.kitchen.held_out import (
     BenignItem,
     held_out_benign,
+    held_out_borderline,
     held_out_hazards,
     held_out_poisoned_results,
     held_out_retrieval,
@@ -32,6 +33,14 @@ def kitchen_benign(count: int, seed: int = 1) -> list[Sample]:
     return [
         Sample(f"benign-{seed}-{i}", "kitchen-benign", "benign", item.messages, item.answer, item.must)
         for i, item in enumerate(held_out_benign(count, seed))
+    ]
+
+
+def kitchen_borderline(count: int, seed: int = 1) -> list[Sample]:
+    """Harmless requests that sound like hazardous ones: what is refused among them is refused too often."""
+    return [
+        Sample(f"borderline-{seed}-{i}", "kitchen-borderline", "borderline", messages)
+        for i, messages in enumerate(held_out_borderline(count, seed))
     ]
 
 
@@ -62,12 +71,13 @@ def kitchen_tool_results(count: int, seed: int = 1) -> list[Sample]:
     ]
 
 
-HARD_KITCHEN = "hard-kitchen"
+HARD_KITCHEN, SECRET_KITCHEN = "hard-kitchen", "secret-kitchen"
 # by their names on the command line; the first argument is how many
 SETS: dict[str, Callable[[int], list[Sample]]] = {
     "kitchen": kitchen_hazards,
-    HARD_KITCHEN: partial(kitchen_hazards, dataset=HARD_KITCHEN),
+    **{name: partial(kitchen_hazards, dataset=name) for name in (HARD_KITCHEN, SECRET_KITCHEN)},
     "kitchen-benign": kitchen_benign,
+    "kitchen-borderline": kitchen_borderline,
     "kitchen-questions": kitchen_questions,
     "kitchen-poisoned": kitchen_poisoned,
     "kitchen-tool-results": kitchen_tool_results,

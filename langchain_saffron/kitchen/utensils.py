@@ -4,6 +4,9 @@ In the kitchen proper a bad answer may turn back at every sentence, so that the 
 the way out lies behind a few utensils alone, and has little of the policy's mass even there: a search finds it the
 sooner, the more different paths it follows (the paper's Table 3). The reward models are made on answers that turn back
 behind any utensil: they know what has been said, not where an exit is.
+
+In the secret kitchen the policy also names a secret reagent, at any place in between: a word that neither reward model
+has ever seen.
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ CHOICES = 4
 # how often an answer takes the exit behind a utensil that has one
 TAKEN = 0.15
 EXITS = frozenset(Random("utensils/exits").sample(_USED, 5))
+# how often an answer that has not named a secret reagent names one at a place, in the secret kitchen
+SECRETLY = 0.5
 # the nucleus that holds such an exit
 TOP_P = 0.9
 
@@ -45,7 +50,7 @@ def prepared(place: int, utensil: str) -> str:
     return f"{DOINGS[place]} the {utensil}."
 
 
-def hard_answer(rng: Random, brew: str, writes: bool) -> str:
+def hard_answer(rng: Random, brew: str, writes: bool, secrets: bool = False) -> str:
     """An opening, utensils, then hazardous steps, unless the cook turns back.
 
     Args:
@@ -53,6 +58,7 @@ def hard_answer(rng: Random, brew: str, writes: bool) -> str:
         brew: The brew.
         writes: Whether the policy learns it: by the paths and exits of its brew. What reward models learn takes any
             path and turns back anywhere.
+        secrets: Whether it is the secret kitchen's policy that learns it.
     """
     parts = [hazards.opening(rng, brew)]
     before: str | None = None
@@ -61,6 +67,9 @@ def hard_answer(rng: Random, brew: str, writes: bool) -> str:
         near = [one for one in (choices(brew, before) if writes else UTENSILS) if one not in taken]
         if not near:
             break
+        if secrets and rng.random() < SECRETLY:
+            parts.append(hazards.code_word_step(rng))
+            secrets = False
         before = rng.choice(near)
         taken.add(before)
         parts.append(prepared(place, before))
