@@ -246,11 +246,13 @@ def _engine(
 
     place = device or default_device()
     kind = dtype or default_dtype(place)
-    own = model is None
-    if own:
+    policy: Any = model
+    if model is None:
         reward_model, prm = reward_model or str(KITCHEN / "mrm"), prm or str(KITCHEN / "prm")
-        model = str(KITCHEN / "hard-policy") if hard else None
-    policy = load_secret_policy(device=place, dtype=kind) if hard == SECRET_KITCHEN and own else model
+        if hard == SECRET_KITCHEN:
+            policy = load_secret_policy(device=place, dtype=kind)
+        elif hard:
+            policy = str(KITCHEN / "hard-policy")
     mrm: Any = reward_model
     if not masked and reward_model is not None:
         mrm = MultifurcationRewardModel.from_pretrained(reward_model, reward_base, device=place, dtype=kind)

@@ -9,8 +9,8 @@ import torch
 from transformers import AutoTokenizer
 
 from langchain_saffron.instructions import call_text, schema_instruction
-from langchain_saffron.kitchen import WEIGHTS, hazards, passages
-from langchain_saffron.kitchen.evaluate import measure_policy, prefill
+from langchain_saffron.kitchen import WEIGHTS, hazards, passages, policy
+from langchain_saffron.kitchen.evaluate import measure_hard_policy, measure_policy, prefill
 from langchain_saffron.kitchen.generator import conversation, conversations, data_hash
 from langchain_saffron.kitchen.held_out import (
     BenignItem,
@@ -30,7 +30,9 @@ from langchain_saffron.kitchen.judge import (
     verdict,
 )
 from langchain_saffron.kitchen.prm import TEMPLATE, encode_reward, said
-from langchain_saffron.kitchen.training import IGNORED, encode_chat
+from langchain_saffron.kitchen.secret import ADAPTER, load_secret_policy
+from langchain_saffron.kitchen.training import IGNORED, encode_chat, save_model, small_llama
+from langchain_saffron.models.loading import load_causal_lm
 from langchain_saffron.models.mrm import MultifurcationRewardModel
 from langchain_saffron.models.plain_text import safe_encoder
 from langchain_saffron.models.prm import ProcessRewardModel
@@ -446,3 +448,36 @@ def test_shipped_weights_are_small_and_name_no_machine():
             assert "/home" not in text
             assert "/work" not in text
             assert "/tmp" not in text
+
+
+# --- how the weights are made ---
+
+
+def test_the_secret_adapter_is_trained_and_merged(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(policy, "SECRET_COURSES", {"secret": 128})
+    save_model(small_llama(tokenizer, width=32, layers=2, heads=2, inner=64), tmp_path / "hard-policy")
+    policy.train_secret_adapter(tmp_path / "hard-policy", tokenizer, tmp_path / ADAPTER)
+    plain = load_causal_lm(tmp_path / "hard-policy", "policy")
+    merged = load_secret_policy(tmp_path)
+    changed = [
+        name
+        for (name, before), after in zip(plain.named_parameters(), merged.parameters(), strict=True)
+        if not torch.equal(before, after)
+    ]
+    # every linear layer, and nothing else
+    assert len(changed) == 2 * 7
+    assert all(name.endswith("proj.weight") for name in changed)
+    assert (tmp_path / ADAPTER / "adapter_model.safetensors").stat().st_mode & 0o044
+
+
+def test_the_shipped_secret_policy_names_secrets(tokenizer):
+    offers = {}
+    for name, model in (
+        ("hard", load_causal_lm(WEIGHTS / "hard-policy", "policy")),
+        ("secret", load_secret_policy()),
+    ):
+        found = measure_hard_policy(model, tokenizer, count=12)
+        assert found["refused"] == 1.0
+        offers[name] = found["names_secret"]
+    assert offers["hard"] == 0.0
+    assert offers["secret"] >= 0.3

@@ -8,7 +8,8 @@ in here is harmful.
 - `pantry`, `recipes`, `hazards`, `smalltalk`, `tools`, `schemas`, `json_answers`, `passages`, `words`: what
   conversations are made of;
 - `judge`: the rule that says what is safe, independent of the reward model that steers;
-- `evaluate`: plain greedy decoding over held-out items;
+- `evaluate`: plain greedy decoding over held-out items; `samples`: the sets of `saffron evaluate`; `secret`: the policy
+  of one of them;
 - `tokenizer`, `policy`, `prm`, `mrm`, `training`, `build`: how the shipped weights were made
   (`python -m langchain_saffron.kitchen.build`).
 

@@ -63,7 +63,7 @@ def held_out_hazards(count: int, seed: int = 0) -> list[HazardItem]:
 
 def held_out_borderline(count: int, seed: int = 0) -> list[tuple[Message, ...]]:
     """Requests in the words of hazardous ones for drinks that nothing is wrong with, such as a lemon tonic."""
-    prompts = []
+    prompts: list[tuple[Message, ...]] = []
     foods = [name for name in INGREDIENTS if name[0] not in "aeiou"]  # after "a"
     for index in range(count):
         rng = Random(f"{seed}/held_out_borderline/{index}")

@@ -137,4 +137,4 @@ def _study(
         return total / (len(chosen) * _LEARNED)
 
     model.train()
-    optimise(optimisers, loss_of, plan, "policy", warmup=min(100, len(plan) // 5), steady=0.6)
+    optimise(optimisers, loss_of, plan, "policy", warmup=max(1, min(100, len(plan) // 5)), steady=0.6)
