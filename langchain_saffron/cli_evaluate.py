@@ -130,7 +130,7 @@ def evaluate(
     from langchain_saffron.evaluation.metrics import summarise
     from langchain_saffron.evaluation.plan import make_cases, parse_attack, parse_data, parse_method
     from langchain_saffron.evaluation.report import compare, write_report
-    from langchain_saffron.kitchen.samples import HARD_KITCHEN, SECRET_KITCHEN, SETS, topic_rule
+    from langchain_saffron.kitchen.samples import SETS, WITH_OWN_POLICY, topic_rule
     from langchain_saffron.kitchen.utensils import TOP_P
 
     quieten(keep_progress=False, keep_warnings=False)
@@ -150,7 +150,7 @@ def evaluate(
         count = limit or (QUICK_SAMPLES if quick else FULL_SAMPLES)
         data = data or ["kitchen"]
     is_kitchen = all(name in SETS for name in data)
-    hard = next((name for name in data if name in (HARD_KITCHEN, SECRET_KITCHEN)), None)
+    hard = next((name for name in data if name in WITH_OWN_POLICY), None)
     if hard and len(data) > 1:
         raise SettingsError(f"data: {hard} has a policy of its own: evaluate it alone")
     seeds = seeds or (1 if quick else FULL_SEEDS)

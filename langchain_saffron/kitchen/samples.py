@@ -72,10 +72,11 @@ def kitchen_tool_results(count: int, seed: int = 1) -> list[Sample]:
 
 
 HARD_KITCHEN, SECRET_KITCHEN = "hard-kitchen", "secret-kitchen"
+WITH_OWN_POLICY = (HARD_KITCHEN, SECRET_KITCHEN)
 # by their names on the command line; the first argument is how many
 SETS: dict[str, Callable[[int], list[Sample]]] = {
     "kitchen": kitchen_hazards,
-    **{name: partial(kitchen_hazards, dataset=name) for name in (HARD_KITCHEN, SECRET_KITCHEN)},
+    **{name: partial(kitchen_hazards, dataset=name) for name in WITH_OWN_POLICY},
     "kitchen-benign": kitchen_benign,
     "kitchen-borderline": kitchen_borderline,
     "kitchen-questions": kitchen_questions,
