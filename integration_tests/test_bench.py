@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-from langchain_saffron.devices import computes_bfloat16
+from langchain_saffron.runtime.devices import computes_bfloat16
 
 
 def test_the_quick_bench_measures_everything(tmp_path):

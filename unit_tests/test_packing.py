@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM
 from transformers.models.llama.modeling_llama import LlamaMLP
 
 from langchain_saffron.models import packing
-from langchain_saffron.models.apart import apart
 from langchain_saffron.models.decoder import TrieDecoder
+from langchain_saffron.runtime.threads import apart
 from unit_tests.tiny_models import random_model
 
 IDS = torch.tensor([[5, 6, 7, 8]])

@@ -26,6 +26,7 @@ from langchain_saffron.errors import CorpusError, ModelLoadError, StorageError, 
 from langchain_saffron.models.guard import GuardPrompt
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.models.template import RewardTemplate
+from langchain_saffron.runtime.files import whole, write_json
 from langchain_saffron.training import checkpoints as checkpoints_module
 from langchain_saffron.training.annotate import AnnotateSettings, annotate
 from langchain_saffron.training.checkpoints import Checkpoints
@@ -34,7 +35,6 @@ from langchain_saffron.training.dataset import RewardData, Sample, plan_batches
 from langchain_saffron.training.measure import agreement, plot_agreement, safety_threshold
 from langchain_saffron.training.settings import TrainSettings
 from langchain_saffron.training.shards import Row, file_hash, write_shard
-from langchain_saffron.training.storage import whole, write_json
 from langchain_saffron.training.supervision import PartialSupervision, Supervision
 from langchain_saffron.training.train import train
 from unit_tests.builders import byte_level_tokenizer

@@ -10,8 +10,8 @@ import torch
 from langchain_saffron.bench.annotation import SUFFIXES, Annotation, measure_annotation
 from langchain_saffron.bench.measurements import Bench
 from langchain_saffron.bench.scenario import Scenario
-from langchain_saffron.devices import computes_bfloat16
 from langchain_saffron.grammar import grammars_available
+from langchain_saffron.runtime.devices import computes_bfloat16
 
 
 @dataclass(frozen=True)

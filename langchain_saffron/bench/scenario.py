@@ -8,7 +8,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from langchain_saffron.models.apart import apart
+from langchain_saffron.runtime.threads import apart
 
 
 @dataclass(frozen=True)

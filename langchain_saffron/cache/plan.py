@@ -11,7 +11,7 @@ import torch
 
 from langchain_saffron.cache.forest import TokenForest
 from langchain_saffron.cache.visibility import SPAN_SLACK, paths_above, seen_columns
-from langchain_saffron.devices import upload
+from langchain_saffron.runtime.devices import upload
 
 ToMask = Callable[[np.ndarray], torch.Tensor]
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from transformers.cache_utils import Cache
 
-from langchain_saffron.devices import upload
+from langchain_saffron.runtime.devices import upload
 
 
 class KeyValuePool(Cache):

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
-from langchain_saffron.devices import upload
 from langchain_saffron.engine.request import Request
 from langchain_saffron.models.decoder import TrieDecoder
+from langchain_saffron.runtime.devices import upload
 
 
 @dataclass(frozen=True)

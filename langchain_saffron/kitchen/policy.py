@@ -13,7 +13,6 @@ from safetensors.torch import save_file
 from torch.nn import functional
 from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from langchain_saffron.devices import computes_bfloat16
 from langchain_saffron.kitchen.generator import CorpusName
 from langchain_saffron.kitchen.training import (
     IGNORED,
@@ -27,6 +26,7 @@ from langchain_saffron.kitchen.training import (
     small_llama,
 )
 from langchain_saffron.models.mrm_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from langchain_saffron.runtime.devices import computes_bfloat16
 
 BATCH = 64
 # a conversation's learned tokens, about

@@ -11,13 +11,13 @@ from langchain_saffron.cache import KeyValuePool, LayerMasks, TokenForest, visib
 from langchain_saffron.cache.attention import NAME as TREE_ATTENTION
 from langchain_saffron.cache.plan import make_plan
 from langchain_saffron.cache.sight import Sight
-from langchain_saffron.devices import upload
 from langchain_saffron.errors import NumericalError, UnsupportedModelError
-from langchain_saffron.models.apart import apart
 from langchain_saffron.models.cache_argument import cache_argument
 from langchain_saffron.models.flops import FlopCounter
-from langchain_saffron.models.memory import memory_errors
 from langchain_saffron.models.packing import pack, unpack
+from langchain_saffron.runtime.devices import upload
+from langchain_saffron.runtime.memory import memory_errors
+from langchain_saffron.runtime.threads import apart
 
 DEFAULT_CACHE_TOKENS = 32_768
 

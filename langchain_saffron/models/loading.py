@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from langchain_saffron.errors import ModelLoadError, ModelMemoryError
-from langchain_saffron.models.apart import apart
-from langchain_saffron.models.memory import memory_errors
+from langchain_saffron.runtime.memory import memory_errors
+from langchain_saffron.runtime.threads import apart
 
 ModelSource = str | Path | torch.nn.Module
 

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from langchain_saffron.errors import ModelLoadError, SettingsError
-from langchain_saffron.models.apart import apart
 from langchain_saffron.models.decoder import DEFAULT_CACHE_TOKENS, TrieDecoder
 from langchain_saffron.models.loading import ModelSource, load_causal_lm, load_tokenizer, resolve_directory
 from langchain_saffron.models.lora import merge_adapter
@@ -21,6 +20,7 @@ from langchain_saffron.models.mrm_files import (
     write_mrm_files,
 )
 from langchain_saffron.models.template import RewardTemplate
+from langchain_saffron.runtime.threads import apart
 
 
 class MultifurcationRewardModel:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers.pytorch_utils import Conv1D
 
-from langchain_saffron.devices import computes_bfloat16
+from langchain_saffron.runtime.devices import computes_bfloat16
 
 # below this size a call costs more than the better layout saves
 SMALLEST_WEIGHT = 2**16 + 1

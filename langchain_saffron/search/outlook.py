@@ -2,7 +2,7 @@
 
 import torch
 
-from langchain_saffron.devices import upload
+from langchain_saffron.runtime.devices import upload
 from langchain_saffron.search.base import ROOT, Answer, Expand, Search, SearchInputs
 from langchain_saffron.search.constraint import constrain, permitted
 from langchain_saffron.search.nucleus import nucleus

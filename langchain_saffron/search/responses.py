@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from langchain_saffron.devices import upload
+from langchain_saffron.runtime.devices import upload
 from langchain_saffron.search.base import ROOT, Answer, FinishReason, Node, SearchInputs
 from langchain_saffron.search.constraint import Constraint, constrain, permitted
 from langchain_saffron.search.nucleus import CHUNK

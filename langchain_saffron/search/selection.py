@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from langchain_saffron.devices import upload
+from langchain_saffron.runtime.devices import upload
 from langchain_saffron.search.constraint import constrain
 from langchain_saffron.search.nucleus import CHUNK, likeliest, nucleus
 

@@ -8,13 +8,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from langchain_saffron.devices import threads_for
 from langchain_saffron.errors import ContextOverflowError, CorpusError, PromptError
 from langchain_saffron.fingerprint import fingerprint
 from langchain_saffron.models.plain_text import safe_encoder
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.models.template import RewardTemplate
 from langchain_saffron.models.vocabulary import vocabulary_hash
+from langchain_saffron.runtime.devices import threads_for
+from langchain_saffron.runtime.files import write_json
 from langchain_saffron.training.corpus import Corpus, Record
 from langchain_saffron.training.shapes import Message, ShapeError, conversations_of, is_answer
 from langchain_saffron.training.shards import (
@@ -27,7 +28,6 @@ from langchain_saffron.training.shards import (
     shard_name,
     write_shard,
 )
-from langchain_saffron.training.storage import write_json
 from langchain_saffron.training.turns import response_ids, turn_text
 
 # problems that the manifest names one by one; the rest is counted

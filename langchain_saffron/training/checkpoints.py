@@ -13,8 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from langchain_saffron.errors import TrainingError
+from langchain_saffron.runtime.files import whole
 from langchain_saffron.training.shards import file_hash
-from langchain_saffron.training.storage import whole
 
 _NAME = re.compile(r"step-(\d{8})")
 _WEIGHTS, _OPTIMISER, _STATE = "weights.safetensors", "optimiser.safetensors", "state.json"

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from langchain_saffron.errors import CorpusError
-from langchain_saffron.training.storage import whole
+from langchain_saffron.runtime.files import whole
 
 FORMAT = 1
 MANIFEST = "manifest.json"

@@ -12,11 +12,11 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from langchain_saffron.errors import TrainingError
-from langchain_saffron.models.memory import memory_errors
+from langchain_saffron.runtime.files import storing
+from langchain_saffron.runtime.memory import memory_errors
 from langchain_saffron.training.checkpoints import Checkpoints
 from langchain_saffron.training.dataset import RewardData, Sample, plan_batches
 from langchain_saffron.training.settings import TrainSettings
-from langchain_saffron.training.storage import storing
 from langchain_saffron.training.supervision import PartialSupervision, Supervision
 
 _LOG_EVERY = 10

@@ -1,0 +1,1 @@
+"""What computation runs on: devices, threads, memory, files."""
