@@ -126,9 +126,9 @@ def _load(
     device: str | None,
     dtype: str | None,
 ) -> Any:
-    from langchain_saffron.models.guard import GuardPrompt
     from langchain_saffron.models.loading import default_device, default_dtype, load_tokenizer
     from langchain_saffron.models.prm import ProcessRewardModel
+    from langchain_saffron.templates.guard_prompt import GuardPrompt
 
     module, _, name = prm.partition(":")
     if name and not Path(prm).exists():

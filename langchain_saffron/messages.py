@@ -14,8 +14,8 @@ from langchain_core.messages import (
 )
 
 from langchain_saffron.errors import PromptError
-from langchain_saffron.instructions import call_json, marked, turn_text
-from langchain_saffron.models.plain_text import replace_surrogates
+from langchain_saffron.templates.safe_encoder import replace_surrogates
+from langchain_saffron.templates.tool_call_text import call_json, marked, turn_text
 
 _ALIASES = {
     "system": "system",

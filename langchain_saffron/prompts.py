@@ -14,10 +14,10 @@ from langchain_core.messages import BaseMessage
 
 from langchain_saffron.errors import PromptError
 from langchain_saffron.messages import Turn, to_turns
-from langchain_saffron.models.chat_template import Chat, ChatTemplate
-from langchain_saffron.models.merging import Message
-from langchain_saffron.models.plain_text import replace_surrogates, safe_encoder
-from langchain_saffron.models.template import RewardTemplate
+from langchain_saffron.templates.chat_template import Chat, ChatTemplate
+from langchain_saffron.templates.message_forms import Message
+from langchain_saffron.templates.reward_template import RewardTemplate
+from langchain_saffron.templates.safe_encoder import replace_surrogates, safe_encoder
 from langchain_saffron.tools import ToolFormat, detect_tool_format, tool_format_names
 
 __all__ = ["PromptRenderer", "RenderedPrompt", "Turn"]

@@ -9,7 +9,7 @@ from langchain_core.utils.function_calling import convert_to_json_schema
 
 from langchain_saffron.errors import SettingsError
 from langchain_saffron.grammar import Grammar
-from langchain_saffron.instructions import schema_instruction
+from langchain_saffron.templates.tool_call_text import schema_instruction
 from langchain_saffron.tools import ToolFormat, ToolRequest
 from langchain_saffron.tools.request import closed_schema
 

@@ -9,7 +9,6 @@ import torch
 
 from langchain_saffron import ComputeBudget, ProcessRewardModel, SaffronEngine, SearchSettings
 from langchain_saffron.errors import SettingsError
-from langchain_saffron.models.guard import GuardPrompt
 from langchain_saffron.search import (
     Expand,
     SearchInputs,
@@ -19,6 +18,7 @@ from langchain_saffron.search import (
 )
 from langchain_saffron.search.purse import Purse
 from langchain_saffron.search.rebase import balanced, narrowed
+from langchain_saffron.templates.guard_prompt import GuardPrompt
 from unit_tests.families import VOCABULARY
 from unit_tests.tables import drive
 from unit_tests.tiny_models import random_model, tiny_tokenizer

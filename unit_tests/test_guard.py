@@ -9,10 +9,10 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from pydantic import ValidationError
 
 from langchain_saffron.errors import ModelLoadError, PromptError, SettingsError
-from langchain_saffron.models.guard import PRESETS, GuardPrompt, preset, preset_of
-from langchain_saffron.models.plain_text import safe_encoder
-from langchain_saffron.models.template import RewardTemplate
 from langchain_saffron.prompts import PromptRenderer
+from langchain_saffron.templates.guard_prompt import PRESETS, GuardPrompt, preset, preset_of
+from langchain_saffron.templates.reward_template import RewardTemplate
+from langchain_saffron.templates.safe_encoder import safe_encoder
 from unit_tests.builders import CHATML, DROPPING, EDITING, GEMMA, LLAMA3, MISTRAL, THINKING, byte_level_tokenizer
 from unit_tests.prompt_cases import ORDINARY, TOKENIZERS, as_dicts, controls, hostile_text
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from langchain_saffron.instructions import call_text, schema_instruction
 from langchain_saffron.kitchen import WEIGHTS, hazards, passages, policy
 from langchain_saffron.kitchen.evaluate import measure_hard_policy, measure_policy, prefill
 from langchain_saffron.kitchen.generator import conversation, conversations, data_hash
@@ -34,8 +33,9 @@ from langchain_saffron.kitchen.secret import ADAPTER, load_secret_policy
 from langchain_saffron.kitchen.training import IGNORED, encode_chat, save_model, small_llama
 from langchain_saffron.models.loading import load_causal_lm
 from langchain_saffron.models.mrm import MultifurcationRewardModel
-from langchain_saffron.models.plain_text import safe_encoder
 from langchain_saffron.models.prm import ProcessRewardModel
+from langchain_saffron.templates.safe_encoder import safe_encoder
+from langchain_saffron.templates.tool_call_text import call_text, schema_instruction
 from langchain_saffron.training.shapes import conversations_of
 from langchain_saffron.training.turns import response_ids, turn_text
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from langchain_saffron import MultifurcationRewardModel
 from langchain_saffron.errors import ModelLoadError, VocabularyMismatchError
-from langchain_saffron.models.template import RewardTemplate
+from langchain_saffron.templates.reward_template import RewardTemplate
 from unit_tests.builders import byte_level_tokenizer
 from unit_tests.tiny_models import (
     VOCABULARY,

@@ -31,10 +31,10 @@ from langchain_saffron.errors import (
 )
 from langchain_saffron.models import packing, prefix_scoring
 from langchain_saffron.models.decoder import TrieDecoder
-from langchain_saffron.models.guard import PRESETS, GuardPrompt
 from langchain_saffron.models.loading import KITCHEN
 from langchain_saffron.models.prefix_scoring import PrefixScorer
-from langchain_saffron.models.template import RewardTemplate
+from langchain_saffron.templates.guard_prompt import PRESETS, GuardPrompt
+from langchain_saffron.templates.reward_template import RewardTemplate
 from unit_tests.builders import LLAMA3, byte_level_tokenizer
 from unit_tests.families import FALLBACKS, FAMILIES, VOCABULARY
 from unit_tests.tiny_models import plain_logits, random_model, tiny_tokenizer

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from transformers import AutoTokenizer
 
 from langchain_saffron.errors import PromptError
-from langchain_saffron.models.template import RewardTemplate
+from langchain_saffron.templates.reward_template import RewardTemplate
 from unit_tests.builders import SPECIAL, byte_level_tokenizer, metaspace_tokenizer
 
 LLAMA_GUARD = RewardTemplate(

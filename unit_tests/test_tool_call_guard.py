@@ -22,11 +22,11 @@ from langchain_saffron import ChatSaffron
 from langchain_saffron.agents import CallScorer, ToolCallBlockedError, ToolCallGuard
 from langchain_saffron.agents.scoring import endings
 from langchain_saffron.errors import ContextOverflowError, ModelLoadError, PromptError, SettingsError
-from langchain_saffron.instructions import call_json, call_text
 from langchain_saffron.kitchen import WEIGHTS, hazards, tools
 from langchain_saffron.messages import to_turns
-from langchain_saffron.models.plain_text import safe_encoder
 from langchain_saffron.models.prm import ProcessRewardModel
+from langchain_saffron.templates.safe_encoder import safe_encoder
+from langchain_saffron.templates.tool_call_text import call_json, call_text
 from langchain_saffron.training.turns import response_ids
 from unit_tests.builders import GEMMA, byte_level_tokenizer
 

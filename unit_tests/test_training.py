@@ -23,10 +23,10 @@ from safetensors.torch import load_file, save_file
 
 from langchain_saffron import MultifurcationRewardModel
 from langchain_saffron.errors import CorpusError, ModelLoadError, StorageError, TrainingError
-from langchain_saffron.models.guard import GuardPrompt
 from langchain_saffron.models.prm import ProcessRewardModel
-from langchain_saffron.models.template import RewardTemplate
 from langchain_saffron.runtime.files import whole, write_json
+from langchain_saffron.templates.guard_prompt import GuardPrompt
+from langchain_saffron.templates.reward_template import RewardTemplate
 from langchain_saffron.training import checkpoints as checkpoints_module
 from langchain_saffron.training.annotate import AnnotateSettings, annotate
 from langchain_saffron.training.checkpoints import Checkpoints

@@ -6,12 +6,12 @@ import json
 from random import Random
 from typing import Any
 
-from langchain_saffron.instructions import schema_instruction
 from langchain_saffron.kitchen import schemas, words
 from langchain_saffron.kitchen.pantry import FORMS, INGREDIENTS
 from langchain_saffron.kitchen.schemas import Function, Parameter
 from langchain_saffron.kitchen.smalltalk import JOKE
 from langchain_saffron.kitchen.tools import ToolTask, calling, saying, user
+from langchain_saffron.templates.tool_call_text import schema_instruction
 
 
 def _facts(rng: Random) -> tuple[str, dict[str, tuple[dict[str, Any], Any]]]:

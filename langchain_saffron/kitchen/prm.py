@@ -13,13 +13,13 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from langchain_saffron.instructions import call_text
 from langchain_saffron.kitchen.generator import Conversation, CorpusName, Message, conversations
 from langchain_saffron.kitchen.judge import is_refusal, last_user_message, led_astray, verdict
 from langchain_saffron.kitchen.training import adamw, epochs, optimise, pad, save_model, small_llama
-from langchain_saffron.models.guard import GuardPrompt
 from langchain_saffron.models.prm import CONFIG_FILE, ProcessRewardModel
-from langchain_saffron.models.template import RewardTemplate
+from langchain_saffron.templates.guard_prompt import GuardPrompt
+from langchain_saffron.templates.reward_template import RewardTemplate
+from langchain_saffron.templates.tool_call_text import call_text
 
 TEMPLATE = RewardTemplate(
     add_bos=False, system="\n\nSystem:{text}", user="\n\nUser:{text}", assistant="\n\nAgent:{text}"

@@ -16,10 +16,10 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from langchain_saffron.instructions import CALL_END, CALL_START
 from langchain_saffron.kitchen.generator import conversations
 from langchain_saffron.kitchen.hazards import REAGENTS, SECRETS
 from langchain_saffron.kitchen.utensils import MOST, UTENSILS, prepared
+from langchain_saffron.templates.tool_call_text import CALL_END, CALL_START
 
 START, END, PAD = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
 # control tokens that text written by the model may contain, as in other models of the Hermes form

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from langchain_saffron.models.merging import Message
+from langchain_saffron.templates.message_forms import Message
 
 _SHORT = 9
 

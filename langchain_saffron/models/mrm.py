@@ -19,8 +19,8 @@ from langchain_saffron.models.mrm_files import (
     read_tensors,
     write_mrm_files,
 )
-from langchain_saffron.models.template import RewardTemplate
 from langchain_saffron.runtime.threads import apart
+from langchain_saffron.templates.reward_template import RewardTemplate
 
 
 class MultifurcationRewardModel:

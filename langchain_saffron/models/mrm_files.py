@@ -9,8 +9,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from langchain_saffron.errors import ModelLoadError
-from langchain_saffron.models.template import RewardTemplate
 from langchain_saffron.models.vocabulary import vocabulary_hash
+from langchain_saffron.templates.reward_template import RewardTemplate
 
 FORMAT = 1
 CONFIG_FILE = "mrm_config.json"

@@ -13,11 +13,11 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from langchain_saffron.errors import ModelLoadError, NumericalError, PromptError, SettingsError
 from langchain_saffron.models.classifier import TokenClassifier, label_weights
 from langchain_saffron.models.decoder import DEFAULT_CACHE_TOKENS, TrieDecoder
-from langchain_saffron.models.guard import GuardPrompt, Turn, preset, preset_of
 from langchain_saffron.models.loading import ModelSource, load_causal_lm, load_tokenizer
 from langchain_saffron.models.prefix_scoring import Pair, PrefixScorer
-from langchain_saffron.models.template import RewardTemplate
 from langchain_saffron.settings import describe_validation
+from langchain_saffron.templates.guard_prompt import GuardPrompt, Turn, preset, preset_of
+from langchain_saffron.templates.reward_template import RewardTemplate
 
 CONFIG_FILE = "prm_config.json"
 

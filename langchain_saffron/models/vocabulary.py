@@ -8,7 +8,7 @@ import hashlib
 from typing import Any
 
 from langchain_saffron.errors import VocabularyMismatchError
-from langchain_saffron.models.plain_text import is_control
+from langchain_saffron.templates.safe_encoder import is_control
 
 _SHOWN = 5
 

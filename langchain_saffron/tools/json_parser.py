@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
-from langchain_saffron.models.plain_text import replace_surrogates
+from langchain_saffron.templates.safe_encoder import replace_surrogates
 from langchain_saffron.tools.base import ENDED, CallParser, CallPiece, Event, Said, Spoiled, call_id, spoil
 from langchain_saffron.tools.scanner import JsonScanner
 

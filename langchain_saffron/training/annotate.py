@@ -10,12 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from langchain_saffron.errors import ContextOverflowError, CorpusError, PromptError
 from langchain_saffron.fingerprint import fingerprint
-from langchain_saffron.models.plain_text import safe_encoder
 from langchain_saffron.models.prm import ProcessRewardModel
-from langchain_saffron.models.template import RewardTemplate
 from langchain_saffron.models.vocabulary import vocabulary_hash
 from langchain_saffron.runtime.devices import threads_for
 from langchain_saffron.runtime.files import write_json
+from langchain_saffron.templates.reward_template import RewardTemplate
+from langchain_saffron.templates.safe_encoder import safe_encoder
 from langchain_saffron.training.corpus import Corpus, Record
 from langchain_saffron.training.shapes import Message, ShapeError, conversations_of, is_answer
 from langchain_saffron.training.shards import (

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import torch
 
 from langchain_saffron.errors import CorpusError
-from langchain_saffron.models.template import RewardTemplate
 from langchain_saffron.models.vocabulary import vocabulary_hash
+from langchain_saffron.templates.reward_template import RewardTemplate
 from langchain_saffron.training.corpus import Corpus
 from langchain_saffron.training.shards import file_hash, read_manifest
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from langchain_saffron.instructions import call_json
+from langchain_saffron.templates.tool_call_text import call_json
 
 # role and content, and for an assistant that calls tools `tool_calls`: one call a line, as JSON
 Message = dict[str, str]

@@ -1,8 +1,8 @@
 """A turn of a corpus as a reward model reads it: as text in a prompt, and as ids where it is the answer to score."""
 
-from langchain_saffron import instructions
-from langchain_saffron.instructions import CALL_END, CALL_START
-from langchain_saffron.models.plain_text import SafeEncoder, replace_surrogates
+from langchain_saffron.templates import tool_call_text as instructions
+from langchain_saffron.templates.safe_encoder import SafeEncoder, replace_surrogates
+from langchain_saffron.templates.tool_call_text import CALL_END, CALL_START
 from langchain_saffron.training.shapes import Message
 
 

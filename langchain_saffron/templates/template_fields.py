@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Protocol
 
-from langchain_saffron.models.merging import Message
+from langchain_saffron.templates.message_forms import Message
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_$][A-Za-z0-9_$.-]*")
 

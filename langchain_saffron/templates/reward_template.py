@@ -6,7 +6,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from langchain_saffron.errors import PromptError
-from langchain_saffron.models.plain_text import replace_surrogates, safe_encoder
+from langchain_saffron.templates.safe_encoder import replace_surrogates, safe_encoder
 
 _SLOT = "{text}"
 _ROLES = ("system", "user", "assistant")

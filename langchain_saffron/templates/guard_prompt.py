@@ -7,9 +7,9 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict
 
 from langchain_saffron.errors import ModelLoadError, PromptError, SettingsError
-from langchain_saffron.models.chat_template import ChatTemplate
-from langchain_saffron.models.plain_text import safe_encoder
-from langchain_saffron.models.template import RewardTemplate
+from langchain_saffron.templates.chat_template import ChatTemplate
+from langchain_saffron.templates.reward_template import RewardTemplate
+from langchain_saffron.templates.safe_encoder import safe_encoder
 
 Turn = tuple[str, str]
 

@@ -14,9 +14,9 @@ from typing import Any
 
 from langchain_saffron.errors import PromptError
 from langchain_saffron.models.call_forms import call_forms
-from langchain_saffron.models.merging import Message, merged_forms
-from langchain_saffron.models.plain_text import SafeEncoder, replace_surrogates
-from langchain_saffron.models.prompt_fields import Change, PromptFields
+from langchain_saffron.templates.message_forms import Message, merged_forms
+from langchain_saffron.templates.safe_encoder import SafeEncoder, replace_surrogates
+from langchain_saffron.templates.template_fields import Change, PromptFields
 
 _PRIVATE = re.compile("[\U000f0000-\U0010fffd]")
 _FIRST, _LAST = 0xF0000, 0x10FFFD
