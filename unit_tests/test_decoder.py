@@ -28,7 +28,7 @@ from langchain_saffron.cache.attention import NAME as TREE_ATTENTION
 from langchain_saffron.cache.plan import Batch
 from langchain_saffron.errors import NumericalError, UnsupportedModelError
 from langchain_saffron.models import packing
-from langchain_saffron.models.cache_argument import cache_argument
+from langchain_saffron.models.compat import cache_argument
 from langchain_saffron.models.decoder import TrieDecoder
 from unit_tests.families import FALLBACKS, FAMILIES, VOCABULARY
 from unit_tests.tiny_models import plain_logits, random_model

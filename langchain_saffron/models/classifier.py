@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from langchain_saffron.errors import ModelLoadError, UnsupportedModelError
-from langchain_saffron.models.cache_argument import cache_argument
+from langchain_saffron.models.compat import cache_argument
 
 _SAFE, _UNSAFE = ("safe", "benign", "harmless"), ("unsafe", "harmful", "toxic")
 

@@ -12,7 +12,7 @@ from langchain_saffron.cache.attention import NAME as TREE_ATTENTION
 from langchain_saffron.cache.plan import make_plan
 from langchain_saffron.cache.sight import Sight
 from langchain_saffron.errors import NumericalError, UnsupportedModelError
-from langchain_saffron.models.cache_argument import cache_argument
+from langchain_saffron.models.compat import cache_argument
 from langchain_saffron.models.flops import FlopCounter
 from langchain_saffron.models.packing import pack, unpack
 from langchain_saffron.runtime.devices import upload

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from langchain_saffron.errors import ContextOverflowError, CorpusError, PromptError
-from langchain_saffron.fingerprint import fingerprint
+from langchain_saffron.models.fingerprint import fingerprint
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.models.vocabulary import vocabulary_hash
 from langchain_saffron.runtime.devices import threads_for
