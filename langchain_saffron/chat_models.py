@@ -16,15 +16,20 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
 from pydantic import model_validator
 
-from langchain_saffron.answers import AnswerReader
 from langchain_saffron.engine import Outlook, SearchResult
 from langchain_saffron.errors import SettingsError
-from langchain_saffron.face import FACE_CONFIG, SaffronFields
 from langchain_saffron.grammar import require_grammars
-from langchain_saffron.job import Job, concurrent
-from langchain_saffron.profile import ModelFacts, local_facts, model_profile
-from langchain_saffron.response_format import answer_grammar, document_schema, instructed, read_response_format
-from langchain_saffron.structured_output import Method, StructuredOutputParser, parsed
+from langchain_saffron.interface.base import FACE_CONFIG, SaffronFields
+from langchain_saffron.interface.invocation import Job, concurrent
+from langchain_saffron.interface.message_builder import AnswerReader
+from langchain_saffron.interface.model_profile import ModelFacts, local_facts, model_profile
+from langchain_saffron.interface.response_format import (
+    answer_grammar,
+    document_schema,
+    instructed,
+    read_response_format,
+)
+from langchain_saffron.interface.structured_output import Method, StructuredOutputParser, parsed
 from langchain_saffron.tools import ToolFormat, get_tool_format, tool_request
 
 CONTEXT_TOKENS = 8

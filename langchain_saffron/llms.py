@@ -10,9 +10,9 @@ from langchain_core.language_models.llms import BaseLLM
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 
 from langchain_saffron.engine import SearchResult
-from langchain_saffron.face import FACE_CONFIG, SaffronFields
-from langchain_saffron.job import Job
-from langchain_saffron.response_format import read_response_format
+from langchain_saffron.interface.base import FACE_CONFIG, SaffronFields
+from langchain_saffron.interface.invocation import Job
+from langchain_saffron.interface.response_format import read_response_format
 
 CONTEXT_TOKENS = 8
 

@@ -9,7 +9,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from pydantic import ValidationError
 
 from langchain_saffron.errors import ModelLoadError, PromptError, SettingsError
-from langchain_saffron.prompts import PromptRenderer
+from langchain_saffron.interface.prompts import PromptRenderer
 from langchain_saffron.templates.guard_prompt import PRESETS, GuardPrompt, preset, preset_of
 from langchain_saffron.templates.reward_template import RewardTemplate
 from langchain_saffron.templates.safe_encoder import safe_encoder

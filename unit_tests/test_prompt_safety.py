@@ -6,7 +6,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, Tool
 from tokenizers import AddedToken, Tokenizer
 
 from langchain_saffron.errors import PromptError
-from langchain_saffron.prompts import PromptRenderer
+from langchain_saffron.interface.prompts import PromptRenderer
 from langchain_saffron.templates.reward_template import RewardTemplate
 from unit_tests import builders
 from unit_tests.builders import (

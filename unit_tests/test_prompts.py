@@ -4,7 +4,7 @@ import pytest
 from langchain_core.messages import AIMessage, ChatMessage, FunctionMessage, HumanMessage, SystemMessage, ToolMessage
 
 from langchain_saffron.errors import PromptError
-from langchain_saffron.prompts import PromptRenderer
+from langchain_saffron.interface.prompts import PromptRenderer
 from langchain_saffron.templates.reward_template import RewardTemplate
 from unit_tests.builders import (
     CHATML,

@@ -7,7 +7,7 @@ from tokenizers import AddedToken
 from transformers import AutoTokenizer
 
 from langchain_saffron.errors import SettingsError
-from langchain_saffron.prompts import PromptRenderer
+from langchain_saffron.interface.prompts import PromptRenderer
 from langchain_saffron.tools import RESPONSE_TEMPLATE, Answer, Said, tool_request
 from langchain_saffron.tools.base import ENDED
 from unit_tests.builders import CHATML, byte_level_tokenizer

@@ -22,8 +22,8 @@ from langchain_saffron import ChatSaffron
 from langchain_saffron.agents import CallScorer, ToolCallBlockedError, ToolCallGuard
 from langchain_saffron.agents.scoring import endings
 from langchain_saffron.errors import ContextOverflowError, ModelLoadError, PromptError, SettingsError
+from langchain_saffron.interface.messages import to_turns
 from langchain_saffron.kitchen import WEIGHTS, hazards, tools
-from langchain_saffron.messages import to_turns
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.templates.safe_encoder import safe_encoder
 from langchain_saffron.templates.tool_call_text import call_json, call_text

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from langchain_core.messages import AIMessage, BaseMessage, ToolCall
 
 from langchain_saffron.errors import ContextOverflowError, PromptError, SaffronError
-from langchain_saffron.messages import Turn, to_turns
+from langchain_saffron.interface.messages import Turn, to_turns
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.templates.safe_encoder import replace_surrogates, safe_encoder
 from langchain_saffron.templates.tool_call_text import CALL_END, CALL_START, call_json, marked, turn_text

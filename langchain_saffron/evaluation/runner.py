@@ -14,8 +14,8 @@ from langchain_saffron.engine.handle import Handle
 from langchain_saffron.evaluation.attacks import Attack, Attacked
 from langchain_saffron.evaluation.methods import Method
 from langchain_saffron.evaluation.sample import Message, Sample
+from langchain_saffron.interface.prompts import PromptRenderer, RenderedPrompt
 from langchain_saffron.models.prefix_scoring import PrefixScorer
-from langchain_saffron.prompts import PromptRenderer, RenderedPrompt
 
 CONCURRENCY = 16
 

@@ -11,10 +11,10 @@ from langchain_saffron.engine import SaffronEngine, SearchResult
 from langchain_saffron.engine.registry import shared_engine
 from langchain_saffron.errors import ModelLoadError, RewardModelRequiredError, SettingsError
 from langchain_saffron.grammar import require_grammars
+from langchain_saffron.interface.prompts import PromptRenderer
+from langchain_saffron.interface.response_format import read_response_format
 from langchain_saffron.models.fingerprint import fingerprint
 from langchain_saffron.models.loading import KITCHEN, default_device, default_dtype
-from langchain_saffron.prompts import PromptRenderer
-from langchain_saffron.response_format import read_response_format
 from langchain_saffron.settings import (
     DEFAULT_REFUSAL,
     EFFORTS,

@@ -12,13 +12,13 @@ from langchain_saffron.engine.handle import Handle
 from langchain_saffron.engine.request import RequestOptions
 from langchain_saffron.errors import BudgetError
 from langchain_saffron.grammar import Grammar
-from langchain_saffron.prompts import RenderedPrompt
+from langchain_saffron.interface.prompts import RenderedPrompt
 from langchain_saffron.settings import SearchSettings
 from langchain_saffron.shared_budget import Share
 from langchain_saffron.tools import ToolFormat
 
 if TYPE_CHECKING:
-    from langchain_saffron.face import SaffronFields
+    from langchain_saffron.interface.base import SaffronFields
 
 MAX_CONCURRENCY = 64
 

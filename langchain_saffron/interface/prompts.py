@@ -13,7 +13,7 @@ from typing import Any
 from langchain_core.messages import BaseMessage
 
 from langchain_saffron.errors import PromptError
-from langchain_saffron.messages import Turn, to_turns
+from langchain_saffron.interface.messages import Turn, to_turns
 from langchain_saffron.templates.chat_template import Chat, ChatTemplate
 from langchain_saffron.templates.message_forms import Message
 from langchain_saffron.templates.reward_template import RewardTemplate

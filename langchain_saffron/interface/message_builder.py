@@ -15,8 +15,8 @@ from langchain_core.messages.tool import (
 )
 
 from langchain_saffron.engine import RefusalText, SearchResult
-from langchain_saffron.job import Job
-from langchain_saffron.structured_output import why_cut
+from langchain_saffron.interface.invocation import Job
+from langchain_saffron.interface.structured_output import why_cut
 from langchain_saffron.tools import Answer, Call, CallPiece, Event, Said
 
 _REFUSED = "the search refused inside this call"
