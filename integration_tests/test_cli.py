@@ -11,7 +11,7 @@ from pyarrow import parquet
 
 from langchain_saffron import ChatSaffron
 from langchain_saffron.cli import main
-from langchain_saffron.cli_session import Session
+from langchain_saffron.cli.session import Session
 
 LIMIT = ["--max-tokens", "8"]
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from langchain_saffron.cli_common import notice, progress_bar, quieten
+from langchain_saffron.cli.options import notice, progress_bar, quieten
 
 RUN = "The run"
 FIT = "The fit"

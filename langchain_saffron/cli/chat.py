@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from langchain_saffron.cli_common import Device, Dtype, Model, RewardBase, RewardModel, make_face, notice
+from langchain_saffron.cli.options import Device, Dtype, Model, RewardBase, RewardModel, make_face, notice
 from langchain_saffron.settings import Effort, OnExhausted
 
 DECODING = "Decoding"
@@ -126,7 +126,7 @@ def chat(
         "on_budget": on_budget,
     }
     face = make_face(options, progress=not as_json)
-    from langchain_saffron.cli_session import Session
+    from langchain_saffron.cli.session import Session
 
     session = Session(face, system=system, prefill=prefill or "")
     if prompt is None:

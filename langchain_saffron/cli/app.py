@@ -9,13 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
-from langchain_saffron.cli_annotate import annotate
-from langchain_saffron.cli_bench import bench
-from langchain_saffron.cli_chat import chat
-from langchain_saffron.cli_common import notice, one_line
-from langchain_saffron.cli_evaluate import evaluate
-from langchain_saffron.cli_info import info
-from langchain_saffron.cli_train import train
+from langchain_saffron.cli.annotate import annotate
+from langchain_saffron.cli.bench import bench
+from langchain_saffron.cli.chat import chat
+from langchain_saffron.cli.evaluate import evaluate
+from langchain_saffron.cli.info import info
+from langchain_saffron.cli.options import notice, one_line
+from langchain_saffron.cli.train import train
 
 BAD_USAGE = 2
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from langchain_saffron.cli_common import Device, Dtype, Model, RewardBase, RewardModel, notice, progress_bar, quieten
+from langchain_saffron.cli.options import Device, Dtype, Model, RewardBase, RewardModel, notice, progress_bar, quieten
 from langchain_saffron.errors import SettingsError
 
 QUICK_METHODS = (

@@ -7,8 +7,8 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, Huma
 from pydantic import ValidationError
 
 from langchain_saffron.chat_models import ChatSaffron
-from langchain_saffron.cli_chat import summary
-from langchain_saffron.cli_common import notice, one_line
+from langchain_saffron.cli.chat import summary
+from langchain_saffron.cli.options import notice, one_line
 from langchain_saffron.errors import SaffronError
 
 HELP = "/effort off|low|medium|high|max, /clear forgets the chat, /exit or Ctrl-D leaves, Ctrl-C stops an answer"

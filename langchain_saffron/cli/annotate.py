@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from langchain_saffron.cli_common import Device, Dtype, notice, progress_bar, quieten
+from langchain_saffron.cli.options import Device, Dtype, notice, progress_bar, quieten
 from langchain_saffron.errors import SettingsError
 
 # broken records that are told one by one

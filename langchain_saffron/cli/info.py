@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from langchain_saffron.cli_common import Device, Dtype, Model, RewardBase, RewardModel, make_face
+from langchain_saffron.cli.options import Device, Dtype, Model, RewardBase, RewardModel, make_face
 from langchain_saffron.settings import DEFAULT_SAFETY_THRESHOLD
 
 if TYPE_CHECKING:
