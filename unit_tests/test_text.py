@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from langchain_saffron.engine.text import StopChecker, TextStream, decode
+from langchain_saffron.engine.detokenizer import StopChecker, TextStream, decode
 from unit_tests.builders import byte_level_tokenizer, metaspace_tokenizer
 
 TEXTS = [

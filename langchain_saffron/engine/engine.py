@@ -9,15 +9,15 @@ from typing import Any, TypeVar, Unpack
 
 import torch
 
+from langchain_saffron.engine.admission import SEARCHES, checked_ids, resolve_settings, warn_of_processors
+from langchain_saffron.engine.detokenizer import StopChecker, TextStream
 from langchain_saffron.engine.handle import AsyncHandle, Handle
-from langchain_saffron.engine.judging import Judge
 from langchain_saffron.engine.loading import load_models
+from langchain_saffron.engine.prm_cache import Judge
 from langchain_saffron.engine.request import Request, RequestOptions
-from langchain_saffron.engine.resolution import SEARCHES, checked_ids, resolve_settings, warn_of_processors
 from langchain_saffron.engine.result import Outlook, SearchResult
-from langchain_saffron.engine.rewards import RewardColumns
+from langchain_saffron.engine.reward_columns import RewardColumns
 from langchain_saffron.engine.scheduler import Scheduler
-from langchain_saffron.engine.text import StopChecker, TextStream
 from langchain_saffron.engine.worker import Worker
 from langchain_saffron.grammar import Grammar
 from langchain_saffron.grammar.compiler import GrammarCompiler

@@ -7,9 +7,9 @@ from typing import TypedDict
 
 import torch
 
-from langchain_saffron.engine.branch import Branch
+from langchain_saffron.engine.detokenizer import TextStream
+from langchain_saffron.engine.request_cache import Branch
 from langchain_saffron.engine.result import SearchResult, SearchStats
-from langchain_saffron.engine.text import TextStream
 from langchain_saffron.grammar import Grammar
 from langchain_saffron.search import Search, SearchInputs
 

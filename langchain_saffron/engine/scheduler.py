@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import torch
 
-from langchain_saffron.engine.branch import Branch
-from langchain_saffron.engine.forward import SharedForward, read_flags
-from langchain_saffron.engine.judging import Judge, JudgeBranch
+from langchain_saffron.engine.forward_batch import SharedForward, read_flags
+from langchain_saffron.engine.prm_cache import Judge, JudgeBranch
 from langchain_saffron.engine.request import Delta, Done, Failed, Request
+from langchain_saffron.engine.request_cache import Branch
 from langchain_saffron.engine.result import RefusalText, SearchResult
 from langchain_saffron.errors import BudgetError, NumericalError, RequestCancelledError
 from langchain_saffron.models.decoder import TrieDecoder

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from langchain_saffron.engine.judging import Judge
+from langchain_saffron.engine.prm_cache import Judge
 from langchain_saffron.errors import ContextOverflowError, RewardModelRequiredError, SettingsError
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.models.mrm import MultifurcationRewardModel

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from langchain_saffron.engine.branch import Branch
+from langchain_saffron.engine.request_cache import Branch
 from langchain_saffron.errors import SettingsError
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.models.prm import ProcessRewardModel
