@@ -16,7 +16,7 @@ from langchain_saffron.search import (
     deal_search,
     rebase_search,
 )
-from langchain_saffron.search.purse import Purse
+from langchain_saffron.search.budget import Purse
 from langchain_saffron.search.rebase import balanced, narrowed
 from langchain_saffron.templates.guard_prompt import GuardPrompt
 from unit_tests.families import VOCABULARY

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langchain_saffron.search import Expand, SearchInputs, plain_search, saffron_search
-from langchain_saffron.search.purse import Purse
+from langchain_saffron.search.budget import Purse
 from langchain_saffron.settings import ComputeBudget, SearchSettings
 from unit_tests.tables import chances, drive
 

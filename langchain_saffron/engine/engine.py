@@ -27,7 +27,7 @@ from langchain_saffron.models.mrm import MultifurcationRewardModel
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.models.vocabulary import check_vocabularies
 from langchain_saffron.search import Constraint, Search, SearchInputs, look_ahead
-from langchain_saffron.search.purse import Purse
+from langchain_saffron.search.budget import Purse
 from langchain_saffron.settings import SearchSettings
 
 R = TypeVar("R")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 
 from langchain_saffron.search import Answer
-from langchain_saffron.search.base import FinishReason
+from langchain_saffron.search.protocol import FinishReason
 
 
 @dataclass(slots=True)

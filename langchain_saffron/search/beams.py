@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from langchain_saffron.search.base import Node
 from langchain_saffron.search.constraint import Constraint
+from langchain_saffron.search.protocol import Node
 from langchain_saffron.search.selection import Candidate
 from langchain_saffron.settings import SearchSettings
 

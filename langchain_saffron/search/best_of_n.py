@@ -1,8 +1,8 @@
 """Best-of-N: sample whole answers from the policy and keep the one that the process reward model likes best."""
 
-from langchain_saffron.search.base import Expand, Search, SearchInputs
-from langchain_saffron.search.plain import out_of_budget
-from langchain_saffron.search.responses import Response, draw, nodes_of, policy_logits, safest, seeded
+from langchain_saffron.search.decoding import out_of_budget
+from langchain_saffron.search.protocol import Expand, Search, SearchInputs
+from langchain_saffron.search.sampling import Response, draw, nodes_of, policy_logits, safest, seeded
 
 
 def best_of_n_search(inputs: SearchInputs) -> Search:

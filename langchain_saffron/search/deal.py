@@ -5,9 +5,9 @@ from collections.abc import Generator
 
 import torch
 
-from langchain_saffron.search.base import Expand, Node, Scores, Search, SearchInputs
-from langchain_saffron.search.plain import out_of_budget
-from langchain_saffron.search.responses import Response, nodes_of, nucleus_probabilities, policy_logits
+from langchain_saffron.search.decoding import out_of_budget
+from langchain_saffron.search.protocol import Expand, Node, Scores, Search, SearchInputs
+from langchain_saffron.search.sampling import Response, nodes_of, nucleus_probabilities, policy_logits
 
 
 def deal_search(inputs: SearchInputs) -> Search:

@@ -3,9 +3,9 @@
 import math
 from collections.abc import Sequence
 
-from langchain_saffron.search.base import Expand, Search, SearchInputs
-from langchain_saffron.search.plain import out_of_budget
-from langchain_saffron.search.responses import Response, draw, nodes_of, policy_logits, safest, seeded
+from langchain_saffron.search.decoding import out_of_budget
+from langchain_saffron.search.protocol import Expand, Search, SearchInputs
+from langchain_saffron.search.sampling import Response, draw, nodes_of, policy_logits, safest, seeded
 
 
 def rebase_search(inputs: SearchInputs) -> Search:

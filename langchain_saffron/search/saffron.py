@@ -4,10 +4,10 @@ import math
 
 import torch
 
-from langchain_saffron.search.base import ROOT, Answer, Expand, FinishReason, Search, SearchInputs
 from langchain_saffron.search.beams import Beam, Pool, Scoring, shared_length
 from langchain_saffron.search.constraint import permitted
-from langchain_saffron.search.responses import seeded
+from langchain_saffron.search.protocol import ROOT, Answer, Expand, FinishReason, Search, SearchInputs
+from langchain_saffron.search.sampling import seeded
 from langchain_saffron.search.selection import Rules, select
 
 

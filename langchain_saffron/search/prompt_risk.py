@@ -3,9 +3,9 @@
 import torch
 
 from langchain_saffron.runtime.devices import upload
-from langchain_saffron.search.base import ROOT, Answer, Expand, Search, SearchInputs
 from langchain_saffron.search.constraint import constrain, permitted
 from langchain_saffron.search.nucleus import nucleus
+from langchain_saffron.search.protocol import ROOT, Answer, Expand, Search, SearchInputs
 
 
 def look_ahead(inputs: SearchInputs) -> Search:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from langchain_saffron.runtime.devices import upload
-from langchain_saffron.search.base import ROOT, Answer, FinishReason, Node, SearchInputs
 from langchain_saffron.search.constraint import Constraint, constrain, permitted
 from langchain_saffron.search.nucleus import CHUNK
+from langchain_saffron.search.protocol import ROOT, Answer, FinishReason, Node, SearchInputs
 
 
 @dataclass(frozen=True, slots=True)

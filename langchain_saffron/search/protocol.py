@@ -6,8 +6,8 @@ from typing import Literal, TypeAlias
 
 import torch
 
+from langchain_saffron.search.budget import Purse
 from langchain_saffron.search.constraint import Constraint
-from langchain_saffron.search.purse import Purse
 from langchain_saffron.settings import SearchSettings
 
 FinishReason = Literal["stop", "length", "refusal", "budget"]

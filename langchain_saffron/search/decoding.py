@@ -1,7 +1,7 @@
 """Plain decoding of the policy: greedy, as `generate(do_sample=False)`, and nucleus sampling."""
 
-from langchain_saffron.search.base import Answer, Expand, Search, SearchInputs
-from langchain_saffron.search.responses import Response, draw, policy_logits, seeded
+from langchain_saffron.search.protocol import Answer, Expand, Search, SearchInputs
+from langchain_saffron.search.sampling import Response, draw, policy_logits, seeded
 
 
 def plain_search(inputs: SearchInputs) -> Search:
