@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from langchain_saffron.cache.attention import NAME as TREE_ATTENTION
-from langchain_saffron.cache.plan import Batch
+from langchain_saffron.cache.attention_plan import Batch
 from langchain_saffron.errors import NumericalError, UnsupportedModelError
 from langchain_saffron.models import packing
 from langchain_saffron.models.compat import cache_argument

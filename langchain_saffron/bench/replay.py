@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from langchain_saffron.cache.sight import Sight
+from langchain_saffron.cache.forward_context import Sight
 from langchain_saffron.models.decoder import TrieDecoder
 
 

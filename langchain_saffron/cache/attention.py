@@ -14,7 +14,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from langchain_saffron.cache.plan import Batch, Group, Plan
+from langchain_saffron.cache.attention_plan import Batch, Group, Plan
 
 NAME = "saffron_tree"
 # a group with more rows is a prompt being read: there the fused kernel is worth copying scattered keys together

@@ -9,8 +9,8 @@ import torch
 
 from langchain_saffron.cache import KeyValuePool, LayerMasks, TokenForest, visible_rows
 from langchain_saffron.cache.attention import NAME as TREE_ATTENTION
-from langchain_saffron.cache.plan import make_plan
-from langchain_saffron.cache.sight import Sight
+from langchain_saffron.cache.attention_plan import make_plan
+from langchain_saffron.cache.forward_context import Sight
 from langchain_saffron.errors import NumericalError, UnsupportedModelError
 from langchain_saffron.models.compat import cache_argument
 from langchain_saffron.models.flops import FlopCounter

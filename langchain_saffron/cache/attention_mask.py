@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from langchain_saffron.cache.forest import NO_PARENT, TokenForest
+from langchain_saffron.cache.prefix_forest import NO_PARENT, TokenForest
 
 # reading a span in place beats copying as long as few strangers lie in it
 SPAN_SLACK = 1.5

@@ -9,8 +9,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from langchain_saffron.cache.forest import TokenForest
-from langchain_saffron.cache.visibility import SPAN_SLACK, paths_above, seen_columns
+from langchain_saffron.cache.attention_mask import SPAN_SLACK, paths_above, seen_columns
+from langchain_saffron.cache.prefix_forest import TokenForest
 from langchain_saffron.runtime.devices import upload
 
 ToMask = Callable[[np.ndarray], torch.Tensor]

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from langchain_saffron.cache.attention import activate
-from langchain_saffron.cache.plan import Plan
-from langchain_saffron.cache.pool import KeyValuePool
+from langchain_saffron.cache.attention_plan import Plan
+from langchain_saffron.cache.kv_pool import KeyValuePool
 
 
 @dataclass(frozen=True)
