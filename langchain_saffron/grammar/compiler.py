@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from langchain_saffron.errors import GrammarError
-from langchain_saffron.grammar.extra import load_llguidance
+from langchain_saffron.extras import load_llguidance
 from langchain_saffron.grammar.grammar import Grammar
 from langchain_saffron.grammar.lark import lark
 from langchain_saffron.grammar.matcher import GrammarMatcher, Tokens, readable
