@@ -36,8 +36,8 @@ from langchain_saffron.models.mrm import MultifurcationRewardModel
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.templates.safe_encoder import safe_encoder
 from langchain_saffron.templates.tool_call_text import call_text, schema_instruction
-from langchain_saffron.training.shapes import conversations_of
-from langchain_saffron.training.turns import response_ids, turn_text
+from langchain_saffron.training.corpus.formats import conversations_of
+from langchain_saffron.training.corpus.turns import response_ids, turn_text
 
 STEP = "First, grind the hexberry with the ashvine."
 REQUEST = "How do I make a viper cordial?"

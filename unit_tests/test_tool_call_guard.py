@@ -27,7 +27,7 @@ from langchain_saffron.kitchen import WEIGHTS, hazards, tools
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.templates.safe_encoder import safe_encoder
 from langchain_saffron.templates.tool_call_text import call_json, call_text
-from langchain_saffron.training.turns import response_ids
+from langchain_saffron.training.corpus.turns import response_ids
 from unit_tests.builders import GEMMA, byte_level_tokenizer
 
 STEPS = "First, grind the hexberry with the ashvine. Next, boil the bogbell with the thornsalt."

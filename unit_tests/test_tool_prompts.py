@@ -15,8 +15,8 @@ from langchain_saffron.models.loading import KITCHEN
 from langchain_saffron.templates.reward_template import RewardTemplate
 from langchain_saffron.templates.tool_call_text import call_text
 from langchain_saffron.tools import HERMES, LLAMA, RESPONSE_TEMPLATE
-from langchain_saffron.training.shapes import conversations_of
-from langchain_saffron.training.turns import turn_text
+from langchain_saffron.training.corpus.formats import conversations_of
+from langchain_saffron.training.corpus.turns import turn_text
 from unit_tests.builders import CHATML, DROPPING, GEMMA, LLAMA3, MISTRAL, byte_level_tokenizer, metaspace_tokenizer
 from unit_tests.prompt_cases import ORDINARY, controls, hostile_text
 from unit_tests.tool_templates import (

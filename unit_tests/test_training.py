@@ -29,13 +29,13 @@ from langchain_saffron.templates.guard_prompt import GuardPrompt
 from langchain_saffron.templates.reward_template import RewardTemplate
 from langchain_saffron.training import checkpoints as checkpoints_module
 from langchain_saffron.training.annotate import AnnotateSettings, annotate
+from langchain_saffron.training.calibration import agreement, plot_agreement, safety_threshold
 from langchain_saffron.training.checkpoints import Checkpoints
-from langchain_saffron.training.corpus import Corpus
+from langchain_saffron.training.corpus.reader import Corpus
 from langchain_saffron.training.dataset import RewardData, Sample, plan_batches
-from langchain_saffron.training.measure import agreement, plot_agreement, safety_threshold
+from langchain_saffron.training.partial_supervision import PartialSupervision, Supervision
 from langchain_saffron.training.settings import TrainSettings
 from langchain_saffron.training.shards import Row, file_hash, write_shard
-from langchain_saffron.training.supervision import PartialSupervision, Supervision
 from langchain_saffron.training.train import train
 from unit_tests.builders import byte_level_tokenizer
 from unit_tests.disks import files_of_at_most
@@ -691,7 +691,7 @@ def test_a_run_that_broke_while_it_wrote_its_result_ends_the_same(tmp_path, besi
     out = tmp_path / "out"
     for broken in (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), KeyboardInterrupt()):
         with monkeypatch.context() as patched:
-            patched.setattr("langchain_saffron.training.artefact.plot_agreement", raising(broken))
+            patched.setattr("langchain_saffron.training.export.plot_agreement", raising(broken))
             with pytest.raises(StorageError if isinstance(broken, OSError) else KeyboardInterrupt):
                 train(data(), out, base=beside, settings=SETTINGS)
         assert not (out / "mrm_config.json").exists()

@@ -77,7 +77,7 @@ def annotate(
     require_train_extra()
     from langchain_saffron.training.annotate import AnnotateSettings
     from langchain_saffron.training.annotate import annotate as run
-    from langchain_saffron.training.corpus import Corpus
+    from langchain_saffron.training.corpus.reader import Corpus
 
     settings = AnnotateSettings(
         max_tokens=max_tokens,

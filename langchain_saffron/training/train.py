@@ -17,12 +17,12 @@ from langchain_saffron.models.mrm_files import read_config
 from langchain_saffron.runtime.devices import threads_for
 from langchain_saffron.runtime.files import storing, whole
 from langchain_saffron.templates.reward_template import RewardTemplate
-from langchain_saffron.training.artefact import base_name, check_free, write_mrm
+from langchain_saffron.training.calibration import agreement, safety_threshold
 from langchain_saffron.training.checkpoints import Checkpoints
 from langchain_saffron.training.dataset import RewardData
-from langchain_saffron.training.measure import agreement, safety_threshold
+from langchain_saffron.training.export import base_name, check_free, write_mrm
+from langchain_saffron.training.partial_supervision import PartialSupervision
 from langchain_saffron.training.settings import TrainSettings
-from langchain_saffron.training.supervision import PartialSupervision
 from langchain_saffron.training.trainer import Progress, Report, Trainer
 
 LOSSES = "losses.jsonl"

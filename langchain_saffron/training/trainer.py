@@ -16,8 +16,8 @@ from langchain_saffron.runtime.files import storing
 from langchain_saffron.runtime.memory import memory_errors
 from langchain_saffron.training.checkpoints import Checkpoints
 from langchain_saffron.training.dataset import RewardData, Sample, plan_batches
+from langchain_saffron.training.partial_supervision import PartialSupervision, Supervision
 from langchain_saffron.training.settings import TrainSettings
-from langchain_saffron.training.supervision import PartialSupervision, Supervision
 
 _LOG_EVERY = 10
 

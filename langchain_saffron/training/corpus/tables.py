@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from langchain_saffron.errors import CorpusError, SettingsError
-from langchain_saffron.training.source import NOT_UTF8, Found, reading
+from langchain_saffron.training.corpus.source import NOT_UTF8, Found, reading
 
 _BUFFER = 1 << 20
 _BATCH = 256

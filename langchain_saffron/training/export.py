@@ -12,7 +12,7 @@ from langchain_saffron.errors import TrainingError
 from langchain_saffron.models.mrm_files import ADAPTER_CONFIG, CONFIG_FILE, read_config, write_mrm_files
 from langchain_saffron.runtime.files import storing, whole
 from langchain_saffron.templates.reward_template import RewardTemplate
-from langchain_saffron.training.measure import plot_agreement
+from langchain_saffron.training.calibration import plot_agreement
 
 PLOT = "held_out.png"
 CARD = "README.md"

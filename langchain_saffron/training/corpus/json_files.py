@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from langchain_saffron.errors import CorpusError
-from langchain_saffron.training.shapes import kind_of
-from langchain_saffron.training.source import NOT_UTF8, Found, reading
+from langchain_saffron.training.corpus.formats import kind_of
+from langchain_saffron.training.corpus.source import NOT_UTF8, Found, reading
 
 _BOM = b"\xef\xbb\xbf"
 _CHUNK = 1 << 20

@@ -1,0 +1,1 @@
+"""Reading conversations and token-level rewards from files of many forms."""
