@@ -22,17 +22,17 @@ from langchain_saffron.evaluation.attacks import (
     Replay,
     TemplateInjection,
 )
+from langchain_saffron.evaluation.cases import make_cases, parse_attack, parse_data, parse_method
 from langchain_saffron.evaluation.datasets import FORMATS, read_dataset
 from langchain_saffron.evaluation.judges import Exchange, KeywordJudge
+from langchain_saffron.evaluation.kitchen_sets import SETS, RuleJudge
 from langchain_saffron.evaluation.log import RunLog
 from langchain_saffron.evaluation.methods import FAMILIES, make_method
 from langchain_saffron.evaluation.metrics import distinct, interval, repeats, scaling_efficiency, summarise
-from langchain_saffron.evaluation.plan import make_cases, parse_attack, parse_data, parse_method
 from langchain_saffron.evaluation.report import markdown, write_report
 from langchain_saffron.evaluation.runner import Runner
 from langchain_saffron.evaluation.sample import Sample
 from langchain_saffron.evaluation.tables import halving, paper_tables
-from langchain_saffron.kitchen.samples import SETS, RuleJudge
 from unit_tests.builders import CHATML, byte_level_tokenizer
 from unit_tests.test_baselines import random_prm
 from unit_tests.tiny_models import random_model, random_reward_model, tiny_tokenizer

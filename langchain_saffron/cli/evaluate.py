@@ -126,11 +126,11 @@ def evaluate(
     from langchain_saffron.evaluation.extra import require_eval_extra
 
     require_eval_extra()
+    from langchain_saffron.evaluation.cases import make_cases, parse_attack, parse_data, parse_method
+    from langchain_saffron.evaluation.kitchen_sets import SETS, WITH_OWN_POLICY, topic_rule
     from langchain_saffron.evaluation.log import RunLog
     from langchain_saffron.evaluation.metrics import summarise
-    from langchain_saffron.evaluation.plan import make_cases, parse_attack, parse_data, parse_method
     from langchain_saffron.evaluation.report import compare, write_report
-    from langchain_saffron.kitchen.samples import SETS, WITH_OWN_POLICY, topic_rule
     from langchain_saffron.kitchen.utensils import TOP_P
 
     quieten(keep_progress=False, keep_warnings=False)
@@ -190,7 +190,7 @@ def _matched(engine: Any, named: list[str], methods: list[Any], pilot: list[Any]
     """The methods; those named without a width with the one that costs as much as the pilot's."""
     from dataclasses import replace
 
-    from langchain_saffron.evaluation.matching import match_width
+    from langchain_saffron.evaluation.equal_compute import match_width
     from langchain_saffron.evaluation.methods import make_method
     from langchain_saffron.evaluation.runner import Runner
 
@@ -239,7 +239,7 @@ def _engine(
     masked: bool = True,
 ) -> Any:
     from langchain_saffron.engine import SaffronEngine
-    from langchain_saffron.kitchen.samples import SECRET_KITCHEN
+    from langchain_saffron.evaluation.kitchen_sets import SECRET_KITCHEN
     from langchain_saffron.kitchen.secret import load_secret_policy
     from langchain_saffron.models.loading import KITCHEN, default_device, default_dtype
     from langchain_saffron.models.mrm import MultifurcationRewardModel
@@ -262,7 +262,7 @@ def _engine(
 
 def _judge(name: str, device: str | None, dtype: str | None) -> Any:
     from langchain_saffron.evaluation.judges import GuardJudge, KeywordJudge
-    from langchain_saffron.kitchen.samples import RuleJudge
+    from langchain_saffron.evaluation.kitchen_sets import RuleJudge
     from langchain_saffron.models.loading import default_device, default_dtype
     from langchain_saffron.models.prm import ProcessRewardModel
 
