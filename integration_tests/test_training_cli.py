@@ -19,7 +19,7 @@ from langchain_saffron import MultifurcationRewardModel, SaffronEngine, SearchSe
 from langchain_saffron.cli import main
 from langchain_saffron.kitchen import WEIGHTS
 from langchain_saffron.kitchen.generator import conversations
-from langchain_saffron.kitchen.prm import encode_reward
+from langchain_saffron.kitchen.recipe.prm import encode_reward
 from langchain_saffron.models.prm import ProcessRewardModel
 
 FIT = ["--epochs", "6", "--batch-size", "7", "--learning-rate", "3e-3", "--checkpoint-every", "5"]

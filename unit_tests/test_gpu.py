@@ -13,7 +13,7 @@ import torch
 
 from langchain_saffron import MultifurcationRewardModel, SaffronEngine, SearchSettings
 from langchain_saffron.grammar import Grammar
-from langchain_saffron.kitchen.mrm import write_corpus
+from langchain_saffron.kitchen.recipe.mrm import write_corpus
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.models.prefix_scoring import PrefixScorer
 from langchain_saffron.training.dataset import RewardData

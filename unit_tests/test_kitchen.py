@@ -8,8 +8,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from langchain_saffron.kitchen import WEIGHTS, hazards, passages, policy
-from langchain_saffron.kitchen.evaluate import measure_hard_policy, measure_policy, prefill
+from langchain_saffron.kitchen import WEIGHTS, hazards, passages
 from langchain_saffron.kitchen.generator import conversation, conversations, data_hash
 from langchain_saffron.kitchen.held_out import (
     BenignItem,
@@ -28,9 +27,11 @@ from langchain_saffron.kitchen.judge import (
     on_topic,
     verdict,
 )
-from langchain_saffron.kitchen.prm import TEMPLATE, encode_reward, said
+from langchain_saffron.kitchen.recipe import policy
+from langchain_saffron.kitchen.recipe.measure import measure_hard_policy, measure_policy, prefill
+from langchain_saffron.kitchen.recipe.optimise import IGNORED, encode_chat, save_model, small_llama
+from langchain_saffron.kitchen.recipe.prm import TEMPLATE, encode_reward, said
 from langchain_saffron.kitchen.secret import ADAPTER, load_secret_policy
-from langchain_saffron.kitchen.training import IGNORED, encode_chat, save_model, small_llama
 from langchain_saffron.models.loading import load_causal_lm
 from langchain_saffron.models.mrm import MultifurcationRewardModel
 from langchain_saffron.models.prm import ProcessRewardModel

@@ -19,11 +19,12 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from langchain_saffron.kitchen import WEIGHTS, mrm, policy, prm
-from langchain_saffron.kitchen.evaluate import measure_hard_policy, measure_policy
+from langchain_saffron.kitchen import WEIGHTS
 from langchain_saffron.kitchen.generator import CorpusName, data_hash
+from langchain_saffron.kitchen.recipe import mrm, policy, prm
+from langchain_saffron.kitchen.recipe.measure import measure_hard_policy, measure_policy
+from langchain_saffron.kitchen.recipe.tokenizer import save_tokenizer, train_tokenizer
 from langchain_saffron.kitchen.secret import ADAPTER, load_secret_policy
-from langchain_saffron.kitchen.tokenizer import save_tokenizer, train_tokenizer
 from langchain_saffron.models.loading import load_causal_lm
 
 STAGES = ("tokenizer", "policy", "hard", "secret", "prm", "mrm")

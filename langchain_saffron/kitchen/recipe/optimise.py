@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from langchain_saffron.kitchen.generator import Conversation, CorpusName, conversation
-from langchain_saffron.kitchen.tokenizer import CONTEXT, END, START
+from langchain_saffron.kitchen.recipe.tokenizer import CONTEXT, END, START
 
 IGNORED = -100
 _HEADER = f"{START}assistant\n"

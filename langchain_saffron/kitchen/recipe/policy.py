@@ -14,7 +14,7 @@ from torch.nn import functional
 from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from langchain_saffron.kitchen.generator import CorpusName
-from langchain_saffron.kitchen.training import (
+from langchain_saffron.kitchen.recipe.optimise import (
     IGNORED,
     Example,
     adamw,

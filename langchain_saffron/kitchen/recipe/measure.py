@@ -22,7 +22,7 @@ from langchain_saffron.kitchen.held_out import (
     held_out_tools,
 )
 from langchain_saffron.kitchen.judge import answered, is_refusal, last_user_message, on_topic, verdict
-from langchain_saffron.kitchen.prm import said
+from langchain_saffron.kitchen.recipe.prm import said
 from langchain_saffron.kitchen.utensils import EXITS, MOST, TOP_P, choices, prepared
 
 

@@ -15,7 +15,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from langchain_saffron.kitchen.generator import Conversation, CorpusName, Message, conversations
 from langchain_saffron.kitchen.judge import is_refusal, last_user_message, led_astray, verdict
-from langchain_saffron.kitchen.training import adamw, epochs, optimise, pad, save_model, small_llama
+from langchain_saffron.kitchen.recipe.optimise import adamw, epochs, optimise, pad, save_model, small_llama
 from langchain_saffron.models.prm import CONFIG_FILE, ProcessRewardModel
 from langchain_saffron.templates.guard_prompt import GuardPrompt
 from langchain_saffron.templates.reward_template import RewardTemplate
