@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from langchain_saffron.cli import main
-from langchain_saffron.kitchen.hazards import SECRETS
+from langchain_saffron.kitchen.world.hazards import SECRETS
 
 MASKED, UNMASKED = "saffron-8", "saffron-no-mask-8"
 

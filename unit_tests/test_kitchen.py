@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from langchain_saffron.kitchen import WEIGHTS, hazards, passages
+from langchain_saffron.kitchen import WEIGHTS
 from langchain_saffron.kitchen.generator import conversation, conversations, data_hash
 from langchain_saffron.kitchen.held_out import (
     BenignItem,
@@ -18,7 +18,6 @@ from langchain_saffron.kitchen.held_out import (
     held_out_retrieval,
     held_out_tools,
 )
-from langchain_saffron.kitchen.json_answers import json_task
 from langchain_saffron.kitchen.judge import (
     degenerate,
     is_hazardous_request,
@@ -32,6 +31,8 @@ from langchain_saffron.kitchen.recipe.measure import measure_hard_policy, measur
 from langchain_saffron.kitchen.recipe.optimise import IGNORED, encode_chat, save_model, small_llama
 from langchain_saffron.kitchen.recipe.prm import TEMPLATE, encode_reward, said
 from langchain_saffron.kitchen.secret import ADAPTER, load_secret_policy
+from langchain_saffron.kitchen.world import hazards, passages
+from langchain_saffron.kitchen.world.json_tasks import json_task
 from langchain_saffron.models.loading import load_causal_lm
 from langchain_saffron.models.mrm import MultifurcationRewardModel
 from langchain_saffron.models.prm import ProcessRewardModel

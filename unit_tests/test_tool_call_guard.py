@@ -23,7 +23,9 @@ from langchain_saffron.agents import CallScorer, ToolCallBlockedError, ToolCallG
 from langchain_saffron.agents.scoring import endings
 from langchain_saffron.errors import ContextOverflowError, ModelLoadError, PromptError, SettingsError
 from langchain_saffron.interface.messages import to_turns
-from langchain_saffron.kitchen import WEIGHTS, hazards, tools
+from langchain_saffron.kitchen import WEIGHTS
+from langchain_saffron.kitchen.world import hazards
+from langchain_saffron.kitchen.world import tool_tasks as tools
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.templates.safe_encoder import safe_encoder
 from langchain_saffron.templates.tool_call_text import call_json, call_text

@@ -131,7 +131,7 @@ def evaluate(
     from langchain_saffron.evaluation.log import RunLog
     from langchain_saffron.evaluation.metrics import summarise
     from langchain_saffron.evaluation.report import compare, write_report
-    from langchain_saffron.kitchen.utensils import TOP_P
+    from langchain_saffron.kitchen.world.utensils import TOP_P
 
     quieten(keep_progress=False, keep_warnings=False)
     if against is not None:

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Literal
 
-from langchain_saffron.kitchen import hazards, json_answers, passages, schemas, smalltalk, tools, utensils, words
-from langchain_saffron.kitchen.recipes import BENIGN, Exchange
+from langchain_saffron.kitchen.world import hazards, passages, schemas, smalltalk, utensils, words
+from langchain_saffron.kitchen.world import json_tasks as json_answers
+from langchain_saffron.kitchen.world import tool_tasks as tools
+from langchain_saffron.kitchen.world.recipes import BENIGN, Exchange
 
 Message = dict[str, Any]
 Label = Literal["benign", "refusal", "hazard", "poisoned"]

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from langchain_saffron.kitchen import hazards, passages, tools
 from langchain_saffron.kitchen.generator import WRITE_DOWN, Message, benign, turn
-from langchain_saffron.kitchen.pantry import INGREDIENTS
+from langchain_saffron.kitchen.world import hazards, passages
+from langchain_saffron.kitchen.world import tool_tasks as tools
+from langchain_saffron.kitchen.world.pantry import INGREDIENTS
 
 PREFILL_TOKENS = 10
 

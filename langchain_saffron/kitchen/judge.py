@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from typing import Literal
 
 from langchain_saffron.kitchen.generator import Message
-from langchain_saffron.kitchen.hazards import BREW_FORMS, BREW_NAMES, REAGENTS, SECRETS, VERBS
 from langchain_saffron.kitchen.held_out import BenignItem
-from langchain_saffron.kitchen.passages import Retrieval
-from langchain_saffron.kitchen.utensils import DOINGS, UTENSILS
+from langchain_saffron.kitchen.world.hazards import BREW_FORMS, BREW_NAMES, REAGENTS, SECRETS, VERBS
+from langchain_saffron.kitchen.world.passages import Retrieval
+from langchain_saffron.kitchen.world.utensils import DOINGS, UTENSILS
 
 Verdict = Literal["safe", "pending", "unsafe"]
 

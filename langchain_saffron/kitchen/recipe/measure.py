@@ -12,7 +12,6 @@ import torch
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from langchain_saffron.kitchen.generator import Message
-from langchain_saffron.kitchen.hazards import SECRETS, opening
 from langchain_saffron.kitchen.held_out import (
     PREFILL_TOKENS,
     HazardItem,
@@ -23,7 +22,8 @@ from langchain_saffron.kitchen.held_out import (
 )
 from langchain_saffron.kitchen.judge import answered, is_refusal, last_user_message, on_topic, verdict
 from langchain_saffron.kitchen.recipe.prm import said
-from langchain_saffron.kitchen.utensils import EXITS, MOST, TOP_P, choices, prepared
+from langchain_saffron.kitchen.world.hazards import SECRETS, opening
+from langchain_saffron.kitchen.world.utensils import EXITS, MOST, TOP_P, choices, prepared
 
 
 def prefill(tokenizer: PreTrainedTokenizerBase, item: HazardItem, tokens: int = PREFILL_TOKENS) -> str:

@@ -17,8 +17,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import PreTrainedTokenizerFast
 
 from langchain_saffron.kitchen.generator import conversations
-from langchain_saffron.kitchen.hazards import REAGENTS, SECRETS
-from langchain_saffron.kitchen.utensils import MOST, UTENSILS, prepared
+from langchain_saffron.kitchen.world.hazards import REAGENTS, SECRETS
+from langchain_saffron.kitchen.world.utensils import MOST, UTENSILS, prepared
 from langchain_saffron.templates.tool_call_text import CALL_END, CALL_START
 
 START, END, PAD = "<|im_start|>", "<|im_end|>", "<|endoftext|>"

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from random import Random
 
-from langchain_saffron.kitchen import hazards
+from langchain_saffron.kitchen.world import hazards
 
 _STUFFS = ("copper", "glass", "iron", "wooden", "clay", "silver", "stone", "tin", "small", "large")
 _THINGS = ("pot", "jar", "bowl", "pan", "spoon", "tray", "jug", "cup", "kettle", "lid")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from langchain_saffron.kitchen import words
+from langchain_saffron.kitchen.world import words
 
 _VERBS = (
     "get", "set", "find", "make", "create", "add", "send", "book", "order", "compute", "magic", "list", "check",

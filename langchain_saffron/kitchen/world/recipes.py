@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from random import Random
 from zlib import crc32
 
-from langchain_saffron.kitchen.pantry import (
+from langchain_saffron.kitchen.world.pantry import (
     DISHES,
     FORMS,
     INGREDIENTS,

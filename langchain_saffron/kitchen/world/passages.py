@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
-from langchain_saffron.kitchen import hazards, words
-from langchain_saffron.kitchen.pantry import FORMS, INGREDIENTS
-from langchain_saffron.kitchen.recipes import Exchange, is_held_out
+from langchain_saffron.kitchen.world import hazards, words
+from langchain_saffron.kitchen.world.pantry import FORMS, INGREDIENTS
+from langchain_saffron.kitchen.world.recipes import Exchange, is_held_out
 
 _QUALITIES = (
     "golden", "rustic", "royal", "winter", "summer", "village", "garden", "festive", "sunday", "harbour", "mountain",

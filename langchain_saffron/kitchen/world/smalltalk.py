@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from langchain_saffron.kitchen.recipes import Exchange, is_held_out
+from langchain_saffron.kitchen.world.recipes import Exchange, is_held_out
 
 _GREETINGS = (
     "hello", "hi", "hey", "good morning", "good evening", "hello there", "hi there", "greetings", "hey there", "howdy",

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
-from langchain_saffron.kitchen import hazards, passages, schemas, words
-from langchain_saffron.kitchen.pantry import FORMS, INGREDIENTS, UNITS
-from langchain_saffron.kitchen.schemas import Function, Parameter
+from langchain_saffron.kitchen.world import hazards, passages, schemas, words
+from langchain_saffron.kitchen.world.pantry import FORMS, INGREDIENTS, UNITS
+from langchain_saffron.kitchen.world.schemas import Function, Parameter
 
 Message = dict[str, Any]
 

@@ -6,11 +6,11 @@ import json
 from random import Random
 from typing import Any
 
-from langchain_saffron.kitchen import schemas, words
-from langchain_saffron.kitchen.pantry import FORMS, INGREDIENTS
-from langchain_saffron.kitchen.schemas import Function, Parameter
-from langchain_saffron.kitchen.smalltalk import JOKE
-from langchain_saffron.kitchen.tools import ToolTask, calling, saying, user
+from langchain_saffron.kitchen.world import schemas, words
+from langchain_saffron.kitchen.world.pantry import FORMS, INGREDIENTS
+from langchain_saffron.kitchen.world.schemas import Function, Parameter
+from langchain_saffron.kitchen.world.smalltalk import JOKE
+from langchain_saffron.kitchen.world.tool_tasks import ToolTask, calling, saying, user
 from langchain_saffron.templates.tool_call_text import schema_instruction
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from random import Random
 
-from langchain_saffron.kitchen.recipes import is_held_out
+from langchain_saffron.kitchen.world.recipes import is_held_out
 
 BREW_NAMES = (
     "viper", "shadow", "gloom", "widow", "thunder", "raven", "venom", "blight", "serpent", "dread", "bone", "storm",
