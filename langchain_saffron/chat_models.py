@@ -18,7 +18,7 @@ from pydantic import model_validator
 
 from langchain_saffron.engine import Outlook, SearchResult
 from langchain_saffron.errors import SettingsError
-from langchain_saffron.grammar import require_grammars
+from langchain_saffron.extras import GRAMMARS
 from langchain_saffron.interface.base import FACE_CONFIG, SaffronFields
 from langchain_saffron.interface.invocation import Job, concurrent
 from langchain_saffron.interface.message_builder import AnswerReader
@@ -201,7 +201,7 @@ class ChatSaffron(SaffronFields, BaseChatModel):
         Raises:
             SettingsError: Something is no tool, `tool_choice` names none of them, or llguidance is not installed.
         """
-        require_grammars()
+        GRAMMARS.require()
         request = tool_request(tools, tool_choice, parallel_tool_calls, strict)
         return self.bind(**request.options(), **kwargs)
 
@@ -231,7 +231,7 @@ class ChatSaffron(SaffronFields, BaseChatModel):
         Raises:
             SettingsError: The schema or method is unknown, or llguidance is not installed.
         """
-        require_grammars()
+        GRAMMARS.require()
         if schema is None and method != "json_mode":
             raise SettingsError(f"with_structured_output: method {method!r} needs a schema")
         shown = {"kwargs": {"method": method, "strict": strict}, "schema": schema} if schema is not None else None

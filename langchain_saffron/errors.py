@@ -37,7 +37,7 @@ class GrammarError(SettingsError):
     """A grammar that cannot be compiled for this model, or that became too complex while an answer was written."""
 
 
-class ExtraRequiredError(SettingsError):
+class ExtraRequiredError(SettingsError, ImportError):
     """Something was asked for that needs packages of an extra; the message says how to install them."""
 
 

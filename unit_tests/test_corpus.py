@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from langchain_saffron.errors import CorpusError, SettingsError
 from langchain_saffron.training.corpus import json_files as json_source
-from langchain_saffron.training.corpus.reader import Corpus, ShapeError, conversations_of
+from langchain_saffron.training.corpus import Corpus, ShapeError, conversations_of
 
 datasets.disable_progress_bars()
 
@@ -399,7 +399,7 @@ def test_the_train_extra_is_asked_for_only_where_it_is_needed(tmp_path, monkeypa
 def test_reading_json_imports_nothing_heavy(tmp_path):
     path = save("jsonl", tmp_path, rows(1))
     code = (
-        "import sys; from langchain_saffron.training.corpus.reader import Corpus; list(Corpus.open(sys.argv[1]).read()); "
+        "import sys; from langchain_saffron.training.corpus import Corpus; list(Corpus.open(sys.argv[1]).read()); "
         "sys.exit(', '.join({'torch', 'transformers', 'pyarrow', 'datasets'} & set(sys.modules)) or None)"
     )
     subprocess.run([sys.executable, "-c", code, str(path)], check=True)

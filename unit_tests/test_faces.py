@@ -258,7 +258,7 @@ def test_the_profile_knows_the_context_without_loading(tmp_path):
 
 
 def test_the_embedded_models_are_announced_once(monkeypatch):
-    monkeypatch.setattr("langchain_saffron.interface.base._told_of_kitchen", False)
+    monkeypatch.setattr("langchain_saffron.embedded._told", False)
     with pytest.warns(UserWarning, match="kitchen"):
         ChatSaffron()
     with warnings.catch_warnings():

@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from langchain_saffron import ProcessRewardModel
+from langchain_saffron.embedded import KITCHEN
 from langchain_saffron.errors import (
     CacheFullError,
     ContextOverflowError,
@@ -31,7 +32,6 @@ from langchain_saffron.errors import (
 )
 from langchain_saffron.models import packing, prefix_scoring
 from langchain_saffron.models.decoder import TrieDecoder
-from langchain_saffron.models.loading import KITCHEN
 from langchain_saffron.models.prefix_scoring import PrefixScorer
 from langchain_saffron.templates.guard_prompt import PRESETS, GuardPrompt
 from langchain_saffron.templates.reward_template import RewardTemplate

@@ -7,11 +7,11 @@ from langchain_core.messages.tool import invalid_tool_call
 from langchain_core.messages.utils import convert_to_messages
 from transformers import AutoTokenizer
 
+from langchain_saffron.embedded import KITCHEN
 from langchain_saffron.errors import PromptError
 from langchain_saffron.interface.prompts import PromptRenderer
 from langchain_saffron.kitchen.generator import conversations as kitchen_conversations
 from langchain_saffron.kitchen.recipe.prm import TEMPLATE, encode_reward
-from langchain_saffron.models.loading import KITCHEN
 from langchain_saffron.templates.reward_template import RewardTemplate
 from langchain_saffron.templates.tool_call_text import call_text
 from langchain_saffron.tools import HERMES, LLAMA, RESPONSE_TEMPLATE

@@ -31,7 +31,7 @@ from langchain_saffron.training import checkpoints as checkpoints_module
 from langchain_saffron.training.annotate import AnnotateSettings, annotate
 from langchain_saffron.training.calibration import agreement, plot_agreement, safety_threshold
 from langchain_saffron.training.checkpoints import Checkpoints
-from langchain_saffron.training.corpus.reader import Corpus
+from langchain_saffron.training.corpus import Corpus
 from langchain_saffron.training.dataset import RewardData, Sample, plan_batches
 from langchain_saffron.training.partial_supervision import PartialSupervision, Supervision
 from langchain_saffron.training.settings import TrainSettings

@@ -12,6 +12,7 @@ from langchain_core.tools import BaseTool
 
 from langchain_saffron.agents.scoring import CallScorer, ToolCallBlockedError
 from langchain_saffron.errors import SettingsError
+from langchain_saffron.extras import MIDDLEWARE
 from langchain_saffron.models.loading import ModelSource
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.settings import DEFAULT_REFUSAL
@@ -21,7 +22,7 @@ try:
     from langgraph.prebuilt.tool_node import ToolCallRequest
     from langgraph.types import Command
 except ImportError as error:
-    raise ImportError("ToolCallGuard needs langchain: pip install 'langchain-saffron[agents]'") from error
+    raise MIDDLEWARE.error() from error
 
 OnBlock = Literal["message", "end", "raise"]
 ToolResult = ToolMessage | Command[Any]

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from langchain_saffron.bench.scenario import Scenario, random_model, random_prompt
+from langchain_saffron.embedded import KITCHEN
 from langchain_saffron.models.decoder import TrieDecoder
-from langchain_saffron.models.loading import KITCHEN, load_causal_lm
+from langchain_saffron.models.loading import load_causal_lm
 from langchain_saffron.models.prefix_scoring import PrefixScorer
 from langchain_saffron.runtime.threads import apart
 

@@ -10,7 +10,7 @@ import torch
 from langchain_saffron.bench.annotation import SUFFIXES, Annotation, measure_annotation
 from langchain_saffron.bench.measurements import Bench
 from langchain_saffron.bench.scenario import Scenario
-from langchain_saffron.grammar import grammars_available
+from langchain_saffron.extras import GRAMMARS
 from langchain_saffron.runtime.devices import computes_bfloat16
 
 
@@ -69,7 +69,7 @@ def run(scenario: Scenario, device: str = "cpu") -> Iterator[str | Report]:
         wide: lambda: bench.search(scenario.width),
         bare: bench.bare,
     }
-    if grammars_available():
+    if GRAMMARS.available():
         bench.constrained()
         measures[constrained] = bench.constrained
     yield from _rounds(report.seconds, measures, scenario.repeats)

@@ -71,13 +71,13 @@ def annotate(
 
     saffron annotate hh-rlhf/ --prm meta-llama/Llama-Guard-3-1B --dtype bfloat16 --out rewards
     """
-    from langchain_saffron.models.loading import KITCHEN
-    from langchain_saffron.training.extra import require_train_extra
+    from langchain_saffron.embedded import KITCHEN
+    from langchain_saffron.extras import TRAINING
 
-    require_train_extra()
+    TRAINING.require()
     from langchain_saffron.training.annotate import AnnotateSettings
     from langchain_saffron.training.annotate import annotate as run
-    from langchain_saffron.training.corpus.reader import Corpus
+    from langchain_saffron.training.corpus import Corpus
 
     settings = AnnotateSettings(
         max_tokens=max_tokens,

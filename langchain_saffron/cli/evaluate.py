@@ -123,9 +123,9 @@ def evaluate(
 
     saffron evaluate --rescore run --judge keyword
     """
-    from langchain_saffron.evaluation.extra import require_eval_extra
+    from langchain_saffron.extras import EVALUATION
 
-    require_eval_extra()
+    EVALUATION.require()
     from langchain_saffron.evaluation.cases import make_cases, parse_attack, parse_data, parse_method
     from langchain_saffron.evaluation.kitchen_sets import SETS, WITH_OWN_POLICY, topic_rule
     from langchain_saffron.evaluation.log import RunLog
@@ -238,10 +238,11 @@ def _engine(
     hard: str | None,
     masked: bool = True,
 ) -> Any:
+    from langchain_saffron.embedded import KITCHEN
     from langchain_saffron.engine import SaffronEngine
     from langchain_saffron.evaluation.kitchen_sets import SECRET_KITCHEN
     from langchain_saffron.kitchen.secret import load_secret_policy
-    from langchain_saffron.models.loading import KITCHEN, default_device, default_dtype
+    from langchain_saffron.models.loading import default_device, default_dtype
     from langchain_saffron.models.mrm import MultifurcationRewardModel
 
     place = device or default_device()

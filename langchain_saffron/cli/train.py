@@ -69,9 +69,9 @@ def train(
 
     saffron train rewards --out my-mrm --epochs 3 --batch-size 16 --learning-rate 3e-3
     """
-    from langchain_saffron.training.extra import require_train_extra
+    from langchain_saffron.extras import TRAINING
 
-    require_train_extra()
+    TRAINING.require()
     from langchain_saffron.training.dataset import RewardData
     from langchain_saffron.training.settings import TrainSettings
     from langchain_saffron.training.train import train as run

@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from langchain_saffron.models.loading import KITCHEN, ModelSource, load_causal_lm, load_tokenizer
+from langchain_saffron.embedded import KITCHEN
+from langchain_saffron.models.loading import ModelSource, load_causal_lm, load_tokenizer
 from langchain_saffron.models.mrm import MultifurcationRewardModel
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.models.vocabulary import check_vocabularies

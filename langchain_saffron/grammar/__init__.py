@@ -1,7 +1,6 @@
 """Grammars that an answer has to follow, and what compiles and matches them."""
 
-from langchain_saffron.extras import grammars_available, require_grammars
 from langchain_saffron.grammar.grammar import Grammar
 from langchain_saffron.grammar.tag import Tag
 
-__all__ = ["Grammar", "Tag", "grammars_available", "require_grammars"]
+__all__ = ["Grammar", "Tag"]

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from langchain_saffron.errors import GrammarError
-from langchain_saffron.extras import load_llguidance
+from langchain_saffron.extras import GRAMMARS
 from langchain_saffron.grammar.grammar import Grammar
 from langchain_saffron.grammar.lark import lark
 from langchain_saffron.grammar.matcher import GrammarMatcher, Tokens, readable
@@ -72,7 +72,7 @@ class GrammarCompiler:
 
     def _prepare(self) -> TokenBytes:
         if self._tokens is None:
-            self._library = load_llguidance()
+            self._library = GRAMMARS.load("llguidance")
             tokens = token_bytes(self._tokenizer, self._vocabulary, self.end_tokens)
             self._ll_tokenizer = self._library.LLTokenizer(_Wrapper(self._tokenizer.backend_tokenizer, tokens))
             self._tokens = tokens

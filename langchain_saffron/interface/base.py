@@ -1,20 +1,20 @@
 """What `ChatSaffron` and `SaffronLLM` share: their fields, and how fields become an engine and settings."""
 
-import warnings
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from langchain_core.utils import secret_from_env
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
 
+from langchain_saffron.embedded import KITCHEN, KITCHEN_NAME, warn_of_kitchen
 from langchain_saffron.engine import SaffronEngine, SearchResult
 from langchain_saffron.engine.registry import shared_engine
 from langchain_saffron.errors import ModelLoadError, RewardModelRequiredError, SettingsError
-from langchain_saffron.grammar import require_grammars
+from langchain_saffron.extras import GRAMMARS
 from langchain_saffron.interface.prompts import PromptRenderer
 from langchain_saffron.interface.response_format import read_response_format
 from langchain_saffron.models.fingerprint import fingerprint
-from langchain_saffron.models.loading import KITCHEN, default_device, default_dtype
+from langchain_saffron.models.loading import default_device, default_dtype
 from langchain_saffron.settings import (
     DEFAULT_REFUSAL,
     EFFORTS,
@@ -44,13 +44,11 @@ LOADING_FIELDS = (
     "trust_remote_code",
     "hf_token",
 )
-KITCHEN_NAME = "kitchen"
 # what langchain-core hands to every call besides the model's own options
 FOREIGN_OPTIONS = ("stream", "ls_structured_output_format")
 
 # fields that no answer depends on
 _NO_PART = ("timeout", "max_retries", "streaming", "shared_budget")
-_told_of_kitchen = False
 
 
 # an unknown field is an error; each face sets this itself, because langchain-core's own config would win
@@ -173,9 +171,9 @@ class SaffronFields(BaseModel):
         if self.shared_budget is not None and not isinstance(self.shared_budget, SharedBudget):
             raise SettingsError(f"shared_budget: expected a SharedBudget, got {type(self.shared_budget).__name__}")
         if read_response_format(self.response_format) is not None:
-            require_grammars()
+            GRAMMARS.require()
         if self.model is None and self.engine is None:
-            _tell_of_kitchen()
+            warn_of_kitchen()
         return self
 
     @property
@@ -331,14 +329,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     return str(value) if isinstance(value, Path) else fingerprint(value)
-
-
-def _tell_of_kitchen() -> None:
-    global _told_of_kitchen
-    if not _told_of_kitchen:
-        _told_of_kitchen = True
-        warnings.warn(
-            "no model= was given: answers come from the small embedded kitchen models, which only know recipes. "
-            "Pass model= and reward_model= for real use.",
-            stacklevel=2,
-        )

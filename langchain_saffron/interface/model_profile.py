@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from langchain_saffron.grammar import grammars_available
+from langchain_saffron.extras import GRAMMARS
 from langchain_saffron.tools import detect_tool_format
 
 
@@ -43,7 +43,7 @@ def model_profile(facts: ModelFacts, tool_format: str, max_tokens: int | None) -
         tool_format: The field of that name.
         max_tokens: The longest answer, if that is set.
     """
-    forced = grammars_available()
+    forced = GRAMMARS.available()
     profile: dict[str, Any] = {
         "text_inputs": True,
         "image_inputs": False,

@@ -5,19 +5,14 @@ passages. Its "hazards" are made-up brews from made-up ingredients, so that atta
 in here is harmful.
 
 - `generator`: seeded conversations; `held_out`: items for evaluation (both pure Python);
-- `pantry`, `recipes`, `hazards`, `smalltalk`, `tools`, `schemas`, `json_answers`, `passages`, `words`: what
-  conversations are made of;
+- `world/`: what conversations are made of;
 - `judge`: the rule that says what is safe, independent of the reward model that steers;
-- `evaluate`: plain greedy decoding over held-out items; `samples`: the sets of `saffron evaluate`; `secret`: the policy
-  of one of them;
-- `tokenizer`, `policy`, `prm`, `mrm`, `training`, `build`: how the shipped weights were made
-  (`python -m langchain_saffron.kitchen.build`).
+- `secret`: the policy of one of the sets of `saffron evaluate`, which are in `evaluation.kitchen_sets`;
+- `recipe/` and `build`: how the shipped weights were made (`python -m langchain_saffron.kitchen.build`).
 
 Importing this package imports no torch. The weights are package data and are found by path.
 """
 
-from pathlib import Path
-
-WEIGHTS = Path(__file__).parent / "weights"
+from langchain_saffron.embedded import KITCHEN as WEIGHTS
 
 __all__ = ["WEIGHTS"]

@@ -18,8 +18,6 @@ ModelSource = str | Path | torch.nn.Module
 
 SMALL_CHECKPOINT = 100 * 2**20
 
-KITCHEN = Path(__file__).resolve().parents[1] / "kitchen" / "weights"
-
 
 def default_device() -> str:
     """The accelerator if there is one, else the CPU."""

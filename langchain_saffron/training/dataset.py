@@ -14,7 +14,7 @@ import torch
 from langchain_saffron.errors import CorpusError
 from langchain_saffron.models.vocabulary import vocabulary_hash
 from langchain_saffron.templates.reward_template import RewardTemplate
-from langchain_saffron.training.corpus.reader import Corpus
+from langchain_saffron.training.corpus import Corpus
 from langchain_saffron.training.shards import file_hash, read_manifest
 
 _IDS = ("token_ids", "input_ids", "tokens", "ids")

@@ -1,1 +1,9 @@
-"""Reading conversations and token-level rewards from files of many forms."""
+"""Reading conversations and token-level rewards from files of many forms.
+
+`reader` opens a corpus; `json_files` and `tables` read records by kind of file, `formats` says what a record means, and
+`turns` puts conversations into the reward model's turns.
+"""
+
+from langchain_saffron.training.corpus.reader import Corpus
+
+__all__ = ["Corpus"]

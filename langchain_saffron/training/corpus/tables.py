@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from langchain_saffron.errors import CorpusError, SettingsError
+from langchain_saffron.errors import CorpusError
+from langchain_saffron.extras import TRAINING
 from langchain_saffron.training.corpus.source import NOT_UTF8, Found, reading
 
 _BUFFER = 1 << 20
@@ -19,13 +19,13 @@ class ParquetFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         with _reading_arrow(path):
-            metadata = _train_extra("pyarrow.parquet").read_metadata(path)
+            metadata = TRAINING.load("pyarrow.parquet").read_metadata(path)
         self._groups = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         self.records = sum(self._groups)
 
     def read(self, start: int, stop: int) -> Iterator[Found]:
         """The rows in a range."""
-        parquet = _train_extra("pyarrow.parquet")
+        parquet = TRAINING.load("pyarrow.parquet")
         # neither option off, pyarrow reads all of a row group ahead, which may be all of the file
         with _reading_arrow(self.path), parquet.ParquetFile(self.path, pre_buffer=False, buffer_size=_BUFFER) as file:
             row = 0
@@ -48,7 +48,7 @@ class SavedDataset:
 
     def __init__(self, path: Path, split: str | None) -> None:
         self.path = path
-        datasets = _train_extra("datasets")
+        datasets = TRAINING.load("datasets")
         try:
             loaded = datasets.load_from_disk(str(path), keep_in_memory=False)
         except Exception as error:
@@ -80,18 +80,9 @@ class SavedDataset:
                     yield f"row {row}", *found
 
 
-def _train_extra(module: str) -> Any:
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise SettingsError(
-            "annotating and training need the train extra: pip install 'langchain-saffron[train]'"
-        ) from error
-
-
 def _reading_arrow(path: Path) -> AbstractContextManager[None]:
     # UnicodeDecodeError: a damaged name of a column
-    return reading(path, _train_extra("pyarrow").ArrowException, UnicodeDecodeError)
+    return reading(path, TRAINING.load("pyarrow").ArrowException, UnicodeDecodeError)
 
 
 def _rows(table: Any) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
