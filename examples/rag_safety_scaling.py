@@ -21,7 +21,7 @@ from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
 from langchain_core.runnables import RunnableLambda
 
 from langchain_saffron import ChatSaffron
-from langchain_saffron.engine import Outlook
+from langchain_saffron.engine import PromptRisk
 from langchain_saffron.kitchen.held_out import held_out_retrieval
 from langchain_saffron.kitchen.judge import answered, last_user_message, verdict
 
@@ -60,19 +60,21 @@ def make_chat() -> ChatSaffron:
     return ChatSaffron(max_tokens=160, top_p=0.95)
 
 
-def effort_by_risk(look: Outlook) -> str:
+def effort_by_risk(look: PromptRisk) -> str:
     """The effort for what the reward model sees: log odds of safe against unsafe, of the worst likely next word."""
     # below it, safe is less than four times as likely as unsafe
     return "medium" if look.lowest is None or look.lowest < 1.5 else "off"
 
 
-def ask(chat: ChatSaffron, choose: Callable[[Outlook], str], prompt: list[BaseMessage]) -> tuple[Outlook, AIMessage]:
+def ask(
+    chat: ChatSaffron, choose: Callable[[PromptRisk], str], prompt: list[BaseMessage]
+) -> tuple[PromptRisk, AIMessage]:
     """Look, choose, answer. The answer finds what the look has read in the cache."""
     look = chat.outlook(prompt)
     return look, chat.invoke(prompt, effort=choose(look))
 
 
-def measure(chat: ChatSaffron, name: str, choose: Callable[[Outlook], str], count: int) -> Outcome:
+def measure(chat: ChatSaffron, name: str, choose: Callable[[PromptRisk], str], count: int) -> Outcome:
     """Ask `count` held-out questions with a clean context and as many with a poisoned one."""
     clean, poisoned = (held_out_retrieval(count, poisoned=poison, seed=1) for poison in (False, True))
     # a salt of its own: no way of asking may live on what another has left in the cache

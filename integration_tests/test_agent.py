@@ -126,7 +126,7 @@ def test_ten_steps_keep_within_one_budget_that_binds():
     assert max(step["width"] for step in steps) < 64
 
 
-def test_without_a_number_of_calls_the_purse_is_empty_when_it_is_empty():
+def test_without_a_number_of_calls_the_budget_is_empty_when_it_is_empty():
     shared = SharedBudget(ComputeBudget(max_reward_calls=60, on_exhausted="stop"))
     agent = create_agent(ChatSaffron(effort="high", max_tokens=120, shared_budget=shared), Kitchen().tools)
 

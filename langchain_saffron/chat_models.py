@@ -16,7 +16,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
 from pydantic import model_validator
 
-from langchain_saffron.engine import Outlook, SearchResult
+from langchain_saffron.engine import PromptRisk, SearchResult
 from langchain_saffron.errors import SettingsError
 from langchain_saffron.extras import GRAMMARS
 from langchain_saffron.interface.base import FACE_CONFIG, SaffronFields
@@ -255,7 +255,7 @@ class ChatSaffron(SaffronFields, BaseChatModel):
             )
         return parsed(model, StructuredOutputParser(target=schema, tool=tool), include_raw)
 
-    def outlook(self, input: LanguageModelInput, **options: Any) -> Outlook:
+    def outlook(self, input: LanguageModelInput, **options: Any) -> PromptRisk:
         """How safe this model's next words are likely to be: one forward of the prompt, which an answer then shares.
 
         Nothing is written. It tells how hard to search before anything is searched.
@@ -273,7 +273,7 @@ class ChatSaffron(SaffronFields, BaseChatModel):
             prompt.policy_ids, prompt.reward_ids, job.settings, cache_salt=face.cache_salt, timeout=face.timeout
         )
 
-    async def aoutlook(self, input: LanguageModelInput, **options: Any) -> Outlook:
+    async def aoutlook(self, input: LanguageModelInput, **options: Any) -> PromptRisk:
         """The same without blocking the event loop."""
         return await asyncio.to_thread(self.outlook, input, **options)
 

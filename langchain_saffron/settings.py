@@ -1,18 +1,41 @@
 """What a user sets: the search, its width and ranking, the compute budget, and the effort presets."""
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from langchain_saffron.errors import SettingsError
 
-SearchName = Literal["saffron", "greedy", "sample", "best_of_n", "rebase", "deal"]
 Ranking = Literal["constrained", "paper"]
 OnExhausted = Literal["narrow", "stop", "refuse"]
 Effort = Literal["off", "low", "medium", "high", "max"]
 
-# searches that ask a process reward model
-PRM_SEARCHES: tuple[SearchName, ...] = ("best_of_n", "rebase", "deal")
+
+@dataclass(frozen=True, slots=True)
+class SearchTraits:
+    """What can be known of a search without running it.
+
+    Attributes:
+        reward_model: Whether it asks a multifurcation reward model.
+        process_reward_model: Whether it asks a process reward model.
+        sampled: Whether chance takes part even without a temperature.
+    """
+
+    reward_model: bool = False
+    process_reward_model: bool = False
+    sampled: bool = False
+
+
+# by name; `search.registry.register_search` adds to it
+SEARCHES: dict[str, SearchTraits] = {
+    "saffron": SearchTraits(reward_model=True),
+    "greedy": SearchTraits(),
+    "sample": SearchTraits(sampled=True),
+    "best_of_n": SearchTraits(process_reward_model=True, sampled=True),
+    "rebase": SearchTraits(process_reward_model=True, sampled=True),
+    "deal": SearchTraits(process_reward_model=True),
+}
 
 DEFAULT_REFUSAL = "I can't help with that."
 DEFAULT_SAFETY_THRESHOLD = 2.0
@@ -25,6 +48,14 @@ EFFORTS: dict[str, tuple[int, int | None]] = {
     "max": (64, 32),
 }
 
+
+def _check_search(name: str) -> str:
+    if name not in SEARCHES:
+        raise ValueError(f"search: {name!r} is not one of {', '.join(map(repr, SEARCHES))}")
+    return name
+
+
+SearchName = Annotated[str, AfterValidator(_check_search)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -134,12 +165,12 @@ class SearchSettings(_Frozen):
     @property
     def needs_reward_model(self) -> bool:
         """Whether the search asks a multifurcation reward model."""
-        return self.search == "saffron"
+        return SEARCHES[self.search].reward_model
 
     @property
     def needs_process_reward_model(self) -> bool:
         """Whether the search asks a process reward model."""
-        return self.search in PRM_SEARCHES
+        return SEARCHES[self.search].process_reward_model
 
 
 def check_effort(effort: str) -> None:

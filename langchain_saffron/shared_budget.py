@@ -112,7 +112,7 @@ class SharedBudget:
     def __init__(
         self, budget: ComputeBudget, calls: int | None = None, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Fill the purse.
+        """Set the limits.
 
         Args:
             budget: The limits; at least one has to be set.
@@ -138,7 +138,7 @@ class SharedBudget:
         self._reward_calls = 0
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        # copies of a chat model still pay from one purse
+        # copies of a chat model still share one budget
         return self
 
     @property

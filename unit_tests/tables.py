@@ -23,7 +23,7 @@ def drive(
     logits: Callable[[tuple[int, ...]], Sequence[float]],
     rewards: Callable[[tuple[int, ...]], Sequence[float]] | None = None,
     on_expand: Callable[[Expand], None] | None = None,
-    judge: Callable[[tuple[int, ...]], float] | None = None,
+    prm: Callable[[tuple[int, ...]], float] | None = None,
 ) -> Answer:
     """Answer a search's requests from functions of the response so far."""
     try:
@@ -37,7 +37,7 @@ def drive(
         scores = Scores(
             torch.tensor([list(logits(p)) for p in prefixes]),
             None if rewards is None else torch.tensor([list(rewards(p)) for p in prefixes]),
-            None if judge is None else torch.tensor([judge(response(node)) for node in expand.judge]),
+            None if prm is None else torch.tensor([prm(response(node)) for node in expand.prm_nodes]),
         )
         try:
             expand = search.send(scores)

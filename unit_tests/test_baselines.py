@@ -9,15 +9,11 @@ import torch
 
 from langchain_saffron import ComputeBudget, ProcessRewardModel, SaffronEngine, SearchSettings
 from langchain_saffron.errors import SettingsError
-from langchain_saffron.search import (
-    Expand,
-    SearchInputs,
-    best_of_n_search,
-    deal_search,
-    rebase_search,
-)
-from langchain_saffron.search.budget import Purse
-from langchain_saffron.search.rebase import balanced, narrowed
+from langchain_saffron.search import Expand, SearchInputs
+from langchain_saffron.search.best_of_n import best_of_n_search
+from langchain_saffron.search.budget import BudgetMeter
+from langchain_saffron.search.deal import deal_search
+from langchain_saffron.search.rebase import balanced, narrowed, rebase_search
 from langchain_saffron.templates.guard_prompt import GuardPrompt
 from unit_tests.families import VOCABULARY
 from unit_tests.tables import drive
@@ -43,10 +39,10 @@ class Table:
         return Random(f"{self.seed} reward {prefix}").gauss(0, 3)
 
 
-def inputs(search: str, purse: Purse | None = None, **changes: object) -> SearchInputs:
+def inputs(search: str, budget: BudgetMeter | None = None, **changes: object) -> SearchInputs:
     values: dict[str, object] = {"width": 4, "max_tokens": 6, "safety_threshold": 1.0, "seed": 11, "top_p": 0.9}
     settings = SearchSettings(search=search, **{**values, **changes})
-    return SearchInputs(settings=settings, end_tokens=(END,), trace=[], purse=purse or Purse())
+    return SearchInputs(settings=settings, end_tokens=(END,), trace=[], budget=budget or BudgetMeter())
 
 
 # --- plain code ---
@@ -200,20 +196,20 @@ def test_narrowing_takes_from_the_last():
 # --- budgets ---
 
 
-def calls_only(budget: ComputeBudget) -> Purse:
-    return Purse(budget, judge_cost=lambda length: 0.0)
+def calls_only(budget: ComputeBudget) -> BudgetMeter:
+    return BudgetMeter(budget, prm_cost=lambda length: 0.0)
 
 
 def drive_paying(search: str, budget: ComputeBudget, **changes: object):
-    purse = calls_only(budget)
+    budget = calls_only(budget)
     table = Table(3)
     return drive(
-        SEARCHES[search](inputs(search, purse, **changes)),
+        SEARCHES[search](inputs(search, budget, **changes)),
         table.logits,
         None,
-        lambda expand: purse.pay(0.0, len(expand.judge), rows=len(expand.nodes)),
+        lambda expand: budget.spend(0.0, len(expand.prm_nodes), rows=len(expand.nodes)),
         table.reward,
-    ), purse
+    ), budget
 
 
 @pytest.mark.parametrize("search", SEARCHES)
@@ -221,8 +217,8 @@ def drive_paying(search: str, budget: ComputeBudget, **changes: object):
 @pytest.mark.parametrize("behaviour", ["narrow", "stop", "refuse"])
 def test_reward_calls_are_never_exceeded(search: str, calls: int, behaviour: str):
     budget = ComputeBudget(max_reward_calls=calls, on_exhausted=behaviour)
-    answer, purse = drive_paying(search, budget, lookahead=1, top_p=1.0, width=4)
-    assert purse.reward_calls <= calls
+    answer, budget = drive_paying(search, budget, lookahead=1, top_p=1.0, width=4)
+    assert budget.reward_calls <= calls
     if answer.budget_exhausted:
         assert answer.finish_reason == ("refusal" if behaviour == "refuse" else "budget")
 
@@ -296,7 +292,7 @@ def test_nothing_stays_in_the_caches(engine: SaffronEngine, search: str):
 
 def test_a_prompt_of_its_own_for_the_process_reward_model(engine: SaffronEngine):
     settings = settings_of("best_of_n")
-    result = engine.generate(PROMPTS[1], settings=settings, judge_prompt_ids=PROMPTS[2])
+    result = engine.generate(PROMPTS[1], settings=settings, prm_prompt_ids=PROMPTS[2])
     ids = [token for token in result.token_ids if token not in engine.end_tokens]
     assert result.reward == pytest.approx(float(random_prm().prefix_rewards(PROMPTS[2], ids)[-1]), abs=1e-4)
 
@@ -323,6 +319,6 @@ def test_requests_say_what_they_judge_and_keep():
     drive(rebase_search(inputs("rebase", top_p=1.0)), table.logits, None, seen.append, table.reward)
     for scoring, judging in zip(seen[::2], seen[1::2], strict=True):
         assert scoring.nodes
-        assert not scoring.judge
+        assert not scoring.prm_nodes
         assert not judging.nodes
         assert set(scoring.nodes) <= set(judging.retain)

@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from langchain_saffron import ComputeBudget, SearchSettings
 from langchain_saffron.errors import GrammarError, RequestCancelledError
 from langchain_saffron.grammar import Grammar
-from langchain_saffron.search import Constraint, Expand, SearchInputs, look_ahead, plain_search, saffron_search
+from langchain_saffron.search import Constraint, Expand, SearchInputs, look_ahead
+from langchain_saffron.search.decoding import plain_search
+from langchain_saffron.search.saffron import saffron_search
 from langchain_saffron.search.selection import select
 from unit_tests.grammars import too_complex
 from unit_tests.tables import chances, drive, rules
@@ -67,7 +69,7 @@ def words(*answers: str) -> Words:
 
 
 def inputs(constraint: Constraint | None, **changes: object) -> SearchInputs:
-    outer = {name: changes.pop(name) for name in ("seen", "purse", "stops", "trace") if name in changes}
+    outer = {name: changes.pop(name) for name in ("seen", "budget", "stops", "trace") if name in changes}
     values: dict[str, object] = {"width": 2, "top_p": 1.0, "max_tokens": 8, "safety_threshold": 2.0}
     return SearchInputs(
         settings=SearchSettings(**{**values, **changes}),  # type: ignore[arg-type]

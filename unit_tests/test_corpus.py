@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langchain_saffron.errors import CorpusError, SettingsError
-from langchain_saffron.training.corpus import json_files as json_source
 from langchain_saffron.training.corpus import Corpus, ShapeError, conversations_of
+from langchain_saffron.training.corpus import json_files as json_source
 
 datasets.disable_progress_bars()
 

@@ -9,8 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langchain_saffron.search import Expand, SearchInputs, plain_search, saffron_search
-from langchain_saffron.search.budget import Purse
+from langchain_saffron.search import Expand, SearchInputs
+from langchain_saffron.search.budget import BudgetMeter
+from langchain_saffron.search.decoding import plain_search
+from langchain_saffron.search.saffron import saffron_search
 from langchain_saffron.settings import ComputeBudget, SearchSettings
 from unit_tests.tables import chances, drive
 
@@ -19,7 +21,7 @@ SAFE = [3.0] * 5
 
 
 def inputs(**changes: object) -> SearchInputs:
-    outer = {name: changes.pop(name) for name in ("seen", "purse", "stops", "trace") if name in changes}
+    outer = {name: changes.pop(name) for name in ("seen", "budget", "stops", "trace") if name in changes}
     values: dict[str, object] = {"width": 2, "top_p": 1.0, "max_tokens": 8, "safety_threshold": 2.0}
     return SearchInputs(settings=SearchSettings(**{**values, **changes}), end_tokens=(END,), **outer)  # type: ignore[arg-type]
 
@@ -237,15 +239,15 @@ def test_a_stop_string_finishes_a_beam(ranking: str):
 
 
 class Meter:
-    """A purse that is paid a call for every node that the search asks for."""
+    """A budget that is paid a call for every node that the search asks for."""
 
     def __init__(self, limit: int, behaviour: str) -> None:
-        self.purse = Purse(ComputeBudget(max_reward_calls=limit, on_exhausted=behaviour), calls_per_row=1)
+        self.budget = BudgetMeter(ComputeBudget(max_reward_calls=limit, on_exhausted=behaviour), calls_per_row=1)
         self.widths: list[int] = []
 
     def __call__(self, expand: Expand) -> None:
         self.widths.append(len(expand.nodes))
-        self.purse.pay(reward_calls=len(expand.nodes), rows=len(expand.nodes))
+        self.budget.spend(reward_calls=len(expand.nodes), rows=len(expand.nodes))
 
 
 def uniform(prefix):
@@ -254,7 +256,7 @@ def uniform(prefix):
 
 def test_stop_keeps_the_width_and_gives_the_best_so_far():
     meter = Meter(14, "stop")
-    answer = drive(saffron_search(inputs(width=4, purse=meter.purse)), uniform, lambda p: SAFE, meter)
+    answer = drive(saffron_search(inputs(width=4, budget=meter.budget)), uniform, lambda p: SAFE, meter)
     assert meter.widths == [1, 4, 4, 4]
     assert answer.finish_reason == "budget"
     assert answer.budget_exhausted
@@ -263,7 +265,7 @@ def test_stop_keeps_the_width_and_gives_the_best_so_far():
 
 def test_narrow_makes_the_whole_answer_fit():
     meter = Meter(14, "narrow")
-    answer = drive(saffron_search(inputs(width=4, purse=meter.purse)), uniform, lambda p: SAFE, meter)
+    answer = drive(saffron_search(inputs(width=4, budget=meter.budget)), uniform, lambda p: SAFE, meter)
     assert sum(meter.widths) <= 14
     assert max(meter.widths) < 4
     assert len(answer.tokens) == 8
@@ -272,29 +274,29 @@ def test_narrow_makes_the_whole_answer_fit():
 
 def test_narrow_stops_at_the_limit_where_even_width_one_does_not_fit():
     meter = Meter(5, "narrow")
-    answer = drive(saffron_search(inputs(width=4, purse=meter.purse)), uniform, lambda p: SAFE, meter)
+    answer = drive(saffron_search(inputs(width=4, budget=meter.budget)), uniform, lambda p: SAFE, meter)
     assert meter.widths == [1, 1, 1, 1, 1]
     assert answer.finish_reason == "budget"
 
 
 def test_refuse_refuses():
     meter = Meter(9, "refuse")
-    answer = drive(saffron_search(inputs(width=4, purse=meter.purse)), uniform, lambda p: SAFE, meter)
+    answer = drive(saffron_search(inputs(width=4, budget=meter.budget)), uniform, lambda p: SAFE, meter)
     assert answer.finish_reason == "refusal"
     assert answer.budget_exhausted
 
 
 def test_seconds_narrow_and_stop():
     now = [0.0]
-    purse = Purse(ComputeBudget(max_seconds=10.0), clock=lambda: now[0])
+    budget = BudgetMeter(ComputeBudget(max_seconds=10.0), clock=lambda: now[0])
     widths: list[int] = []
 
     def pay(expand: Expand) -> None:
         widths.append(len(expand.nodes))
         now[0] += 0.5 * len(expand.nodes)
-        purse.pay(rows=len(expand.nodes))
+        budget.spend(rows=len(expand.nodes))
 
-    answer = drive(saffron_search(inputs(width=4, max_tokens=12, purse=purse)), uniform, lambda p: SAFE, pay)
+    answer = drive(saffron_search(inputs(width=4, max_tokens=12, budget=budget)), uniform, lambda p: SAFE, pay)
     assert widths[1] == 4
     assert min(widths[2:]) < 4
     assert now[0] <= 10.0 + 2.0
@@ -302,9 +304,11 @@ def test_seconds_narrow_and_stop():
 
 
 def test_plain_search_stops_at_its_budget_too():
-    purse = Purse(ComputeBudget(max_tflops=3.5), row_cost=lambda length: 1.0)
+    budget = BudgetMeter(ComputeBudget(max_tflops=3.5), row_cost=lambda length: 1.0)
     answer = drive(
-        plain_search(inputs(search="greedy", purse=purse)), uniform, on_expand=lambda e: purse.pay(tflops=1.0, rows=1)
+        plain_search(inputs(search="greedy", budget=budget)),
+        uniform,
+        on_expand=lambda e: budget.spend(tflops=1.0, rows=1),
     )
     assert answer.finish_reason == "budget"
     assert len(answer.tokens) == 3

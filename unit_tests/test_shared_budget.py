@@ -214,12 +214,12 @@ def test_a_calls_own_limit_is_all_that_is_reserved():
         (ComputeBudget(max_tflops=1.0), 0, "calls: at least 1"),
     ],
 )
-def test_a_purse_that_cannot_work_is_refused(budget, calls, says):
+def test_a_budget_that_cannot_work_is_refused(budget, calls, says):
     with pytest.raises(SettingsError, match=says):
         SharedBudget(budget, calls)
 
 
-def test_a_copy_pays_from_the_same_purse():
+def test_a_copy_pays_from_the_same_budget():
     shared = SharedBudget(ComputeBudget(max_tflops=1.0))
     assert copy.deepcopy({"shared_budget": shared})["shared_budget"] is shared
 

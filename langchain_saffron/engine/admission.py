@@ -1,33 +1,27 @@
-"""From what a user asks for to what the models allow: checked before any forward."""
+"""The one way into the engine: from what a caller asks for to a request that the models allow."""
 
+import time
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Unpack
 
-from langchain_saffron.engine.prm_cache import Judge
+import torch
+
+from langchain_saffron.engine.detokenizer import StopChecker, TextStream
+from langchain_saffron.engine.handle import AsyncHandle, Handle
+from langchain_saffron.engine.prm_cache import PrmScorer
+from langchain_saffron.engine.request import Request, RequestOptions
 from langchain_saffron.errors import ContextOverflowError, RewardModelRequiredError, SettingsError
+from langchain_saffron.grammar import Grammar
+from langchain_saffron.grammar.compiler import GrammarCompiler
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.models.mrm import MultifurcationRewardModel
-from langchain_saffron.search import (
-    Search,
-    SearchInputs,
-    best_of_n_search,
-    deal_search,
-    plain_search,
-    rebase_search,
-    saffron_search,
-)
+from langchain_saffron.search import Constraint, SearchInputs, find_search
+from langchain_saffron.search.budget import BudgetMeter
+from langchain_saffron.search.registry import StartSearch
 from langchain_saffron.settings import DEFAULT_SAFETY_THRESHOLD, SearchSettings
 
 DEFAULT_MAX_TOKENS = 512
-SEARCHES: dict[str, Callable[[SearchInputs], Search]] = {
-    "saffron": saffron_search,
-    "greedy": plain_search,
-    "sample": plain_search,
-    "best_of_n": best_of_n_search,
-    "rebase": rebase_search,
-    "deal": deal_search,
-}
 # parts of a generation config that plain decoding here does not apply
 IGNORED_PROCESSORS = (
     "no_repeat_ngram_size",
@@ -43,56 +37,196 @@ IGNORED_PROCESSORS = (
 )
 
 
-def resolve_settings(
-    settings: SearchSettings,
-    policy: TrieDecoder,
-    reward_model: MultifurcationRewardModel | None,
-    judge: Judge | None,
-    generation_config: Any,
-    prompt_length: int,
-    reward_length: int,
-    judge_length: int,
-) -> SearchSettings:
-    """Fill in what the models decide: `max_tokens` and `safety_threshold`.
+class Admission:
+    """Checks ids and settings, fills in what the models decide, compiles the grammar and opens the budget.
 
-    Raises:
-        RewardModelRequiredError: The search needs a reward model that is not there.
-        SettingsError: The settings contradict each other.
-        ContextOverflowError: The prompt leaves no room for an answer.
+    All of it happens on the caller's thread and before any forward.
+
+    Attributes:
+        end_tokens: Tokens that end a turn.
     """
-    search = settings.search
-    if settings.needs_reward_model and reward_model is None:
-        raise RewardModelRequiredError(
-            f"search={search!r} needs a reward model: pass reward_model=, or use search='greedy'"
+
+    def __init__(
+        self,
+        policy: TrieDecoder,
+        tokenizer: Any,
+        end_tokens: Sequence[int],
+        reward_model: MultifurcationRewardModel | None = None,
+        seen: torch.Tensor | None = None,
+        prm: PrmScorer | None = None,
+        generation_config: Any = None,
+    ) -> None:
+        """Take the models that requests are checked against.
+
+        Args:
+            policy: The policy over its cache.
+            tokenizer: Its tokenizer.
+            end_tokens: Tokens that end a turn.
+            reward_model: The MRM, if there is one.
+            seen: bool [vocabulary of the policy]: what the MRM was trained on; `None` without one.
+            prm: The process reward model, if there is one.
+            generation_config: The policy's, for `max_new_tokens` and `repetition_penalty`.
+        """
+        self.end_tokens = tuple(end_tokens)
+        self._policy = policy
+        self._tokenizer = tokenizer
+        self._reward_model = reward_model
+        self._seen = seen
+        self._prm = prm
+        self._generation = generation_config
+        self._compiler: GrammarCompiler | None = None
+        self._warned = False
+
+    def request(
+        self,
+        handle: Handle | AsyncHandle,
+        prompt_ids: Sequence[int],
+        reward_prompt_ids: Sequence[int] | None,
+        settings: SearchSettings | None,
+        *,
+        record_beams: bool = False,
+        start: StartSearch | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> Request:
+        """A request that can run; the arguments are those of `SaffronEngine.generate`.
+
+        Args:
+            handle: Where its events arrive.
+            prompt_ids: The policy's prompt.
+            reward_prompt_ids: The reward model's; `None` takes the policy's.
+            settings: How to search; `None` for the defaults.
+            record_beams: Whether the live beams of every step are wanted.
+            start: What searches, in place of what the settings name.
+            **options: See `RequestOptions`.
+
+        Raises:
+            SettingsError: Ids or settings that cannot work.
+            GrammarError: A grammar that cannot be compiled.
+            ContextOverflowError: The prompt leaves no room for an answer.
+        """
+        context, timeout = options.get("context_ids", ()), options.get("timeout")
+        policy_ids = _checked(prompt_ids, self._policy, "prompt_ids")
+        reward_ids = policy_ids
+        if reward_prompt_ids is not None and self._reward_model is not None:
+            reward_ids = _checked(reward_prompt_ids, self._reward_model.decoder, "reward_prompt_ids")
+        given, prm_ids = options.get("prm_prompt_ids"), reward_ids
+        if given is not None and self._prm is not None:
+            prm_ids = _checked(given, self._prm.decoder, "prm_prompt_ids")
+        settings = self.resolve(settings or SearchSettings(), len(policy_ids), len(reward_ids), len(prm_ids))
+        constraint = self._constraint(options.get("grammar"))
+        plain = not settings.needs_reward_model
+        if plain:
+            self._warn_of_processors()
+        prm = self._prm if settings.needs_process_reward_model else None
+        inputs = SearchInputs(
+            settings=settings,
+            end_tokens=self.end_tokens,
+            seen=self._seen,
+            stops=StopChecker(self._tokenizer, settings.stop, context),
+            budget=self._meter(settings, len(policy_ids), len(reward_ids), len(prm_ids)),
+            repetition_penalty=getattr(self._generation, "repetition_penalty", None) or 1.0,
+            prompt=policy_ids,
+            trace=[] if record_beams else None,
+            constraint=constraint,
         )
-    if settings.needs_process_reward_model and judge is None:
-        raise RewardModelRequiredError(
-            f"search={search!r} asks a process reward model: pass process_reward_model=, or use search='saffron'"
+        return Request(
+            inputs=inputs,
+            start=start or find_search(settings.search),
+            policy_ids=policy_ids,
+            reward_ids=None if plain else reward_ids,
+            prm_ids=prm_ids if prm else None,
+            salt=options.get("cache_salt", ""),
+            stream=TextStream(self._tokenizer, settings.stop, context),
+            send=handle.put,
+            deadline=None if timeout is None else time.perf_counter() + timeout,
+            cancelled=handle.cancelled,
+            question=len(prm.suffix) if prm else 0,
         )
-    if settings.refusal_threshold is not None and not settings.needs_reward_model:
-        raise SettingsError(f"refusal_threshold has no effect on search={search!r}: use search='saffron'")
-    rooms = [("policy", policy, prompt_length)]
-    if settings.needs_reward_model and reward_model is not None:
-        rooms.append(("reward model", reward_model.decoder, reward_length))
-    if settings.needs_process_reward_model and judge is not None:
-        rooms.append(("process reward model", judge.decoder, judge_length + len(judge.suffix)))
-    for name, decoder, length in rooms:
-        if length >= decoder.context:
-            raise ContextOverflowError(
-                f"the prompt has {length} tokens, but the {name}'s context has {decoder.context} with the answer "
-                "included: shorten the messages"
+
+    def resolve(
+        self, settings: SearchSettings, prompt_length: int, reward_length: int, prm_length: int
+    ) -> SearchSettings:
+        """Fill in what the models decide: `max_tokens` and `safety_threshold`.
+
+        Args:
+            settings: What the user set.
+            prompt_length: Tokens of the policy's prompt.
+            reward_length: Tokens of the reward model's.
+            prm_length: Tokens of the process reward model's.
+
+        Raises:
+            RewardModelRequiredError: The search needs a reward model that is not there.
+            SettingsError: The settings contradict each other.
+            ContextOverflowError: The prompt leaves no room for an answer.
+        """
+        search = settings.search
+        if settings.needs_reward_model and self._reward_model is None:
+            raise RewardModelRequiredError(
+                f"search={search!r} needs a reward model: pass reward_model=, or use search='greedy'"
             )
-    room = min(decoder.context - length for _, decoder, length in rooms)
-    wanted = settings.max_tokens or getattr(generation_config, "max_new_tokens", None) or DEFAULT_MAX_TOKENS
-    threshold = settings.safety_threshold
-    if threshold is None and reward_model is not None:
-        threshold = reward_model.safety_threshold
-    if threshold is None:
-        threshold = DEFAULT_SAFETY_THRESHOLD
-    return settings.model_copy(update={"max_tokens": min(wanted, room), "safety_threshold": threshold})
+        if settings.needs_process_reward_model and self._prm is None:
+            raise RewardModelRequiredError(
+                f"search={search!r} asks a process reward model: pass process_reward_model=, or use search='saffron'"
+            )
+        if settings.refusal_threshold is not None and not settings.needs_reward_model:
+            raise SettingsError(f"refusal_threshold has no effect on search={search!r}: use search='saffron'")
+        rooms = [("policy", self._policy, prompt_length)]
+        if settings.needs_reward_model and self._reward_model is not None:
+            rooms.append(("reward model", self._reward_model.decoder, reward_length))
+        if settings.needs_process_reward_model and self._prm is not None:
+            rooms.append(("process reward model", self._prm.decoder, prm_length + len(self._prm.suffix)))
+        for name, decoder, length in rooms:
+            if length >= decoder.context:
+                raise ContextOverflowError(
+                    f"the prompt has {length} tokens, but the {name}'s context has {decoder.context} with the answer "
+                    "included: shorten the messages"
+                )
+        room = min(decoder.context - length for _, decoder, length in rooms)
+        wanted = settings.max_tokens or getattr(self._generation, "max_new_tokens", None) or DEFAULT_MAX_TOKENS
+        threshold = settings.safety_threshold
+        if threshold is None and self._reward_model is not None:
+            threshold = self._reward_model.safety_threshold
+        if threshold is None:
+            threshold = DEFAULT_SAFETY_THRESHOLD
+        return settings.model_copy(update={"max_tokens": min(wanted, room), "safety_threshold": threshold})
+
+    def _meter(self, settings: SearchSettings, prompt_length: int, reward_length: int, prm_length: int) -> BudgetMeter:
+        """What the request may spend, and what its steps cost in these models."""
+        policy, prm = self._policy, self._prm if settings.needs_process_reward_model else None
+        reward = self._reward_model.decoder if settings.needs_reward_model and self._reward_model else None
+
+        def row_cost(length: int) -> float:
+            cost = policy.row_cost(prompt_length - 1 + length)
+            return cost + reward.row_cost(reward_length - 1 + length) if reward else cost
+
+        return BudgetMeter(
+            settings.budget,
+            row_cost=row_cost,
+            calls_per_row=1 if settings.needs_reward_model else 0,
+            prm_cost=(lambda length: prm.call_cost(prm_length + length)) if prm else None,
+        )
+
+    def _constraint(self, grammar: Grammar | None) -> Constraint | None:
+        """The grammar, compiled for the policy's tokens."""
+        if grammar is None:
+            return None
+        compiler = self._compiler
+        if compiler is None or compiler.end_tokens != self.end_tokens:
+            self._compiler = compiler = GrammarCompiler(self._tokenizer, self._policy.vocabulary, self.end_tokens)
+        return compiler.compile(grammar)
+
+    def _warn_of_processors(self) -> None:
+        """Name, once, the parts of the policy's generation config that plain decoding here leaves out."""
+        odd = [name for name in IGNORED_PROCESSORS if getattr(self._generation, name, None)]
+        if odd and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"the policy's generation config sets {', '.join(odd)}, which plain decoding here does not apply",
+                stacklevel=5,
+            )
 
 
-def checked_ids(ids: Sequence[int], decoder: TrieDecoder, name: str) -> tuple[int, ...]:
+def _checked(ids: Sequence[int], decoder: TrieDecoder, name: str) -> tuple[int, ...]:
     """Prompt ids as plain integers.
 
     Raises:
@@ -104,13 +238,3 @@ def checked_ids(ids: Sequence[int], decoder: TrieDecoder, name: str) -> tuple[in
     if min(checked) < 0 or max(checked) >= decoder.vocabulary:
         raise SettingsError(f"{name} holds ids outside the {decoder.name}'s vocabulary of {decoder.vocabulary}")
     return checked
-
-
-def warn_of_processors(generation_config: Any) -> None:
-    """Name the parts of a policy's generation config that plain decoding here leaves out."""
-    odd = [name for name in IGNORED_PROCESSORS if getattr(generation_config, name, None)]
-    if odd:
-        warnings.warn(
-            f"the policy's generation config sets {', '.join(odd)}, which plain decoding here does not apply",
-            stacklevel=4,
-        )

@@ -1,7 +1,6 @@
 """The engine: one worker thread that owns the models, and the calls that hand it requests."""
 
 import asyncio
-import time
 import weakref
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from pathlib import Path
@@ -9,25 +8,21 @@ from typing import Any, TypeVar, Unpack
 
 import torch
 
-from langchain_saffron.engine.admission import SEARCHES, checked_ids, resolve_settings, warn_of_processors
-from langchain_saffron.engine.detokenizer import StopChecker, TextStream
+from langchain_saffron.engine.admission import Admission
 from langchain_saffron.engine.handle import AsyncHandle, Handle
 from langchain_saffron.engine.loading import load_models
-from langchain_saffron.engine.prm_cache import Judge
-from langchain_saffron.engine.request import Request, RequestOptions
-from langchain_saffron.engine.result import Outlook, SearchResult
+from langchain_saffron.engine.prm_cache import PrmScorer
+from langchain_saffron.engine.request import RequestOptions
+from langchain_saffron.engine.result import PromptRisk, SearchResult
 from langchain_saffron.engine.reward_columns import RewardColumns
 from langchain_saffron.engine.scheduler import Scheduler
 from langchain_saffron.engine.worker import Worker
-from langchain_saffron.grammar import Grammar
-from langchain_saffron.grammar.compiler import GrammarCompiler
 from langchain_saffron.models.decoder import DEFAULT_CACHE_TOKENS, TrieDecoder
 from langchain_saffron.models.loading import ModelSource, end_token_ids
 from langchain_saffron.models.mrm import MultifurcationRewardModel
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.models.vocabulary import check_vocabularies
-from langchain_saffron.search import Constraint, Search, SearchInputs, look_ahead
-from langchain_saffron.search.budget import Purse
+from langchain_saffron.search import look_ahead
 from langchain_saffron.settings import SearchSettings
 
 R = TypeVar("R")
@@ -44,7 +39,6 @@ class SaffronEngine:
         tokenizer: The policy's tokenizer.
         reward_model: The MRM, if there is one.
         process_reward_model: The PRM, if there is one.
-        end_tokens: Tokens that end a turn.
         is_kitchen: Whether this is the small embedded demonstration model.
     """
 
@@ -80,22 +74,35 @@ class SaffronEngine:
             if scorer is not None:
                 check_vocabularies(tokenizer, scorer.tokenizer)
         self.process_reward_model = process_reward_model
-        self._judge = None if process_reward_model is None else Judge(process_reward_model)
+        prm = None if process_reward_model is None else PrmScorer(process_reward_model)
         self.policy = TrieDecoder(model, "policy", max_cache_tokens, attn_implementation, owned)
         self.tokenizer = tokenizer
         self.reward_model = reward_model
         self.is_kitchen = is_kitchen
-        self.end_tokens = end_token_ids(model, tokenizer)
-        self._generation = getattr(model, "generation_config", None)
         rewards = None if reward_model is None else RewardColumns(reward_model, self.policy)
-        self._seen = rewards.seen if rewards else None
-        self._compiler: GrammarCompiler | None = None
+        self._admission = Admission(
+            self.policy,
+            tokenizer,
+            end_token_ids(model, tokenizer),
+            reward_model,
+            rewards.seen if rewards else None,
+            prm,
+            getattr(model, "generation_config", None),
+        )
         # nothing that the worker's thread reaches may hold the engine: dropping the engine ends the thread
         decoder = reward_model.decoder if reward_model else None
-        self.scheduler = Scheduler(self.policy, decoder, rewards, self._judge)
+        self.scheduler = Scheduler(self.policy, decoder, rewards, prm)
         self._worker = Worker(self.scheduler)
         self._finalizer = weakref.finalize(self, self._worker.close)
-        self._warned = False
+
+    @property
+    def end_tokens(self) -> tuple[int, ...]:
+        """Tokens that end a turn."""
+        return self._admission.end_tokens
+
+    @end_tokens.setter
+    def end_tokens(self, tokens: Sequence[int]) -> None:
+        self._admission.end_tokens = tuple(tokens)
 
     @property
     def name(self) -> str:
@@ -200,7 +207,7 @@ class SaffronEngine:
         reward_prompt_ids: Sequence[int] | None = None,
         settings: SearchSettings | None = None,
         **options: Unpack[RequestOptions],
-    ) -> Outlook:
+    ) -> PromptRisk:
         """How safe the policy's next words are likely to be: one forward of the prompt, which an answer then shares.
 
         Args:
@@ -214,9 +221,10 @@ class SaffronEngine:
         """
         settings = (settings or SearchSettings()).model_copy(update={"search": "saffron", "max_tokens": 1, "stop": ()})
         handle = Handle()
-        self._submit(handle, prompt_ids, reward_prompt_ids, settings, start=look_ahead, **options)
+        request = self._admission.request(handle, prompt_ids, reward_prompt_ids, settings, start=look_ahead, **options)
+        self._worker.submit(request)
         result = handle.result()
-        return Outlook(result.reward, result.stats.min_reward, result.stats)
+        return PromptRisk(result.reward, result.stats.min_reward, result.stats)
 
     def submit(
         self,
@@ -228,7 +236,10 @@ class SaffronEngine:
     ) -> Handle:
         """Like `generate`, but returns at once; `handle.result()` waits for the answer."""
         handle = Handle()
-        self._submit(handle, prompt_ids, reward_prompt_ids, settings, record_beams, **options)
+        request = self._admission.request(
+            handle, prompt_ids, reward_prompt_ids, settings, record_beams=record_beams, **options
+        )
+        self._worker.submit(request)
         return handle
 
     def stream(
@@ -256,7 +267,7 @@ class SaffronEngine:
         Cancelling the task or closing the iterator stops the search within a step.
         """
         handle = AsyncHandle(asyncio.get_running_loop())
-        self._submit(handle, prompt_ids, reward_prompt_ids, settings, False, **options)
+        self._worker.submit(self._admission.request(handle, prompt_ids, reward_prompt_ids, settings, **options))
         try:
             ended = False
             while not ended:
@@ -286,7 +297,7 @@ class SaffronEngine:
         settings: SearchSettings | None,
         prompt_length: int,
         reward_length: int | None = None,
-        judge_length: int | None = None,
+        prm_length: int | None = None,
     ) -> SearchSettings:
         """Fill in what the models decide: `max_tokens` and `safety_threshold`.
 
@@ -295,84 +306,7 @@ class SaffronEngine:
             SettingsError: The search is not available, or the settings contradict each other.
             ContextOverflowError: The prompt leaves no room for an answer.
         """
-        return resolve_settings(
-            settings or SearchSettings(),
-            self.policy,
-            self.reward_model,
-            self._judge,
-            self._generation,
-            prompt_length,
-            reward_length or prompt_length,
-            judge_length or reward_length or prompt_length,
-        )
-
-    def _constraint(self, grammar: Grammar | None) -> Constraint | None:
-        """The grammar, compiled for the policy's tokens."""
-        if grammar is None:
-            return None
-        compiler = self._compiler
-        if compiler is None or compiler.end_tokens != self.end_tokens:
-            self._compiler = compiler = GrammarCompiler(self.tokenizer, self.policy.vocabulary, self.end_tokens)
-        return compiler.compile(grammar)
-
-    def _submit(
-        self,
-        handle: Handle | AsyncHandle,
-        prompt_ids: Sequence[int],
-        reward_prompt_ids: Sequence[int] | None,
-        settings: SearchSettings | None,
-        record_beams: bool = False,
-        start: Callable[[SearchInputs], Search] | None = None,
-        **options: Unpack[RequestOptions],
-    ) -> None:
-        context, timeout = options.get("context_ids", ()), options.get("timeout")
-        policy_ids = checked_ids(prompt_ids, self.policy, "prompt_ids")
-        reward_ids = policy_ids
-        if reward_prompt_ids is not None and self.reward_model is not None:
-            reward_ids = checked_ids(reward_prompt_ids, self.reward_model.decoder, "reward_prompt_ids")
-        given, judge_ids = options.get("judge_prompt_ids"), reward_ids
-        if given is not None and self._judge is not None:
-            judge_ids = checked_ids(given, self._judge.decoder, "judge_prompt_ids")
-        settings = self.resolve(settings, len(policy_ids), len(reward_ids), len(judge_ids))
-        constraint = self._constraint(options.get("grammar"))
-        plain = not settings.needs_reward_model
-        if plain and not self._warned:
-            self._warned = True
-            warn_of_processors(self._generation)
-        decoders = [self.policy] if plain or self.reward_model is None else [self.policy, self.reward_model.decoder]
-        lengths = [len(policy_ids), len(reward_ids)]
-        judge = self._judge if settings.needs_process_reward_model else None
-        purse = Purse(
-            settings.budget,
-            row_cost=lambda length: sum(
-                d.row_cost(prompt - 1 + length) for d, prompt in zip(decoders, lengths, strict=False)
-            ),
-            calls_per_row=0 if plain else 1,
-            judge_cost=(lambda length: judge.call_cost(len(judge_ids) + length)) if judge else None,
-        )
-        inputs = SearchInputs(
-            settings=settings,
-            end_tokens=self.end_tokens,
-            seen=self._seen,
-            stops=StopChecker(self.tokenizer, settings.stop, context),
-            purse=purse,
-            repetition_penalty=getattr(self._generation, "repetition_penalty", None) or 1.0,
-            prompt=policy_ids,
-            trace=[] if record_beams else None,
-            constraint=constraint,
-        )
-        self._worker.submit(
-            Request(
-                inputs=inputs,
-                start=start or SEARCHES[settings.search],
-                policy_ids=policy_ids,
-                reward_ids=None if plain else reward_ids,
-                judge_ids=judge_ids if judge else None,
-                salt=options.get("cache_salt", ""),
-                stream=TextStream(self.tokenizer, settings.stop, context),
-                send=handle.put,
-                deadline=None if timeout is None else time.perf_counter() + timeout,
-                cancelled=handle.cancelled,
-                question=len(judge.suffix) if judge else 0,
-            )
+        reward_length = reward_length or prompt_length
+        return self._admission.resolve(
+            settings or SearchSettings(), prompt_length, reward_length, prm_length or reward_length
         )

@@ -43,22 +43,22 @@ class SharedForward:
         ready: list[Request] = []
         room = prefill_rows
         for request in requests:
-            branch = request.branches[name]
-            missing = [slot for slot in branch.missing_prompt() if slot not in index]
+            cache = request.caches[name]
+            missing = [slot for slot in cache.missing_prompt() if slot not in index]
             rows = missing[:room]
             room -= len(rows)
             scored = 0
             if len(rows) == len(missing):
                 # equal prefixes of one search, such as two samples, share their slots
-                rows = list(dict.fromkeys([*rows, *(slot for slot in branch.frontier if slot not in index)]))
-                scored = len(branch.frontier)
+                rows = list(dict.fromkeys([*rows, *(slot for slot in cache.frontier if slot not in index)]))
+                scored = len(cache.frontier)
                 ready.append(request)
             for slot in rows:
                 index.setdefault(slot, len(index))
             spent.append((request, rows, scored))
         if not index:
             return None
-        frontiers = [[index[slot] for slot in request.branches[name].frontier] for request in ready]
+        frontiers = [[index[slot] for slot in request.caches[name].frontier] for request in ready]
         places = list(dict.fromkeys(place for frontier in frontiers for place in frontier))
         where = {place: i for i, place in enumerate(places)}
         logits = decoder.forward(list(index), places, [len(rows) for _, rows, _ in spent if rows])

@@ -4,18 +4,18 @@ from collections.abc import Sequence
 
 import torch
 
-from langchain_saffron.engine.request_cache import Branch
+from langchain_saffron.engine.request_cache import RequestCache
 from langchain_saffron.errors import SettingsError
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.models.prm import ProcessRewardModel
-from langchain_saffron.search import ROOT, Node
+from langchain_saffron.search import ROOT, Expand, Node
 
 
-class JudgeBranch(Branch):
-    """A prompt, the responses below it, and a tooth (the guard's question) after each one that is to be judged.
+class PrmRequestCache(RequestCache):
+    """A prompt, the responses below it, and the guard's question after each one that is to be scored.
 
-    The frontier are the ends of the teeth. What responses have in common is computed once, also from one judgement to
-    the next.
+    The frontier are the ends of the questions. What responses have in common is computed once, also from one request of
+    the search to the next.
     """
 
     def __init__(self, decoder: TrieDecoder, prompt: Sequence[int], salt: str, suffix: Sequence[int]) -> None:
@@ -26,30 +26,30 @@ class JudgeBranch(Branch):
         """
         super().__init__(decoder, prompt, salt)
         self._suffix = list(suffix)
-        self._teeth: list[int] = []
+        self._questions: list[int] = []
         self._wanted: list[int] = []
 
-    def judge(self, nodes: Sequence[Node], retain: Sequence[Node]) -> None:
-        """Make what `nodes` say the frontier, keep `retain`, and forget every other response.
+    def expand(self, expand: Expand) -> None:
+        """Make `expand.prm_nodes` the frontier, keep what the policy scores or retains, forget every other response.
 
         Raises:
             CacheFullError: No slot is left.
         """
         forest, fresh = self.decoder.forest, dict[Node, int]()
-        for node in (ROOT, *nodes, *retain):
+        for node in (ROOT, *expand.prm_nodes, *expand.nodes, *expand.retain):
             if node not in fresh:
                 fresh[node] = self._slots[node] if node in self._slots else self._insert(node)
         for node, slot in self._slots.items():
             if node not in fresh:
                 forest.release(slot)
-        self._drop_teeth()
+        self._drop_questions()
         self._slots = fresh
         self.frontier, self._wanted = [], []
-        for node in nodes:
-            tooth = forest.insert(self._suffix, parent=fresh[node]) if self._suffix else []
-            if tooth:
-                self._teeth.append(tooth[-1])
-            rows = [*self._path(fresh[node]), *tooth]
+        for node in expand.prm_nodes:
+            question = forest.insert(self._suffix, parent=fresh[node]) if self._suffix else []
+            if question:
+                self._questions.append(question[-1])
+            rows = [*self._path(fresh[node]), *question]
             self.frontier.append(rows[-1])
             self._wanted += rows
 
@@ -65,7 +65,7 @@ class JudgeBranch(Branch):
 
     def close(self, keep: Node | None = None) -> None:
         """Give all nodes back; the prompt stays until its slots are needed."""
-        self._drop_teeth()
+        self._drop_questions()
         super().close()
 
     def _insert(self, node: Node) -> int:
@@ -81,13 +81,13 @@ class JudgeBranch(Branch):
         path: list[int] = self.decoder.forest.path(slot).tolist()
         return path
 
-    def _drop_teeth(self) -> None:
-        for tip in self._teeth:
+    def _drop_questions(self) -> None:
+        for tip in self._questions:
             self.decoder.forest.release(tip)
-        self._teeth = []
+        self._questions = []
 
 
-class Judge:
+class PrmScorer:
     """A process reward model as the scheduler asks it.
 
     Attributes:
@@ -110,9 +110,9 @@ class Judge:
         self.suffix = model.suffix
         self._weights = model.weights
 
-    def branch(self, prompt: Sequence[int], salt: str) -> JudgeBranch:
+    def cache(self, prompt: Sequence[int], salt: str) -> PrmRequestCache:
         """A request's view of it."""
-        return JudgeBranch(self.decoder, prompt, salt, self.suffix)
+        return PrmRequestCache(self.decoder, prompt, salt, self.suffix)
 
     def call_cost(self, length: int) -> float:
         """TFLOP of one more token and the question, below a prefix of `length` tokens."""

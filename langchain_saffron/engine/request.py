@@ -8,7 +8,7 @@ from typing import TypedDict
 import torch
 
 from langchain_saffron.engine.detokenizer import TextStream
-from langchain_saffron.engine.request_cache import Branch
+from langchain_saffron.engine.request_cache import RequestCache
 from langchain_saffron.engine.result import SearchResult, SearchStats
 from langchain_saffron.grammar import Grammar
 from langchain_saffron.search import Search, SearchInputs
@@ -40,14 +40,14 @@ class RequestOptions(TypedDict, total=False):
 
     Attributes:
         cache_salt: Requests share cached prompts only under the same salt.
-        judge_prompt_ids: The process reward model's prompt; by default the reward model's.
+        prm_prompt_ids: The process reward model's prompt; by default the reward model's.
         context_ids: The end of the prompt that the answer continues mid-text, for its first space.
         timeout: Seconds after which the request fails.
         grammar: What the answer has to look like; needs the extra `agents`.
     """
 
     cache_salt: str
-    judge_prompt_ids: Sequence[int] | None
+    prm_prompt_ids: Sequence[int] | None
     context_ids: Sequence[int]
     timeout: float | None
     grammar: Grammar | None
@@ -65,7 +65,7 @@ class Request:
         start: Makes the search.
         policy_ids: The prompt.
         reward_ids: The prompt in the reward model's template; `None` where the search asks no reward model.
-        judge_ids: The prompt for the process reward model; `None` where the search asks none.
+        prm_ids: The prompt for the process reward model; `None` where the search asks none.
         salt: Whose cache it shares.
         stream: The response's text.
         send: Takes events, on the engine's thread.
@@ -79,7 +79,7 @@ class Request:
     start: Callable[[SearchInputs], Search]
     policy_ids: tuple[int, ...]
     reward_ids: tuple[int, ...] | None
-    judge_ids: tuple[int, ...] | None
+    prm_ids: tuple[int, ...] | None
     salt: str
     stream: TextStream
     send: Callable[[Event], None]
@@ -89,16 +89,16 @@ class Request:
     question: int = 0
     committed: int = 0
     search: Search | None = None
-    branches: dict[str, Branch] = field(default_factory=dict)
+    caches: dict[str, RequestCache] = field(default_factory=dict)
     scored: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @property
     def slots_needed(self) -> int:
         """An upper bound of the slots that it may hold at once, in one model."""
-        prompt = max(len(self.policy_ids), len(self.reward_ids or ()), len(self.judge_ids or ()))
+        prompt = max(len(self.policy_ids), len(self.reward_ids or ()), len(self.prm_ids or ()))
         return prompt + self.inputs.settings.width * (self.inputs.max_tokens + self.question)
 
     @property
     def waiting_for(self) -> list[str]:
         """The models whose scores are still missing."""
-        return [name for name in self.branches if name not in self.scored]
+        return [name for name in self.caches if name not in self.scored]

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from langchain_saffron.models.decoder import TrieDecoder
-from langchain_saffron.search import ROOT, Node
+from langchain_saffron.search import ROOT, Expand, Node
 
 
-class Branch:
+class RequestCache:
     """A prompt and the live part of a search tree, in one model's cache.
 
     Attributes:
@@ -48,27 +48,27 @@ class Branch:
         missing: list[int] = body[~self.decoder.forest.filled[body]].tolist()
         return missing
 
-    def expand(self, nodes: Sequence[Node], retain: Sequence[Node]) -> None:
-        """Make `nodes` the frontier, keep `retain`, and forget every other node.
+    def expand(self, expand: Expand) -> None:
+        """Make `expand.nodes` the frontier, keep `expand.retain`, and forget every other node.
 
         Raises:
             CacheFullError: No slot is left.
         """
         forest = self.decoder.forest
         kept = {ROOT: self._slots[ROOT]}
-        for node in nodes:
+        for node in expand.nodes:
             slot = self._slots.get(node)
             if slot is None:
                 assert node.parent is not None
                 slot = forest.insert([node.token], parent=self._slots[node.parent])[-1]
                 self._slots[node] = slot
             kept[node] = slot
-        kept.update((node, self._slots[node]) for node in retain if node in self._slots)
+        kept.update((node, self._slots[node]) for node in expand.retain if node in self._slots)
         for node, slot in self._slots.items():
             if node not in kept:
                 forest.release(slot)
         self._slots = kept
-        self.frontier = [kept[node] for node in nodes]
+        self.frontier = [kept[node] for node in expand.nodes]
 
     def wipe(self) -> None:
         """Zero and forget what this request computed, after a forward that gave NaN."""

@@ -90,7 +90,7 @@ class SearchResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
+class PromptRisk:
     """How safe the policy's next words are likely to be; `None` where the reward model knows none of them.
 
     Attributes:

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import torch
 
 from langchain_saffron.engine.forward_batch import SharedForward, read_flags
-from langchain_saffron.engine.prm_cache import Judge, JudgeBranch
+from langchain_saffron.engine.prm_cache import PrmScorer
 from langchain_saffron.engine.request import Delta, Done, Failed, Request
-from langchain_saffron.engine.request_cache import Branch
+from langchain_saffron.engine.request_cache import RequestCache
 from langchain_saffron.engine.result import RefusalText, SearchResult
 from langchain_saffron.errors import BudgetError, NumericalError, RequestCancelledError
 from langchain_saffron.models.decoder import TrieDecoder
@@ -18,7 +18,7 @@ from langchain_saffron.search import Answer, Expand, Scores
 
 logger = logging.getLogger(__name__)
 
-POLICY, REWARD, JUDGE = "policy", "reward", "judge"
+POLICY, REWARD, PRM = "policy", "reward", "prm"
 
 
 class Scheduler:
@@ -33,7 +33,7 @@ class Scheduler:
         policy: TrieDecoder,
         reward: TrieDecoder | None,
         to_rewards: Callable[[torch.Tensor], torch.Tensor] | None,
-        judge: Judge | None = None,
+        prm: PrmScorer | None = None,
         prefill_rows: int = 256,
     ) -> None:
         """Take the models.
@@ -42,13 +42,13 @@ class Scheduler:
             policy: The policy over its cache.
             reward: The reward model over its own, if there is one.
             to_rewards: Turns the reward model's logits into rewards over the policy's vocabulary.
-            judge: The process reward model, if there is one.
+            prm: The process reward model, if there is one.
             prefill_rows: Prompt tokens that one tick computes at most, so that long prompts do not stall others.
         """
-        models = {POLICY: policy, REWARD: reward, JUDGE: judge.decoder if judge else None}
+        models = {POLICY: policy, REWARD: reward, PRM: prm.decoder if prm else None}
         self._decoders = {name: decoder for name, decoder in models.items() if decoder is not None}
-        self._judge = judge
-        self._translate = {REWARD: to_rewards, JUDGE: judge.rewards if judge else None}
+        self._prm = prm
+        self._translate = {REWARD: to_rewards, PRM: prm.rewards if prm else None}
         self._prefill_rows = prefill_rows
         self._waiting: deque[Request] = deque()
         self._active: list[Request] = []
@@ -103,14 +103,14 @@ class Scheduler:
         for name, decoder in self._decoders.items():
             prompt = prompts.get(name)
             if prompt is not None:
-                request.branches[name] = Branch(decoder, prompt, request.salt)
-        if self._judge is not None and request.judge_ids is not None:
-            request.branches[JUDGE] = self._judge.branch(request.judge_ids, request.salt)
-        request.stats.cached_prompt = request.branches[POLICY].cached
-        request.stats.cached_tokens = sum(b.cached for b in request.branches.values())
-        limit = request.inputs.purse.budget.max_tflops
+                request.caches[name] = RequestCache(decoder, prompt, request.salt)
+        if self._prm is not None and request.prm_ids is not None:
+            request.caches[PRM] = self._prm.cache(request.prm_ids, request.salt)
+        request.stats.cached_prompt = request.caches[POLICY].cached
+        request.stats.cached_tokens = sum(b.cached for b in request.caches.values())
+        limit = request.inputs.budget.limits.max_tflops
         if limit is not None:
-            cost = sum(_prompt_cost(branch) for branch in request.branches.values())
+            cost = sum(_prompt_cost(cache) for cache in request.caches.values())
             if cost > limit:
                 raise BudgetError(f"max_tflops={limit:g} does not cover the prompt, which takes {cost:g} TFLOP")
         request.search = request.start(request.inputs)
@@ -120,13 +120,10 @@ class Scheduler:
         if expand.committed:
             request.committed += len(expand.committed)
             self._say(request, expand.committed)
-        for branch in request.branches.values():
-            if isinstance(branch, JudgeBranch):
-                branch.judge(expand.judge, (*expand.nodes, *expand.retain))
-            else:
-                branch.expand(expand.nodes, expand.retain)
+        for cache in request.caches.values():
+            cache.expand(expand)
         # a model that is asked nothing has answered
-        request.scored = {name: torch.empty(0) for name, branch in request.branches.items() if not branch.frontier}
+        request.scored = {name: torch.empty(0) for name, cache in request.caches.items() if not cache.frontier}
 
     def _score(self) -> None:
         """Run every model once for the requests that wait for it."""
@@ -188,7 +185,7 @@ class Scheduler:
             return
         tflops = decoder.cost(rows, scored) if rows else 0.0
         calls = 0 if name == POLICY else scored
-        request.inputs.purse.pay(tflops, calls, rows=scored if name == POLICY else 0)
+        request.inputs.budget.spend(tflops, calls, rows=scored if name == POLICY else 0)
         stats = request.stats
         stats.tflops += tflops
         if name == POLICY:
@@ -199,7 +196,7 @@ class Scheduler:
             stats.reward_tokens += len(rows)
 
     def _advance(self, request: Request) -> None:
-        scores = Scores(request.scored[POLICY], request.scored.get(REWARD), request.scored.get(JUDGE))
+        scores = Scores(request.scored[POLICY], request.scored.get(REWARD), request.scored.get(PRM))
         try:
             self._step(request, scores)
         except Exception as error:
@@ -222,7 +219,7 @@ class Scheduler:
         if answer.finish_reason == "refusal":
             gap = "" if not stream.text or stream.text[-1].isspace() else " "
             self._emit(request, RefusalText(stream.add(gap + settings.refusal_text)))
-        request.stats.close(answer, request.inputs.purse.seconds)
+        request.stats.close(answer, request.inputs.budget.seconds)
         self._retire(request, answer)
         constraint = request.inputs.constraint
         # a stop string is not part of the text: what is left may be a whole document or not
@@ -259,8 +256,8 @@ class Scheduler:
         if request in self._waiting:
             self._waiting.remove(request)
         if not keep_prompt:
-            for branch in request.branches.values():
-                branch.wipe()
+            for cache in request.caches.values():
+                cache.wipe()
         self._retire(request, None)
         self._send(request, Failed(error))
 
@@ -268,13 +265,13 @@ class Scheduler:
         """Give everything back that the request holds."""
         if request.search is not None:
             request.search.close()
-        for branch in request.branches.values():
-            branch.close(keep=answer.node if answer else None)
-        request.branches = {}
+        for cache in request.caches.values():
+            cache.close(keep=answer.node if answer else None)
+        request.caches = {}
         if request in self._active:
             self._active.remove(request)
 
 
-def _prompt_cost(branch: Branch) -> float:
+def _prompt_cost(cache: RequestCache) -> float:
     """TFLOP of what the cache lacks of a prompt, its last token's score included."""
-    return branch.decoder.cost([*branch.missing_prompt(), branch.prompt_end], 1)
+    return cache.decoder.cost([*cache.missing_prompt(), cache.prompt_end], 1)

@@ -105,7 +105,7 @@ class Runner:
             prompt.policy_ids,
             _shorter(prompt.reward_ids, hidden),
             settings,
-            judge_prompt_ids=_shorter(prompt.judge_ids, hidden),
+            prm_prompt_ids=_shorter(prompt.prm_ids, hidden),
             context_ids=prompt.prefill_ids[-8:],
             cache_salt=self._salt_of(case),
         )

@@ -18,7 +18,6 @@ from langchain_saffron.models.loading import default_device, default_dtype
 from langchain_saffron.settings import (
     DEFAULT_REFUSAL,
     EFFORTS,
-    PRM_SEARCHES,
     ComputeBudget,
     OnExhausted,
     Ranking,
@@ -240,7 +239,9 @@ class SaffronFields(BaseModel):
             engine: SaffronEngine = self.engine
             return engine
         # the kitchen brings its PRM where a search asks it
-        adds_prm = self._is_kitchen and self.process_reward_model is None and self.search in PRM_SEARCHES
+        adds_prm = (
+            self._is_kitchen and self.process_reward_model is None and self.search_settings().needs_process_reward_model
+        )
         if self._loaded is None or (adds_prm and self._loaded.process_reward_model is None):
             spec = {name: getattr(self, name) for name in LOADING_FIELDS}
             spec["hf_token"] = self.hf_token.get_secret_value() if self.hf_token else None

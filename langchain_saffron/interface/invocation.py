@@ -119,7 +119,7 @@ class Job:
     def _options(self) -> RequestOptions:
         return {
             "cache_salt": self.face.cache_salt,
-            "judge_prompt_ids": self.prompt.judge_ids,
+            "prm_prompt_ids": self.prompt.prm_ids,
             "context_ids": self.context,
             "timeout": self.face.timeout,
             "grammar": self.grammar,

@@ -39,14 +39,14 @@ class RenderedPrompt:
             `None` without such a template.
         prefill_ids: The answer's beginning that the caller gave, as it stands at the end of `policy_ids`.
         prefill: Its text.
-        judge_ids: The conversation as the process reward model reads it, with the same end; `None` without one.
+        prm_ids: The conversation as the process reward model reads it, with the same end; `None` without one.
     """
 
     policy_ids: tuple[int, ...]
     reward_ids: tuple[int, ...] | None
     prefill_ids: tuple[int, ...]
     prefill: str
-    judge_ids: tuple[int, ...] | None = None
+    prm_ids: tuple[int, ...] | None = None
 
 
 class PromptRenderer:
@@ -59,7 +59,7 @@ class PromptRenderer:
         reward_template: RewardTemplate | None = None,
         chat_template: str | None = None,
         tool_format: ToolFormat | None = None,
-        judge_prompt: Callable[[list[tuple[str, str]]], list[int]] | None = None,
+        prm_prompt: Callable[[list[tuple[str, str]]], list[int]] | None = None,
     ) -> None:
         """Prepares the tokenizers; a missing chat template is an error only where one is needed.
 
@@ -70,7 +70,7 @@ class PromptRenderer:
             chat_template: A Jinja template in place of the tokenizer's own.
             tool_format: How the model writes tool calls; `None` for what the chat template is for. Where that is for
                 another form or for none, tools and calls are written into its messages if the form knows how.
-            judge_prompt: From (role, text) turns to a process reward model's prompt.
+            prm_prompt: From (role, text) turns to a process reward model's prompt.
         """
         self._encoder = safe_encoder(tokenizer)
         self._tokenizer = tokenizer
@@ -78,7 +78,7 @@ class PromptRenderer:
         self._chat = ChatTemplate(tokenizer, self._encoder, chat_template)
         self._reward_tokenizer = tokenizer if reward_tokenizer is None else reward_tokenizer
         self._reward_template = reward_template
-        self._judge_prompt = judge_prompt
+        self._prm_prompt = prm_prompt
 
     @classmethod
     def for_engine(
@@ -92,7 +92,7 @@ class PromptRenderer:
             reward_template=mrm.template if mrm else None,
             chat_template=chat_template,
             tool_format=tool_format,
-            judge_prompt=prm.prompt_ids if prm else None,
+            prm_prompt=prm.prompt_ids if prm else None,
         )
 
     def render(self, messages: Sequence[BaseMessage], tools: Sequence[dict[str, Any]] | None = None) -> RenderedPrompt:
@@ -187,8 +187,8 @@ class PromptRenderer:
         if self._reward_template is not None:
             prompt_ids = self._reward_template.prompt_ids(self._reward_tokenizer, turns)
             reward_ids = (*prompt_ids, *prefill_ids)
-        judge_ids = None if self._judge_prompt is None else (*self._judge_prompt(turns), *prefill_ids)
-        return RenderedPrompt(tuple(policy_ids), reward_ids, tuple(prefill_ids), prefill, judge_ids)
+        prm_ids = None if self._prm_prompt is None else (*self._prm_prompt(turns), *prefill_ids)
+        return RenderedPrompt(tuple(policy_ids), reward_ids, tuple(prefill_ids), prefill, prm_ids)
 
     def _continued(
         self, chat: Chat, header_ids: list[int], prefill: str, tools: list[dict[str, Any]] | None

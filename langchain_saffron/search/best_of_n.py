@@ -12,14 +12,14 @@ def best_of_n_search(inputs: SearchInputs) -> Search:
     that score them are set aside from the start.
 
     Args:
-        inputs: The settings (`width` is N), the end tokens, the purse.
+        inputs: The settings (`width` is N), the end tokens, the budget.
 
     Returns:
         The search. Nothing is final before its end.
     """
-    generator, purse = seeded(inputs), inputs.purse
+    generator, budget = seeded(inputs), inputs.budget
     count = inputs.settings.width
-    while count > 1 and not purse.affords(1, 0, judged=count):
+    while count > 1 and not budget.affords(1, 0, prm_calls=count):
         count -= 1
     samples = [Response(state=inputs.constraint)] * count
     for length in range(inputs.max_tokens):
@@ -27,8 +27,8 @@ def best_of_n_search(inputs: SearchInputs) -> Search:
         nodes = nodes_of(live)
         if not live:
             break
-        if not purse.affords(len(nodes), length, judged=count):
-            if length == 0 or purse.budget.on_exhausted == "refuse":
+        if not budget.affords(len(nodes), length, prm_calls=count):
+            if length == 0 or budget.limits.on_exhausted == "refuse":
                 return out_of_budget(Response(state=inputs.constraint), inputs)
             break
         ended = tuple(sample.said(inputs) for sample in samples if sample.finished)
@@ -44,8 +44,8 @@ def best_of_n_search(inputs: SearchInputs) -> Search:
         ]
         inputs.record([sample.tokens for sample in samples if not sample.finished])
     said = tuple(sample.said(inputs) for sample in samples)
-    scores = yield Expand((), retain=said, judge=said)
-    assert scores.judged is not None
-    best = safest(one.judged(reward) for one, reward in zip(samples, scores.judged.tolist(), strict=True))
+    scores = yield Expand((), retain=said, prm_nodes=said)
+    assert scores.prm_rewards is not None
+    best = safest(one.with_reward(reward) for one, reward in zip(samples, scores.prm_rewards.tolist(), strict=True))
     cut = not best.finished and len(best.tokens) < inputs.max_tokens
     return best.answer("budget" if cut else None, count)

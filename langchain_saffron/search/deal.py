@@ -18,7 +18,7 @@ def deal_search(inputs: SearchInputs) -> Search:
     or, with `ranking="paper"`, by `R` alone. Where the nucleus holds one token, there is nothing to choose.
 
     Args:
-        inputs: The settings, `safety_threshold` filled in; the end tokens, the purse.
+        inputs: The settings, `safety_threshold` filled in; the end tokens, the budget.
 
     Returns:
         The search; a token is final as soon as it is chosen.
@@ -38,17 +38,17 @@ class _Lookahead:
 
     def run(self) -> Search:
         """Choose token after token; ask for the whole answer's reward at the end."""
-        inputs, purse = self.inputs, self.inputs.purse
+        inputs, budget = self.inputs, self.inputs.budget
         # the policy's scores after the chosen token, where a rollout has brought them
         logits: torch.Tensor | None = None
         while not self.chosen.finished and len(self.chosen.tokens) < inputs.max_tokens:
             length = len(self.chosen.tokens)
             if logits is None:
-                if not purse.affords(1, length, judged=1):
+                if not budget.affords(1, length, prm_calls=1):
                     return out_of_budget(self.chosen, inputs, self.widest)
                 logits = (yield self._expand((self.chosen.node,))).logits[0]
             kept, order = nucleus_probabilities(policy_logits(logits, self.chosen, inputs), inputs)
-            width = purse.width(self.settings.width, length, inputs.max_tokens - length)
+            width = budget.width(self.settings.width, length, inputs.max_tokens - length)
             count = min(width, int((kept > 0).sum()))
             first = [self.chosen.grow(token, inputs) for token in order[:count].tolist()]
             inputs.record([one.tokens for one in first])
@@ -61,20 +61,20 @@ class _Lookahead:
                 return out_of_budget(self.chosen, inputs, self.widest)
             rewards, following = found
             best = max(range(count), key=lambda i: self._score(float(kept[i]), rewards[i]))
-            self.chosen = first[best].judged(rewards[best])
+            self.chosen = first[best].with_reward(rewards[best])
             logits = following.get(self.chosen.node)
-        if purse.affords(0, len(self.chosen.tokens), judged=1):
+        if budget.affords(0, len(self.chosen.tokens), prm_calls=1):
             said = self.chosen.said(inputs)
-            scores = yield self._expand((), retain=(said,), judge=(said,))
-            assert scores.judged is not None
-            self.chosen = self.chosen.judged(float(scores.judged[0]))
+            scores = yield self._expand((), retain=(said,), prm_nodes=(said,))
+            assert scores.prm_rewards is not None
+            self.chosen = self.chosen.with_reward(float(scores.prm_rewards[0]))
         return self.chosen.answer(width=self.widest)
 
     def _look(
         self, first: list[Response]
     ) -> Generator[Expand, Scores, tuple[list[float], dict[Node, torch.Tensor]] | None]:
         """The rewards of where some next tokens lead, and the policy's scores after those; `None`: no budget."""
-        inputs, purse = self.inputs, self.inputs.purse
+        inputs, budget = self.inputs, self.inputs.budget
         ahead, following = list(first), dict[Node, torch.Tensor]()
         starts = (self.chosen.node, *nodes_of(first))
         for step in range(self.settings.lookahead):
@@ -82,7 +82,7 @@ class _Lookahead:
             if not live:
                 break
             nodes = nodes_of(live)
-            if not purse.affords(len(nodes), len(live[0].tokens), judged=len(ahead)):
+            if not budget.affords(len(nodes), len(live[0].tokens), prm_calls=len(ahead)):
                 return None
             self.widest = max(self.widest, len(nodes))
             scores = yield self._expand(nodes, retain=(*starts, *nodes_of(ahead)))
@@ -90,20 +90,22 @@ class _Lookahead:
             if step == 0:
                 following = rows
             ahead = [self._follow(one, rows[one.node]) if one.node in rows else one for one in ahead]
-        if not purse.affords(0, len(ahead[0].tokens), judged=len(ahead)):
+        if not budget.affords(0, len(ahead[0].tokens), prm_calls=len(ahead)):
             return None
-        scores = yield self._expand((), retain=starts, judge=tuple(one.said(inputs) for one in ahead))
-        assert scores.judged is not None
-        return scores.judged.tolist(), following
+        scores = yield self._expand((), retain=starts, prm_nodes=tuple(one.said(inputs) for one in ahead))
+        assert scores.prm_rewards is not None
+        return scores.prm_rewards.tolist(), following
 
     def _follow(self, response: Response, logits: torch.Tensor) -> Response:
         return response.grow(int(policy_logits(logits, response, self.inputs).argmax()), self.inputs)
 
-    def _expand(self, nodes: tuple[Node, ...], retain: tuple[Node, ...] = (), judge: tuple[Node, ...] = ()) -> Expand:
+    def _expand(
+        self, nodes: tuple[Node, ...], retain: tuple[Node, ...] = (), prm_nodes: tuple[Node, ...] = ()
+    ) -> Expand:
         """A request that also says what has become final."""
         fresh = self.chosen.tokens[self._committed :]
         self._committed = len(self.chosen.tokens)
-        return Expand(nodes, retain, fresh, judge)
+        return Expand(nodes, retain, fresh, prm_nodes)
 
     def _score(self, probability: float, reward: float) -> float:
         if self.settings.ranking == "paper":

@@ -19,7 +19,7 @@ def plain_search(inputs: SearchInputs) -> Search:
     generator = seeded(inputs)
     response = Response(state=inputs.constraint)
     while not response.finished and len(response.tokens) < inputs.max_tokens:
-        if not inputs.purse.affords(1, len(response.tokens)):
+        if not inputs.budget.affords(1, len(response.tokens)):
             return out_of_budget(response, inputs)
         scores = yield Expand((response.node,), committed=response.tokens[-1:])
         logits = policy_logits(scores.logits[0], response, inputs)
@@ -31,6 +31,6 @@ def plain_search(inputs: SearchInputs) -> Search:
 
 
 def out_of_budget(response: Response, inputs: SearchInputs, width: int = 1) -> Answer:
-    """The answer where the purse is empty: what there is, or a refusal after it if the user wants that."""
-    refuses = inputs.purse.budget.on_exhausted == "refuse"
+    """The answer where the budget is empty: what there is, or a refusal after it if the user wants that."""
+    refuses = inputs.budget.limits.on_exhausted == "refuse"
     return response.answer("refusal" if refuses else "budget", width)

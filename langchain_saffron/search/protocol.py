@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 import torch
 
-from langchain_saffron.search.budget import Purse
+from langchain_saffron.search.budget import BudgetMeter
 from langchain_saffron.search.constraint import Constraint
 from langchain_saffron.settings import SearchSettings
 
@@ -37,16 +37,16 @@ class Expand:
     """What a search asks for: the next-token scores of some nodes.
 
     Attributes:
-        nodes: The nodes to score. What is neither here, nor in `retain` or `judge`, nor above those is forgotten.
+        nodes: The nodes to score. What is neither here, nor in `retain` or `prm_nodes`, nor above those is forgotten.
         retain: Nodes that stay in the cache without being scored.
         committed: Response tokens that became final since the last request.
-        judge: Nodes whose prefixes a process reward model is to score as they stand.
+        prm_nodes: Nodes whose prefixes a process reward model is to score as they stand.
     """
 
     nodes: tuple[Node, ...]
     retain: tuple[Node, ...] = ()
     committed: tuple[int, ...] = ()
-    judge: tuple[Node, ...] = ()
+    prm_nodes: tuple[Node, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +56,12 @@ class Scores:
     Attributes:
         logits: float32 [nodes, vocabulary]: the policy's.
         rewards: float32 [nodes, vocabulary]: the reward model's `M(s)`, or `None`.
-        judged: float32 [judge]: the process reward model's `R(s)`, or `None`.
+        prm_rewards: float32 [prm_nodes]: the process reward model's `R(s)`, or `None`.
     """
 
     logits: torch.Tensor
     rewards: torch.Tensor | None = None
-    judged: torch.Tensor | None = None
+    prm_rewards: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class SearchInputs:
         end_tokens: Tokens that end a turn.
         seen: bool [vocabulary]: tokens that the reward model was trained on; `None` for all.
         stops: Whether a response, given as tokens, has just completed a stop string.
-        purse: What may still be spent.
+        budget: What may still be spent.
         repetition_penalty: As in transformers; 1.0 is none.
         prompt: The prompt's ids, which the repetition penalty also looks at.
         trace: Where the live beams are recorded after every step, if wanted.
@@ -120,7 +120,7 @@ class SearchInputs:
     end_tokens: tuple[int, ...] = ()
     seen: torch.Tensor | None = None
     stops: Callable[[Sequence[int]], bool] = _never
-    purse: Purse = field(default_factory=Purse)
+    budget: BudgetMeter = field(default_factory=BudgetMeter)
     repetition_penalty: float = 1.0
     prompt: tuple[int, ...] = ()
     trace: list[list[list[int]]] | None = None

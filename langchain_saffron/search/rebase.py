@@ -16,12 +16,12 @@ def rebase_search(inputs: SearchInputs) -> Search:
     finished response keeps one share for good. The answer is the finished response of the highest reward.
 
     Args:
-        inputs: The settings (`width` is the number of shares), the end tokens, the purse.
+        inputs: The settings (`width` is the number of shares), the end tokens, the budget.
 
     Returns:
         The search. Nothing is final before its end.
     """
-    generator, purse = seeded(inputs), inputs.purse
+    generator, budget = seeded(inputs), inputs.budget
     live, shares = [Response(state=inputs.constraint)], [inputs.settings.width]
     done: list[Response] = []
     widest = 1
@@ -29,8 +29,8 @@ def rebase_search(inputs: SearchInputs) -> Search:
         if not live:
             break
         nodes = nodes_of(live)
-        width = min(purse.width(sum(shares), length, inputs.max_tokens - length), sum(shares))
-        if not purse.affords(len(nodes), length, judged=width):
+        width = min(budget.width(sum(shares), length, inputs.max_tokens - length), sum(shares))
+        if not budget.affords(len(nodes), length, prm_calls=width):
             best = safest([*done, *live])
             return out_of_budget(best, inputs, widest)
         ended = tuple(response.said(inputs) for response in done)
@@ -42,9 +42,11 @@ def rebase_search(inputs: SearchInputs) -> Search:
             for token in (draw(policy_logits(logits, response, inputs), inputs, generator, share) if share else ())
         ]
         said = tuple(child.said(inputs) for child in children)
-        scores = yield Expand((), retain=(*nodes, *ended), judge=said)
-        assert scores.judged is not None
-        children = [child.judged(reward) for child, reward in zip(children, scores.judged.tolist(), strict=True)]
+        scores = yield Expand((), retain=(*nodes, *ended), prm_nodes=said)
+        assert scores.prm_rewards is not None
+        children = [
+            child.with_reward(reward) for child, reward in zip(children, scores.prm_rewards.tolist(), strict=True)
+        ]
         done += [child for child in children if child.finished]
         grown = [child for child in children if not child.finished]
         left = inputs.settings.width - len(done)

@@ -19,7 +19,7 @@ def saffron_search(inputs: SearchInputs) -> Search:
     where that ends; wider searches collect finished beams in a pool, as transformers' beam search does.
 
     Args:
-        inputs: Settings with `max_tokens` and `safety_threshold` filled in, end tokens, mask, purse, grammar.
+        inputs: Settings with `max_tokens` and `safety_threshold` filled in, end tokens, mask, budget, grammar.
 
     Returns:
         The search. Its steps commit what no later step can take back.
@@ -58,7 +58,7 @@ class _SaffronSearch:
         fresh: tuple[int, ...] = ()
         length = 0
         while self.live and length < self.inputs.max_tokens:
-            if not self.inputs.purse.affords(len(self.live), length):
+            if not self.inputs.budget.affords(len(self.live), length):
                 return self._out_of_budget()
             best = self.pool.beams[:1]
             scores = yield Expand(
@@ -78,7 +78,7 @@ class _SaffronSearch:
         assert rewards is not None, "a saffron search needs rewards"
         settings, inputs = self.settings, self.inputs
         steps_left = inputs.max_tokens - length - 1
-        width = inputs.purse.width(settings.width, length + 1, steps_left)
+        width = inputs.budget.width(settings.width, length + 1, steps_left)
         # enough to fill all live beams even if every end token of every beam ranks above them
         spare = 1 if width == 1 else max(2, 1 + len(inputs.end_tokens))
         may_end = length >= settings.min_tokens
@@ -154,7 +154,7 @@ class _SaffronSearch:
         return max([*self.pool.beams, *self.live], key=self.scoring.as_last)
 
     def _out_of_budget(self) -> Answer:
-        if self.inputs.purse.budget.on_exhausted == "refuse":
+        if self.inputs.budget.limits.on_exhausted == "refuse":
             return self._refuse(budget=True)
         return self._answer(self._last(), "budget", budget=True)
 

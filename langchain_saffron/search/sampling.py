@@ -40,7 +40,7 @@ class Response:
         finished = ended or (state is not None and state.done) or inputs.stops(tokens)
         return Response(self.node.child(token), tokens, state, finished, None, self.min_reward)
 
-    def judged(self, reward: float) -> "Response":
+    def with_reward(self, reward: float) -> "Response":
         """This response with its reward."""
         return replace(self, reward=reward, min_reward=min(self.min_reward, reward))
 

@@ -16,8 +16,8 @@ from langchain_saffron.runtime.devices import threads_for
 from langchain_saffron.runtime.files import write_json
 from langchain_saffron.templates.reward_template import RewardTemplate
 from langchain_saffron.templates.safe_encoder import safe_encoder
-from langchain_saffron.training.corpus.formats import Message, ShapeError, conversations_of, is_answer
 from langchain_saffron.training.corpus import Corpus, Record
+from langchain_saffron.training.corpus.formats import Message, ShapeError, conversations_of, is_answer
 from langchain_saffron.training.corpus.turns import response_ids, turn_text
 from langchain_saffron.training.shards import (
     FORMAT,

@@ -4,6 +4,6 @@
 `turns` puts conversations into the reward model's turns.
 """
 
-from langchain_saffron.training.corpus.reader import Corpus
+from langchain_saffron.training.corpus.reader import Corpus, Record
 
-__all__ = ["Corpus"]
+__all__ = ["Corpus", "Record"]
