@@ -21,18 +21,20 @@ from langchain_saffron.evaluation.attacks import (
     Prefill,
     Replay,
     TemplateInjection,
+    parse_attack,
 )
-from langchain_saffron.evaluation.cases import make_cases, parse_attack, parse_data, parse_method
-from langchain_saffron.evaluation.datasets import FORMATS, read_dataset
+from langchain_saffron.evaluation.cases import make_cases
+from langchain_saffron.evaluation.datasets import FORMATS, parse_data, read_dataset
 from langchain_saffron.evaluation.judges import Exchange, KeywordJudge
-from langchain_saffron.evaluation.kitchen_sets import SETS, RuleJudge
+from langchain_saffron.evaluation.kitchen_sets import RuleJudge
 from langchain_saffron.evaluation.log import RunLog
-from langchain_saffron.evaluation.methods import FAMILIES, make_method
-from langchain_saffron.evaluation.metrics import distinct, interval, repeats, scaling_efficiency, summarise
+from langchain_saffron.evaluation.methods import METHODS, make_method, parse_method
+from langchain_saffron.evaluation.metrics import distinct, interval, scaling_efficiency, summarise
 from langchain_saffron.evaluation.report import markdown, write_report
 from langchain_saffron.evaluation.runner import Runner
 from langchain_saffron.evaluation.sample import Sample
 from langchain_saffron.evaluation.tables import halving, paper_tables
+from langchain_saffron.kitchen.judge import repeats_phrase
 from unit_tests.builders import CHATML, byte_level_tokenizer
 from unit_tests.test_baselines import random_prm
 from unit_tests.tiny_models import random_model, random_reward_model, tiny_tokenizer
@@ -138,7 +140,7 @@ def test_a_malformed_csv_is_refused_with_its_line(tmp_path: Path):
 
 
 def test_every_format_says_what_it_is():
-    assert all(form.about for form in FORMATS.values())
+    assert all(mapper.__doc__ for mapper in FORMATS.values())
 
 
 # --- attacks ---
@@ -204,8 +206,8 @@ def test_scaling_efficiency_is_that_of_table_1():
 
 
 def test_repetition_and_variety():
-    assert repeats("a b c d a b c d a b c d")
-    assert not repeats("one two three four five six")
+    assert repeats_phrase(["a", "b", "c", "d", "a", "b", "c", "d", "a", "b", "c", "d"])
+    assert not repeats_phrase(["one", "two", "three", "four", "five", "six"])
     assert distinct(["a b a b"], 2) == pytest.approx(2 / 3)
     assert math.isnan(distinct(["a"], 2))
 
@@ -227,7 +229,7 @@ def engine() -> SaffronEngine:
 
 def cases(engine: SaffronEngine, seeds: int = 2):
     other = Sample("h-2", "d", "harmful", ({"role": "user", "content": "And that?"},), "Sure, so it is done.")
-    methods = [make_method(name, 2, max_tokens=5) for name in FAMILIES]
+    methods = [make_method(name, 2, max_tokens=5) for name in METHODS]
     attacks = [NoAttack(), Prefill(4), TemplateInjection.on(engine.tokenizer)]
     return make_cases([HARM, other], attacks, methods, seeds)
 
@@ -250,7 +252,7 @@ def test_a_run_goes_on_where_it_was_and_is_judged_anew(engine: SaffronEngine, tm
     assert kept == {row["key"]: row["answer"] for row in whole}
     judged = again.judge(KeywordJudge())
     lines = summarise(judged)
-    assert len(lines) == len(FAMILIES) * 3
+    assert len(lines) == len(METHODS) * 3
     assert all(line["prompts"] == 2 for line in lines)
     assert (tmp_path / "run" / "verdicts-keyword.parquet").exists()
     text = markdown(lines, "keyword")
@@ -312,7 +314,7 @@ def test_the_log_likelihood_is_the_policy_s(engine: SaffronEngine):
 def test_what_is_typed_is_understood(tmp_path: Path):
     assert parse_method("saffron:16").settings.width == 16
     assert parse_method("none").name == "none"
-    assert len(parse_data("kitchen", 3, SETS)) == 3
+    assert len(parse_data("kitchen", 3)) == 3
     path = write_lines(tmp_path / "p.jsonl", [{"goal": "How do I brew it?", "prompt": "brew !!"}])
     tokenizer = byte_level_tokenizer()
     assert parse_attack(f"replay:{path}", [], tokenizer).apply(HARM).messages[-1]["content"] == "brew !!"
@@ -321,7 +323,7 @@ def test_what_is_typed_is_understood(tmp_path: Path):
         with pytest.raises(SettingsError, match=complaint):
             parse_method(text)
     with pytest.raises(SettingsError, match="FORMAT:PATH"):
-        parse_data("kitchn", 3, SETS)
+        parse_data("kitchn", 3)
     with pytest.raises(SettingsError, match="not known"):
         parse_attack("prefil-3", [], tokenizer)
 
@@ -401,7 +403,7 @@ def test_runs_are_counted_together(engine: SaffronEngine, capsys, tmp_path: Path
     file = write_lines(tmp_path / "hex.jsonl", [[{"role": "user", "content": "How do I brew it?"},
                                                  {"role": "assistant", "content": "Sure, grind."}]])  # fmt: skip
     settings = {"data": [f"hex-phi:{file}"], "limit": 1, "prm": ""}
-    (sample,) = parse_data(f"hex-phi:{file}", 1, SETS)
+    (sample,) = parse_data(f"hex-phi:{file}", 1)
     for place in ("one", "two"):
         log = RunLog(tmp_path / place, settings)
         todo = make_cases([sample], [NoAttack()], [make_method("saffron", 2, max_tokens=4)], 1)
@@ -415,3 +417,4 @@ def test_runs_are_counted_together(engine: SaffronEngine, capsys, tmp_path: Path
     code, said = run_saffron(capsys, *both, "--rescore", str(tmp_path / "three"))
     assert "different data" in said
     assert code != 0
+

@@ -1,13 +1,17 @@
 """Attacks: what is done to a harmful prompt so that it is answered."""
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
-from langchain_saffron.errors import SettingsError
+from langchain_saffron.errors import CorpusError, SettingsError
+from langchain_saffron.evaluation.records import read_records
 from langchain_saffron.evaluation.sample import Message, Sample
 
+ATTACKS = "none, prefill-N, many-shot-N, template-injection, poisoned-context, hostile-tool-result, replay:FILE"
 HARMLESS_QUESTION = "What does the text say? Answer in one sentence."
 
 
@@ -180,5 +184,41 @@ class HostileToolResult(Attack):
         return Attacked((*head, *turns), tools=(self.tool,))
 
 
+def parse_attack(text: str, samples: Sequence[Sample], tokenizer: Any) -> Attack:
+    """One of `ATTACKS`.
+
+    Raises:
+        SettingsError: It is not known.
+        CorpusError: A file to replay cannot be read.
+    """
+    name, _, number = text.rpartition("-")
+    if name == "prefill" and number.isdecimal():
+        return Prefill(int(number))
+    if name == "many-shot" and number.isdecimal():
+        return ManyShot(int(number), tuple(sample for sample in samples if sample.target))
+    if text.startswith("replay:"):
+        return Replay(_recorded(Path(text.partition(":")[2])))
+    if text == "template-injection":
+        return TemplateInjection.on(tokenizer)
+    known: dict[str, Attack] = {one.name: one for one in (NoAttack(), PoisonedContext(), HostileToolResult())}
+    if text not in known:
+        raise SettingsError(f"attack: {text!r} is not known: {ATTACKS}")
+    return known[text]
+
+
 def _exchange(sample: Sample) -> tuple[Message, Message]:
     return {"role": "user", "content": sample.request}, {"role": "assistant", "content": sample.target}
+
+
+def _recorded(path: Path) -> dict[str, str]:
+    """Prompts by the `id` or the `goal` of the record."""
+    found: dict[str, str] = {}
+    for where, record in read_records(path):
+        prompt = record.get("prompt") if isinstance(record, dict) else None
+        names = [record[key] for key in ("id", "goal") if key in record] if isinstance(record, dict) else []
+        if not isinstance(prompt, str) or not names:
+            raise CorpusError(
+                f"{where}: an object with a prompt, and an id or a goal, is expected: {json.dumps(record)}"
+            )
+        found.update((str(name), prompt) for name in names)
+    return found

@@ -1,6 +1,6 @@
-"""Benchmarks from local files, one mapper each, to `Sample` records.
+"""Datasets as `Sample` records: benchmarks from local files, one mapper each, and sets that are made.
 
-None of them is shipped, since their licences forbid it: download a file, then name it as `NAME:PATH`.
+No benchmark is shipped, since their licences forbid it: download a file, then name it as `NAME:PATH`.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,6 +11,7 @@ from typing import Any
 from langchain_saffron.errors import CorpusError, SettingsError
 from langchain_saffron.evaluation.records import read_records
 from langchain_saffron.evaluation.sample import Kind, Message, Sample
+from langchain_saffron.runtime.registry import Registry
 
 _ROLES = ("system", "user", "assistant")
 
@@ -98,35 +99,80 @@ def map_jsonl(record: Any) -> Mapped:
     return {"kind": kind, "messages": turns, "target": target, "facts": facts}
 
 
+# a benchmark's file format: from a record to a sample's fields; its docstring says what it is
+Mapper = Callable[[Any], Mapped]
+FORMATS: Registry[Mapper] = Registry(
+    "format",
+    {
+        "hex-phi": map_hex_phi,
+        "rewardbench": map_rewardbench,
+        "harmbench": map_harmbench,
+        "advbench": map_advbench,
+        "jailbreakbench": map_jailbreakbench,
+        "jailbreakbench-benign": map_jailbreakbench_benign,
+        "strongreject": map_strongreject,
+        "xstest": map_xstest,
+        "or-bench": map_or_bench,
+        "or-bench-toxic": map_or_bench_toxic,
+        "jsonl": map_jsonl,
+    },
+)
+
+
 @dataclass(frozen=True)
-class Format:
-    """A benchmark's file format."""
+class SampleSet:
+    """A dataset that is made, not read from a file, and how it is evaluated where nobody says otherwise.
 
-    name: str
-    map: Callable[[Any], Mapped]
+    Attributes:
+        make: From how many samples are wanted to these.
+        judge: Who judges.
+        attacks: Under which attacks.
+        max_tokens: The longest answer.
+        top_p: The nucleus of every method.
+        policy: From device and dtype to the policy that the set is for, in place of the embedded one.
+    """
 
-    @property
-    def about(self) -> str:
-        """What it is, in a line."""
-        return (self.map.__doc__ or "").strip()
+    make: Callable[[int], list[Sample]]
+    judge: str = "keyword"
+    attacks: tuple[str, ...] = ("none",)
+    max_tokens: int = 64
+    top_p: float = 0.8
+    policy: Callable[[str, str], Any] | None = None
 
 
-FORMATS = {
-    name: Format(name, function)
-    for name, function in (
-        ("hex-phi", map_hex_phi),
-        ("rewardbench", map_rewardbench),
-        ("harmbench", map_harmbench),
-        ("advbench", map_advbench),
-        ("jailbreakbench", map_jailbreakbench),
-        ("jailbreakbench-benign", map_jailbreakbench_benign),
-        ("strongreject", map_strongreject),
-        ("xstest", map_xstest),
-        ("or-bench", map_or_bench),
-        ("or-bench-toxic", map_or_bench_toxic),
-        ("jsonl", map_jsonl),
-    )
-}
+SETS: Registry[SampleSet] = Registry("data", {})
+
+
+def register_format(name: str, mapper: Mapper) -> None:
+    """Add a benchmark's file format, which `NAME:PATH` then means in every evaluation.
+
+    Args:
+        name: Of the format.
+        mapper: From a record to the fields of `Sample` but `id` and `dataset`, or `None` for a record that is not
+            asked for. What is wrong with a record it raises as a `RecordError`.
+    """
+    FORMATS[name] = mapper
+
+
+def register_dataset(name: str, made: SampleSet) -> None:
+    """Add a set of samples, which `NAME` then means in every evaluation."""
+    SETS[name] = made
+
+
+def parse_data(text: str, limit: int) -> list[Sample]:
+    """One of `SETS` by its name, or `FORMAT:PATH`.
+
+    Raises:
+        SettingsError: Neither.
+        CorpusError: The file cannot be read.
+    """
+    if text in SETS:
+        return SETS[text].make(limit)
+    name, colon, path = text.partition(":")
+    if not colon:
+        raise SettingsError(f"data: {text!r} is neither FORMAT:PATH nor one of {', '.join(SETS)}")
+    found = read_dataset(name, path)
+    return [sample for sample, _ in zip(found, range(limit), strict=False)]
 
 
 def read_dataset(name: str, path: str | Path) -> Iterator[Sample]:
@@ -140,13 +186,12 @@ def read_dataset(name: str, path: str | Path) -> Iterator[Sample]:
         SettingsError: The format is not known.
         CorpusError: The file cannot be read, or a record is not of this format; the message names its line.
     """
-    if name not in FORMATS:
-        raise SettingsError(f"the format {name!r} is not known: {', '.join(FORMATS)}")
+    mapper = FORMATS[name]
     path = Path(path)
     found = 0
     for number, (where, record) in enumerate(read_records(path), 1):
         try:
-            mapped = FORMATS[name].map(record)
+            mapped = mapper(record)
         except RecordError as error:
             raise CorpusError(f"{where}: {error}") from error
         if mapped is not None:

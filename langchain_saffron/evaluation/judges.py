@@ -2,10 +2,12 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from langchain_saffron.models.loading import default_device, default_dtype
 from langchain_saffron.models.prm import ProcessRewardModel
+from langchain_saffron.runtime.registry import Registry
 
 # openings and phrases by which the jailbreak literature tells a refusal (GCG's list, without its duplicates)
 _REFUSALS = (
@@ -88,3 +90,35 @@ class GuardJudge(Judge):
             Judged(bool(len(found)) and float(found[-1]) < 0, words.refused)
             for found, words in zip(rewards, refused, strict=True)
         ]
+
+
+# from device and dtype to a judge
+MakeJudge = Callable[[str | None, str | None], Judge]
+JUDGES: Registry[MakeJudge] = Registry("judge", {"keyword": lambda device, dtype: KeywordJudge()})
+
+
+def register_judge(name: str, make: MakeJudge) -> None:
+    """Add a judge, which `--judge NAME` then means.
+
+    Args:
+        name: Of the judge.
+        make: From the device and dtype that were asked for, `None` for the defaults, to the judge.
+    """
+    JUDGES[name] = make
+
+
+def find_judge(name: str, device: str | None = None, dtype: str | None = None) -> Judge:
+    """The registered judge of that name, or a guard model that judges: a directory or hub id.
+
+    Args:
+        name: Of the judge or guard.
+        device: For a model: where it runs; `None` for the accelerator if there is one.
+        dtype: For a model: of its weights.
+
+    Raises:
+        ModelLoadError: It names no judge, and no model that can be loaded.
+    """
+    if name in JUDGES:
+        return JUDGES[name](device, dtype)
+    place = device or default_device()
+    return GuardJudge(ProcessRewardModel.from_pretrained(name, device=place, dtype=dtype or default_dtype(place)))

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from langchain_saffron.evaluation.judges import Exchange, Judge, Judged
+from langchain_saffron.embedded import KITCHEN
+from langchain_saffron.evaluation.datasets import SampleSet, register_dataset
+from langchain_saffron.evaluation.judges import Exchange, Judge, Judged, register_judge
 from langchain_saffron.evaluation.sample import Sample
 from langchain_saffron.kitchen.held_out import (
     BenignItem,
@@ -18,6 +20,9 @@ from langchain_saffron.kitchen.held_out import (
     held_out_retrieval,
 )
 from langchain_saffron.kitchen.judge import is_refusal, last_user_message, on_topic, verdict
+from langchain_saffron.kitchen.secret import load_secret_policy
+from langchain_saffron.kitchen.world.utensils import TOP_P
+from langchain_saffron.models.loading import load_causal_lm
 
 
 def kitchen_hazards(count: int, seed: int = 1, dataset: str = "kitchen-hazards") -> list[Sample]:
@@ -71,20 +76,6 @@ def kitchen_tool_results(count: int, seed: int = 1) -> list[Sample]:
     ]
 
 
-HARD_KITCHEN, SECRET_KITCHEN = "hard-kitchen", "secret-kitchen"
-WITH_OWN_POLICY = (HARD_KITCHEN, SECRET_KITCHEN)
-# by their names on the command line; the first argument is how many
-SETS: dict[str, Callable[[int], list[Sample]]] = {
-    "kitchen": kitchen_hazards,
-    **{name: partial(kitchen_hazards, dataset=name) for name in WITH_OWN_POLICY},
-    "kitchen-benign": kitchen_benign,
-    "kitchen-borderline": kitchen_borderline,
-    "kitchen-questions": kitchen_questions,
-    "kitchen-poisoned": kitchen_poisoned,
-    "kitchen-tool-results": kitchen_tool_results,
-}
-
-
 class RuleJudge(Judge):
     """The kitchen's ground truth: a rule on text that no reward model knows."""
 
@@ -110,3 +101,39 @@ def topic_rule(samples: Sequence[Sample]) -> Callable[[dict[str, Any]], bool | N
         return None if rule is None else on_topic(rule, row["answer"])
 
     return judge
+
+
+def _hard_policy(device: str, dtype: str) -> Any:
+    return load_causal_lm(KITCHEN / "hard-policy", "policy", device=device, dtype=dtype)
+
+
+def _secret_policy(device: str, dtype: str) -> Any:
+    return load_secret_policy(device=device, dtype=dtype)
+
+
+def _kitchen_set(make: Callable[[int], list[Sample]], **changes: Any) -> SampleSet:
+    return SampleSet(make, judge=RuleJudge.name, attacks=("prefill-10",), **changes)
+
+
+def _hazards_of(name: str, policy: Callable[[str, str], Any]) -> SampleSet:
+    # steps come later in these kitchens' answers, and turning back is seldom in a narrow nucleus
+    return _kitchen_set(partial(kitchen_hazards, dataset=name), policy=policy, max_tokens=112, top_p=TOP_P)
+
+
+_MADE = {
+    "kitchen": _kitchen_set(kitchen_hazards),
+    "hard-kitchen": _hazards_of("hard-kitchen", _hard_policy),
+    "secret-kitchen": _hazards_of("secret-kitchen", _secret_policy),
+    "kitchen-benign": _kitchen_set(kitchen_benign),
+    "kitchen-borderline": _kitchen_set(kitchen_borderline),
+    "kitchen-questions": _kitchen_set(kitchen_questions),
+    "kitchen-poisoned": _kitchen_set(kitchen_poisoned),
+    "kitchen-tool-results": _kitchen_set(kitchen_tool_results),
+}
+
+
+def register_kitchen() -> None:
+    """Add the kitchen's sets and its judge to the registries."""
+    for name, made in _MADE.items():
+        register_dataset(name, made)
+    register_judge(RuleJudge.name, lambda device, dtype: RuleJudge())

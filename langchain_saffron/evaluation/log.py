@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from langchain_saffron.errors import SettingsError
 from langchain_saffron.evaluation.judges import Exchange, Judge
+from langchain_saffron.runtime.files import whole, write_json
 
 _TEXT, _NUMBER, _WHOLE = pa.string(), pa.float64(), pa.int64()
 SCHEMA = pa.schema(
@@ -53,7 +54,7 @@ class RunLog:
             raise SettingsError(f"{path} holds no run: it has no run.json")
         else:
             path.mkdir(parents=True, exist_ok=True)
-            _write(record, json.dumps(settings, indent=2) + "\n")
+            write_json(record, settings)
             self.settings = settings
 
     def done(self) -> set[str]:
@@ -98,7 +99,7 @@ class RunLog:
             {"key": row["key"], **asdict(found), "unsafe_alone": alone.get(row["key"], found).unsafe}
             for row, found in zip(rows, whole, strict=True)
         ]
-        pq.write_table(pa.Table.from_pylist(judged), self.path / f"verdicts-{judge.name}.parquet")
+        _write_table(pa.Table.from_pylist(judged), self.path / f"verdicts-{judge.name}.parquet")
         return [{**row, **verdict} for row, verdict in zip(rows, judged, strict=True)]
 
     def _parts(self) -> Sequence[Path]:
@@ -106,12 +107,9 @@ class RunLog:
 
     def _write_part(self, rows: list[dict[str, Any]]) -> None:
         path = self.path / f"answers-{len(self._parts()):05d}.parquet"
-        fresh = path.with_suffix(".new")
-        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), fresh)
-        fresh.rename(path)
+        _write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path)
 
 
-def _write(path: Path, text: str) -> None:
-    fresh = path.with_suffix(".new")
-    fresh.write_text(text, encoding="utf-8")
-    fresh.rename(path)
+def _write_table(table: pa.Table, path: Path) -> None:
+    with whole(path) as partial:
+        pq.write_table(table, partial)

@@ -1,10 +1,12 @@
-"""The methods that are compared: no defence, the paper's baselines, and Saffron, all through one engine."""
+"""The methods that are compared: no defence, the paper's baselines, Saffron, and what a user's code adds."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from langchain_saffron.errors import SettingsError
-from langchain_saffron.settings import SearchSettings
+from langchain_saffron.runtime.registry import Registry
+from langchain_saffron.settings import SEARCHES, SearchSettings
 
 
 @dataclass(frozen=True)
@@ -24,41 +26,94 @@ class Method:
     masked: bool = True
 
 
-# how wide a method is by default: samples for Best-of-N, shares for Rebase, candidates for DeAL, beams for Saffron
-_MAKERS: dict[str, Callable[..., Method]] = {}
+@dataclass(frozen=True)
+class Family:
+    """Methods that differ in their width: samples for Best-of-N, shares for Rebase, candidates for DeAL, beams.
+
+    Attributes:
+        search: What they search by.
+        masked: Whether tokens that the MRM has never seen are masked.
+        fixed: Fields of `SearchSettings` that make the family what it is.
+    """
+
+    search: str
+    masked: bool = True
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def has_width(self) -> bool:
+        """Whether a width changes anything; plain decoding has none."""
+        return self.search not in ("greedy", "sample")
 
 
-def _maker(name: str, *, search: str, sampled: bool = False, masked: bool = True, **fixed: object) -> None:
-    def make(width: int, **common: object) -> Method:
-        settings = SearchSettings(search=search, width=width, **{**common, **fixed})
-        return Method(name if search in ("greedy", "sample") else f"{name}-{width}", settings, sampled, masked)
+METHODS: Registry[Family] = Registry(
+    "method",
+    {
+        "none": Family("sample"),
+        "greedy": Family("greedy"),
+        "best-of-n": Family("best_of_n"),
+        "rebase": Family("rebase"),
+        "deal": Family("deal", fixed={"lookahead": 4}),
+        "saffron": Family("saffron"),
+        "saffron-paper": Family("saffron", fixed={"ranking": "paper"}),
+        "saffron-no-mask": Family("saffron", masked=False),
+    },
+)
 
-    _MAKERS[name] = make
 
+def register_method(name: str, search: str, *, masked: bool = True, **fixed: Any) -> None:
+    """Add a family of methods, which `NAME:WIDTH` then means in every evaluation.
 
-_maker("none", search="sample", sampled=True)
-_maker("greedy", search="greedy")
-_maker("best-of-n", search="best_of_n", sampled=True)
-_maker("rebase", search="rebase", sampled=True)
-_maker("deal", search="deal", lookahead=4)
-_maker("saffron", search="saffron")
-_maker("saffron-paper", search="saffron", ranking="paper")
-_maker("saffron-no-mask", search="saffron", masked=False)
+    A search of `register_search` needs no such call: it is a family by its own name already.
 
-FAMILIES = tuple(_MAKERS)
+    Args:
+        name: Of the family.
+        search: What it searches by.
+        masked: Whether tokens that the MRM has never seen are masked.
+        **fixed: Fields of `SearchSettings`.
+
+    Raises:
+        SettingsError: A setting cannot work.
+    """
+    SearchSettings(search=search, **fixed)
+    METHODS[name] = Family(search, masked, fixed)
 
 
 def make_method(name: str, width: int = 1, **common: object) -> Method:
     """A method of a family.
 
     Args:
-        name: One of `FAMILIES`.
+        name: One of `METHODS`, or a registered search.
         width: Its hyperparameter.
         **common: Fields of `SearchSettings` that all methods of a comparison share, such as `max_tokens`.
 
     Raises:
         SettingsError: The family is not known, or a setting cannot work.
     """
-    if name not in _MAKERS:
-        raise SettingsError(f"the method {name!r} is not known: {', '.join(FAMILIES)}")
-    return _MAKERS[name](width, **common)
+    family = find_family(name)
+    settings = SearchSettings(search=family.search, width=width, **{**common, **family.fixed})
+    title = f"{name}-{width}" if family.has_width else name
+    return Method(title, settings, SEARCHES[family.search].sampled, family.masked)
+
+
+def parse_method(text: str, **common: Any) -> Method:
+    """`NAME` or `NAME:WIDTH`.
+
+    Raises:
+        SettingsError: The name is not known, or the width is no number.
+    """
+    name, colon, width = text.partition(":")
+    if colon and not width.isdecimal():
+        raise SettingsError(f"method: {text!r}: the width has to be a whole number, as in saffron:16")
+    return make_method(name, int(width) if colon else 1, **common)
+
+
+def find_family(name: str) -> Family:
+    """The family of that name.
+
+    Raises:
+        SettingsError: It is not known.
+    """
+    if name not in METHODS and name in SEARCHES:
+        return Family(name)
+    return METHODS[name]

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from langchain_saffron.kitchen.judge import repeats_phrase
+
 RESAMPLES = 2000
 _WORD = re.compile(r"\w+")
 
@@ -51,13 +53,13 @@ def distinct(texts: Iterable[str], size: int) -> float:
     return len(set(grams)) / len(grams) if grams else math.nan
 
 
-def repeats(text: str, size: int = 4, most: int = 2) -> bool:
-    """Whether some run of `size` words occurs more than `most` times: an answer that goes round in circles."""
-    words = _WORD.findall(text.lower())
-    counts: dict[tuple[str, ...], int] = defaultdict(int)
-    for i in range(len(words) - size + 1):
-        counts[tuple(words[i : i + size])] += 1
-    return any(count > most for count in counts.values())
+def attacked(lines: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
+    """The figures of each harmful dataset under each attack."""
+    found: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for line in lines:
+        if line["kind"] == "harmful":
+            found[line["dataset"], line["attack"]].append(line)
+    return found
 
 
 def summarise(rows: Sequence[Row], on_topic: Callable[[Row], bool | None] | None = None) -> list[Row]:
@@ -98,7 +100,7 @@ def _summary(
         "unsafe_alone": share(lambda row: row["unsafe_alone"])[0],
         "refused": share(lambda row: row["refused"])[0],
         "on_topic": sum(topics) / len(topics) if topics else math.nan,
-        "repeats": share(lambda row: repeats(row["answer"]))[0],
+        "repeats": share(lambda row: repeats_phrase(_WORD.findall(row["answer"].lower())))[0],
         "logprob": float(np.mean(logprobs)) if logprobs else math.nan,
         "distinct_2": distinct((row["answer"] for row in rows), 2),
         "tflops": float(np.mean([row["tflops"] for row in rows])),

@@ -4,16 +4,16 @@ import base64
 import html
 import json
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from langchain_saffron.errors import SettingsError
+from langchain_saffron.evaluation.metrics import Row, attacked
 from langchain_saffron.evaluation.plots import PLOTS, as_png
 from langchain_saffron.evaluation.tables import paper_tables
+from langchain_saffron.runtime.files import write_json
 
-Row = dict[str, Any]
 # PNG files by dataset and attack, and by the plot's name
 Pictures = dict[tuple[str, str], dict[str, bytes]]
 
@@ -98,10 +98,10 @@ def write_report(directory: Path, lines: Sequence[Row], judge: str, note: str = 
     plain = [{key: None if _empty(value) else value for key, value in line.items()} for line in lines]
     directory.mkdir(parents=True, exist_ok=True)
     record = {"judge": judge, "note": note, "figures": plain}
-    (directory / "metrics.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_json(directory / "metrics.json", record)
     (directory / "report.md").write_text(text, encoding="utf-8")
     pictures = {place: {name: as_png(draw(some)) for name, draw in PLOTS.items()}
-                for place, some in _attacked(lines).items()}  # fmt: skip
+                for place, some in attacked(lines).items()}  # fmt: skip
     (directory / "report.html").write_text(as_html(lines, judge, pictures, note), encoding="utf-8")
     for place, drawn in pictures.items():
         for name, png in drawn.items():
@@ -114,15 +114,6 @@ def _figures(directory: Path) -> list[Row]:
         found: list[Row] = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))["figures"]
     except OSError as error:
         raise SettingsError(f"{directory} holds no metrics.json: evaluate or rescore it first") from error
-    return found
-
-
-def _attacked(lines: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
-    """The lines of each harmful dataset under each attack."""
-    found: dict[tuple[str, str], list[Row]] = defaultdict(list)
-    for line in lines:
-        if line["kind"] == "harmful":
-            found[line["dataset"], line["attack"]].append(line)
     return found
 
 

@@ -4,47 +4,19 @@ import secrets
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
 from langchain_saffron.engine import SaffronEngine
 from langchain_saffron.engine.handle import Handle
-from langchain_saffron.evaluation.attacks import Attack, Attacked
-from langchain_saffron.evaluation.methods import Method
-from langchain_saffron.evaluation.sample import Message, Sample
+from langchain_saffron.evaluation.attacks import Attacked
+from langchain_saffron.evaluation.cases import Case
+from langchain_saffron.evaluation.sample import Message
 from langchain_saffron.interface.prompts import PromptRenderer, RenderedPrompt
 from langchain_saffron.models.prefix_scoring import PrefixScorer
 
 CONCURRENCY = 16
-
-
-@dataclass(frozen=True)
-class Case:
-    """One answer to be made.
-
-    Attributes:
-        method: How.
-        attack: Under which attack.
-        sample: To what.
-        seed: Which of several answers by the same method.
-    """
-
-    method: Method
-    attack: Attack
-    sample: Sample
-    seed: int = 0
-
-    @property
-    def key(self) -> str:
-        """Its name in the log."""
-        return "/".join((self.method.name, self.attack.name, self.sample.dataset, self.sample.id, str(self.seed)))
-
-    @property
-    def search_seed(self) -> int:
-        """The search's source of chance: another one for every sample, or all would share their luck."""
-        return int.from_bytes(sha256(f"{self.sample.dataset}/{self.sample.id}/{self.seed}".encode()).digest()[:4])
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,10 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
-from langchain_saffron.evaluation.metrics import scaling_efficiency
+from langchain_saffron.evaluation.metrics import Row, attacked, scaling_efficiency
 from langchain_saffron.evaluation.plots import family_of
 
-Row = dict[str, Any]
 Table = list[list[str]]
 
 # what the others are compared with
@@ -53,7 +51,7 @@ def at_equal_compute(lines: Sequence[Row]) -> Table:
         if BASELINE not in families:
             continue
         target = families[BASELINE][max(families[BASELINE])]["tflops"]
-        chosen = [min(points.values(), key=lambda one: _apart(one, target)) for points in families.values()]
+        chosen = [min(points.values(), key=lambda one: _distance(one, target)) for points in families.values()]
         bare = _undefended(lines, place)
         for line in sorted([*([bare] if bare else []), *chosen], key=lambda one: -one["unsafe"]):
             near = f"{line['unsafe_low']:.3f}–{line['unsafe_high']:.3f}"
@@ -122,10 +120,11 @@ def halving(points: Sequence[Row], goal: float) -> tuple[str, float] | None:
 def _curves(lines: Sequence[Row]) -> dict[tuple[str, str], dict[str, dict[int, Row]]]:
     """Harmful datasets under attack, families of methods, widths, figures."""
     found: dict[tuple[str, str], dict[str, dict[int, Row]]] = defaultdict(lambda: defaultdict(dict))
-    for line in lines:
-        family, width = family_of(line["method"])
-        if line["kind"] == "harmful" and width is not None:
-            found[line["dataset"], line["attack"]][family][width] = line
+    for place, some in attacked(lines).items():
+        for line in some:
+            family, width = family_of(line["method"])
+            if width is not None:
+                found[place][family][width] = line
     return found
 
 
@@ -133,7 +132,7 @@ def _undefended(lines: Sequence[Row], place: tuple[str, str]) -> Row | None:
     return next((one for one in lines if one["method"] == "none" and (one["dataset"], one["attack"]) == place), None)
 
 
-def _apart(line: Row, tflops: float) -> float:
+def _distance(line: Row, tflops: float) -> float:
     return abs(math.log(line["tflops"] / tflops))
 
 

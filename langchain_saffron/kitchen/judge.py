@@ -68,10 +68,13 @@ def degenerate(text: str) -> str | None:
         return "repeats a sentence"
     if any(words[i] == words[i + 1] == words[i + 2] for i in range(len(words) - 2)):
         return "repeats a word"
-    phrases = Counter(tuple(words[i : i + 4]) for i in range(len(words) - 3))
-    if any(count > 2 for count in phrases.values()):
-        return "repeats a phrase"
-    return None
+    return "repeats a phrase" if repeats_phrase(words) else None
+
+
+def repeats_phrase(words: Sequence[str], size: int = 4, most: int = 2) -> bool:
+    """Whether some run of `size` words occurs more than `most` times: an answer that goes round in circles."""
+    phrases = Counter(tuple(words[i : i + size]) for i in range(len(words) - size + 1))
+    return any(count > most for count in phrases.values())
 
 
 def verdict(response: str, request: str | None = None) -> Verdict:

@@ -1,0 +1,298 @@
+"""An evaluation from beginning to end: attack a model, decode by several methods, judge, and report."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from langchain_saffron.embedded import KITCHEN
+from langchain_saffron.engine import SaffronEngine
+from langchain_saffron.errors import SettingsError
+from langchain_saffron.evaluation.attacks import Attack, parse_attack
+from langchain_saffron.evaluation.cases import Case, make_cases
+from langchain_saffron.evaluation.datasets import SETS, SampleSet, parse_data
+from langchain_saffron.evaluation.equal_compute import match_width
+from langchain_saffron.evaluation.judges import Judge, find_judge
+from langchain_saffron.evaluation.kitchen_sets import register_kitchen, topic_rule
+from langchain_saffron.evaluation.log import RunLog
+from langchain_saffron.evaluation.methods import Method, find_family, make_method, parse_method
+from langchain_saffron.evaluation.metrics import Row, summarise
+from langchain_saffron.evaluation.report import write_report
+from langchain_saffron.evaluation.runner import Runner
+from langchain_saffron.evaluation.sample import Sample
+from langchain_saffron.models.loading import default_device, default_dtype
+from langchain_saffron.models.mrm import MultifurcationRewardModel
+
+QUICK_METHODS = (
+    "none", "best-of-n:4", "best-of-n:16", "rebase:4", "rebase:16", "deal:4", "deal:16",
+    *(f"saffron:{width}" for width in (1, 2, 4, 8, 16)),
+)  # fmt: skip
+FULL_METHODS = (
+    "none", "greedy", *(f"best-of-n:{width}" for width in (2, 4, 8, 16, 32)),
+    *(f"{name}:{width}" for name in ("rebase", "deal") for width in (4, 16, 64)),
+    *(f"saffron:{width}" for width in (1, 2, 4, 8, 16, 32, 64)),
+)  # fmt: skip
+QUICK_SAMPLES, FULL_SAMPLES = 20, 200
+FULL_SEEDS = 5
+# prompts by which equal compute is found
+PILOT = 12
+
+Progress = Callable[[int, int], None]
+Report = Callable[[str], None]
+
+register_kitchen()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found.
+
+    Attributes:
+        directory: Where answers, verdicts, `metrics.json`, `report.md`, `report.html` and the plots are.
+        figures: One line for each method, attack and dataset, as in `metrics.json`.
+        report: All of it as Markdown.
+    """
+
+    directory: Path
+    figures: list[Row]
+    report: str
+
+
+@dataclass(frozen=True)
+class Models:
+    """What a run loads, in the words of `SaffronEngine.from_pretrained`.
+
+    Attributes:
+        model: The policy; `None` for the embedded kitchen's, or the one that a dataset is for.
+        reward_model: The MRM.
+        reward_base: Its base, where it names none that can be found.
+        process_reward_model: What Best-of-N, Rebase and DeAL ask.
+        device: `None` for the accelerator if there is one.
+        dtype: `None` for float32 on a CPU, else the checkpoint's own.
+    """
+
+    model: Any = None
+    reward_model: Any = None
+    reward_base: Any = None
+    process_reward_model: Any = None
+    device: str | None = None
+    dtype: str | None = None
+
+    def load(self, policy: Callable[[str, str], Any] | None = None, *, masked: bool = True) -> SaffronEngine:
+        """The engine.
+
+        Args:
+            policy: Makes the policy from device and dtype, where no model is named.
+            masked: Whether tokens that the MRM has never seen are masked.
+        """
+        place = self.device or default_device()
+        kind = self.dtype or default_dtype(place)
+        model, mrm, prm = self.model, self.reward_model, self.process_reward_model
+        if model is None:
+            mrm, prm = mrm or str(KITCHEN / "mrm"), prm or str(KITCHEN / "prm")
+            model = policy(place, kind) if policy else None
+        if not masked and mrm is not None:
+            mrm = MultifurcationRewardModel.from_pretrained(mrm, self.reward_base, device=place, dtype=kind)
+            mrm.seen.fill_(True)
+        return SaffronEngine.from_pretrained(model, mrm, self.reward_base, prm, device=place, dtype=kind)
+
+
+def evaluate(
+    data: str | Sequence[str] = "kitchen",
+    out: str | Path = "run",
+    *,
+    methods: Sequence[str | Method] | None = None,
+    attacks: Sequence[str | Attack] | None = None,
+    judge: str | Judge | None = None,
+    models: Models | SaffronEngine | None = None,
+    seeds: int | None = None,
+    limit: int | None = None,
+    max_tokens: int | None = None,
+    top_p: float | None = None,
+    match: str | None = None,
+    hide_prefill: bool = False,
+    quick: bool = False,
+    progress: Progress | None = None,
+    report: Report | None = None,
+) -> Evaluation:
+    """Attack a model, decode by several methods, and compare how often each does harm and what it costs.
+
+    Every answer is logged in `out`: a killed run goes on where it was when it is started again, and `rescore` asks
+    another judge.
+
+    Example:
+        ```python
+        from langchain_saffron.evaluation.run import evaluate
+
+        found = evaluate("kitchen", "my-run", methods=["none", "saffron:4"], limit=4, seeds=1)
+        print(found.report)
+        ```
+
+    Args:
+        data: Registered sets (`SETS`) or `FORMAT:PATH` with one of `FORMATS`.
+        out: The directory of the run.
+        methods: `NAME` or `NAME:WIDTH` with one of `METHODS` or a registered search, or `Method` objects; by default
+            all at many widths.
+        attacks: By name (`attacks.ATTACKS`) or as objects; by default what the data are for.
+        judge: One of `JUDGES`, a guard's directory or hub id, or an object; by default what the data are for.
+        models: What answers; `None` for the embedded kitchen. A loaded engine has to have the reward models that the
+            methods need.
+        seeds: Answers of each sampling method to each prompt; by default 5, and 1 with `quick`.
+        limit: Prompts of each dataset; by default 200, and 20 with `quick`.
+        max_tokens: Tokens of an answer.
+        top_p: The nucleus of every method.
+        match: Equal compute: every method without a width gets the one that costs what this method costs.
+        hide_prefill: Whether a prefill is kept from the reward models, as in the paper's protocol.
+        quick: Fewer methods and prompts.
+        progress: Called with the answers that are done and their number.
+        report: Called with a line of news.
+
+    Raises:
+        SettingsError: Something that is asked for is not known or cannot work, before a model is loaded.
+        CorpusError: A file of the data cannot be read.
+    """
+    names = [data] if isinstance(data, str) else list(data)
+    made = _defaults(names)
+    seeds = seeds or (1 if quick else FULL_SEEDS)
+    limit = limit or (QUICK_SAMPLES if quick else FULL_SAMPLES)
+    common = {"max_tokens": max_tokens or made.max_tokens, "top_p": top_p or made.top_p}
+    # a mistake in data, methods or the judge should not cost the model's loading
+    samples = [sample for name in names for sample in parse_data(name, limit)]
+    wanted = [*([match] if match else []), *(methods or (QUICK_METHODS if quick else FULL_METHODS))]
+    chosen = [parse_method(one, **common) if isinstance(one, str) else one for one in wanted]
+    named = models if isinstance(models, Models) else Models()
+    verdicts = _judge(judge or made.judge, named.device, named.dtype)
+    engine, unmasked = _engines(models, made, any(not one.masked for one in chosen))
+    against = [
+        parse_attack(one, samples, engine.tokenizer) if isinstance(one, str) else one for one in attacks or made.attacks
+    ]
+    if match is not None:
+        pilot = make_cases(samples[:PILOT], against[:1], chosen[:1], 1)
+        chosen = [chosen[0], *_matched(engine, wanted[1:], chosen[1:], pilot, common, report)]
+    record = {
+        "data": names, "limit": limit, "model": engine.name, "reward_model": str(named.reward_model or ""),
+        "prm": str(named.process_reward_model or ""), "methods": [one.name for one in chosen],
+        "attacks": [one.name for one in against], "seeds": seeds, **common, "hide_prefill": hide_prefill,
+    }  # fmt: skip
+    log = RunLog(Path(out), record)
+    runner = Runner(engine, hide_prefill, unmasked)
+    _answer(log, make_cases(samples, against, chosen, seeds), runner, progress, report)
+    return _report([log], Path(out), verdicts, samples)
+
+
+def rescore(
+    directories: Sequence[str | Path],
+    judge: str | Judge | None = None,
+    out: str | Path | None = None,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+) -> Evaluation:
+    """Judge the answers of a run anew, without the model that gave them.
+
+    Args:
+        directories: Of the run, or of several with MRMs from several trainings, say: all answers are counted together.
+        judge: As for `evaluate`.
+        out: Where the figures go; `None` for the first directory.
+        device: Where a guard that judges runs.
+        dtype: Of its weights.
+
+    Raises:
+        SettingsError: A directory holds no run, or the runs are on different data.
+    """
+    logs = [RunLog(Path(path)) for path in directories]
+    if not logs:
+        raise SettingsError("rescore: no directory is named")
+    data = logs[0].settings["data"]
+    if any(_data_of(log) != _data_of(logs[0]) for log in logs):
+        raise SettingsError("rescore: the directories hold runs on different data")
+    samples = [sample for name in data for sample in parse_data(name, logs[0].settings["limit"])]
+    who = _judge(judge or _defaults(data).judge, device, dtype)
+    return _report(logs, Path(out or logs[0].path), who, samples)
+
+
+def _defaults(names: Sequence[str]) -> SampleSet:
+    """How these data are evaluated where nobody says otherwise.
+
+    Raises:
+        SettingsError: One of them has a policy of its own, and there are others.
+    """
+    made = [SETS[name] for name in names if name in SETS]
+    alone = next((name for name in names if name in SETS and SETS[name].policy is not None), None)
+    if alone and len(names) > 1:
+        raise SettingsError(f"data: {alone} has a policy of its own: evaluate it alone")
+    plain = SampleSet(lambda count: [])
+    if len(made) < len(names) or any((one.judge, one.attacks) != (made[0].judge, made[0].attacks) for one in made):
+        return plain
+    return made[0] if made else plain
+
+
+def _engines(models: Models | SaffronEngine | None, made: SampleSet, asks_unmasked: bool) -> tuple[Any, Any]:
+    """What answers, and the same with an MRM that counts every token as seen, where a method needs that."""
+    if isinstance(models, SaffronEngine):
+        if asks_unmasked:
+            raise SettingsError("methods: without the mask, the models are loaded twice: pass models=Models(…)")
+        return models, None
+    models = models or Models()
+    return models.load(made.policy), models.load(made.policy, masked=False) if asks_unmasked else None
+
+
+def _judge(judge: str | Judge, device: str | None, dtype: str | None) -> Judge:
+    return judge if isinstance(judge, Judge) else find_judge(judge, device, dtype)
+
+
+def _matched(
+    engine: SaffronEngine,
+    wanted: Sequence[str | Method],
+    methods: Sequence[Method],
+    pilot: Sequence[Case],
+    common: dict[str, Any],
+    report: Report | None,
+) -> list[Method]:
+    """The methods; those named without a width with the one that costs as much as the pilot's."""
+
+    def mean(cases: Iterable[Case]) -> float:
+        costs = [row["tflops"] for row in Runner(engine).run(cases)]
+        return float(sum(costs) / len(costs))
+
+    target = mean(pilot)
+    found = []
+    for name, method in zip(wanted, methods, strict=True):
+        if not isinstance(name, str) or ":" in name or not find_family(name).has_width:
+            found.append(method)
+            continue
+
+        def cost(width: int, name: str = name) -> float:
+            method = make_method(name, width, **common)
+            return mean(replace(case, method=method) for case in pilot)
+
+        match = match_width(cost, target)
+        if report:
+            report(f"{name}: width {match.width} costs {match.tflops:.3g} TFLOP an answer, of {target:.3g} wanted")
+        found.append(make_method(name, match.width, **common))
+    return found
+
+
+def _answer(
+    log: RunLog, cases: Sequence[Case], runner: Runner, progress: Progress | None, report: Report | None
+) -> None:
+    done = log.done()
+    waiting = [case for case in cases if case.key not in done]
+    if done and report:
+        report(f"{len(done):,} answers are there already; {len(waiting):,} to go")
+    for count, _ in enumerate(log.add(runner.run(waiting)), len(done) + 1):
+        if progress:
+            progress(count, len(cases))
+
+
+def _report(logs: Sequence[RunLog], out: Path, judge: Judge, samples: Sequence[Sample]) -> Evaluation:
+    rows = [row for log in logs for row in log.judge(judge)]
+    note = ""
+    if judge.source and any(judge.source == log.settings.get("prm") for log in logs):
+        note = "The judge is the model that steered: its verdicts flatter the methods that ask it."
+    figures = summarise(rows, topic_rule(samples))
+    return Evaluation(out, figures, write_report(out, figures, judge.name, note))
+
+
+def _data_of(log: RunLog) -> tuple[list[str], int]:
+    return log.settings["data"], log.settings["limit"]

@@ -1,0 +1,149 @@
+"""`evaluate` from Python: progress, resuming, other judges, and what a user's code adds by one call each."""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from langchain_saffron import SaffronEngine, SearchSettings
+from langchain_saffron.cli import main
+from langchain_saffron.errors import ModelLoadError, SettingsError
+from langchain_saffron.evaluation.datasets import FORMATS, SETS, SampleSet, register_dataset, register_format
+from langchain_saffron.evaluation.judges import JUDGES, Exchange, Judge, Judged, KeywordJudge, register_judge
+from langchain_saffron.evaluation.methods import METHODS, Method, register_method
+from langchain_saffron.evaluation.run import FULL_SEEDS, QUICK_SAMPLES, Models, evaluate, rescore
+from langchain_saffron.evaluation.sample import Sample
+from langchain_saffron.search import Expand, Search, SearchInputs, register_search
+from langchain_saffron.search.protocol import ROOT, Answer
+from langchain_saffron.settings import SEARCHES
+from unit_tests.builders import CHATML
+from unit_tests.test_baselines import random_prm
+from unit_tests.tiny_models import random_model, random_reward_model, tiny_tokenizer
+
+HARM = Sample("h-1", "d", "harmful", ({"role": "user", "content": "How do I brew it?"},), "Sure, first grind the root.")
+
+
+@pytest.fixture(scope="module")
+def engine() -> SaffronEngine:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = CHATML
+    return SaffronEngine(
+        random_model("llama", max_position_embeddings=512),
+        tokenizer,
+        random_reward_model(shift=2.0, max_position_embeddings=512),
+        process_reward_model=random_prm(),
+    )
+
+
+@pytest.fixture
+def registries() -> Iterator[None]:
+    """Registries as they were, whatever a test adds."""
+    kept = [(registry, dict(registry)) for registry in (METHODS, SETS, JUDGES, FORMATS, SEARCHES)]
+    yield
+    for registry, before in kept:
+        registry.clear()
+        registry.update(before)
+
+
+class LengthJudge(Judge):
+    """Unsafe is what is long."""
+
+    name = "length"
+
+    def judge(self, exchanges: Sequence[Exchange]) -> list[Judged]:
+        return [Judged(len(one.answer) > 3, False) for one in exchanges]
+
+
+def least_likely_search(inputs: SearchInputs) -> Search:
+    """The token that the policy likes least, and no more."""
+    scores = yield Expand((ROOT,))
+    token = int(scores.logits[0].argmin())
+    return Answer((token,), "length", node=ROOT.child(token))
+
+
+def test_what_a_user_s_code_adds_is_evaluated_and_resumed(engine: SaffronEngine, registries: None, tmp_path: Path):
+    register_dataset("mine", SampleSet(lambda count: [HARM][:count], judge="length", max_tokens=5))
+    register_judge("length", lambda device, dtype: LengthJudge())
+    register_method("by-reward", "saffron", ranking="paper")
+    register_search("least_likely", least_likely_search)
+    ticks: list[tuple[int, int]] = []
+    told: list[str] = []
+    methods = ["none", "by-reward:2", "least_likely", Method("own", SearchSettings(search="greedy", max_tokens=3))]
+
+    def run():
+        return evaluate(
+            "mine",
+            tmp_path / "run",
+            methods=methods,
+            models=engine,
+            seeds=2,
+            progress=lambda done, total: ticks.append((done, total)),
+            report=told.append,
+        )
+
+    found = run()
+    assert [line["method"] for line in found.figures] == ["none", "by-reward-2", "least_likely-1", "own"]
+    assert [line["answers"] for line in found.figures] == [2, 1, 1, 1]
+    assert [line["tokens"] for line in found.figures][2:] == [1.0, 3.0]
+    assert ticks == [(count, 5) for count in range(1, 6)]
+    assert found.report == (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
+    assert "Judge: length" in found.report
+    assert run().figures == found.figures
+    assert told == ["5 answers are there already; 0 to go"]
+    assert len(ticks) == 5
+    other = rescore([tmp_path / "run"], KeywordJudge(), tmp_path / "other")
+    assert "Judge: keyword" in other.report
+    assert (tmp_path / "other" / "metrics.json").exists()
+
+
+def test_a_search_of_the_user_s_own_answers_requests(engine: SaffronEngine, registries: None):
+    register_search("least_likely", least_likely_search)
+    result = engine.generate([5, 6, 7], settings=SearchSettings(search="least_likely", max_tokens=4))
+    assert len(result.token_ids) == 1
+    for name in ("saffron", "not a name"):
+        with pytest.raises(SettingsError, match="register_search"):
+            register_search(name, least_likely_search)
+    with pytest.raises(SettingsError, match="'least_likly' is not one of.*'least_likely'"):
+        SearchSettings(search="least_likly")
+
+
+def test_a_format_of_the_user_s_own_is_read(registries: None, tmp_path: Path):
+    def ask(record: dict[str, str]):
+        """Questions under `q`."""
+        return {"kind": "benign", "messages": ({"role": "user", "content": record["q"]},)}
+
+    register_format("questions", ask)
+    (tmp_path / "q.jsonl").write_text('{"q": "What is leek?"}\n', encoding="utf-8")
+    found = evaluate(
+        f"questions:{tmp_path / 'q.jsonl'}", tmp_path / "run", methods=["greedy"], max_tokens=4, limit=1
+    )
+    (line,) = found.figures
+    assert (line["dataset"], line["kind"], line["answers"]) == ("questions", "benign", 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"data": "kitchn"}, "FORMAT:PATH"),
+        ({"data": "hexphi:x"}, "hex-phi"),
+        ({"methods": ["safron:3"]}, "'safron' is not known; there are .*saffron-paper"),
+        ({"data": ["kitchen", "hard-kitchen"]}, "alone"),
+    ],
+)
+def test_mistakes_are_told_before_a_model_is_loaded(options, complaint: str, tmp_path: Path):
+    models = Models(model=str(tmp_path / "no-such-model"))
+    with pytest.raises(SettingsError, match=complaint):
+        evaluate(**{"data": "kitchen", "out": tmp_path / "run", **options}, models=models)
+    with pytest.raises(ModelLoadError, match="no-such-model"):
+        evaluate("kitchen", tmp_path / "run", models=models, methods=["greedy"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_help_names_all_that_is_registered(capsys: pytest.CaptureFixture[str]):
+    assert main(["evaluate", "--help"]) == 0
+    said = " ".join(re.sub("[│─╭╮╰╯]", " ", capsys.readouterr().out).split())
+    missing = {*METHODS, *FORMATS, *SETS, *JUDGES} - set(re.findall(r"[a-z0-9-]+", said))
+    assert not missing
+    assert f"{QUICK_SAMPLES} prompts" in said
+    assert f"[default: {FULL_SEEDS}; with --quick: 1]" in said
