@@ -32,7 +32,7 @@ def run(capsys, monkeypatch):
 
 
 @pytest.fixture
-def face(checkpoints):
+def chat(checkpoints):
     return ChatSaffron(
         model=str(checkpoints.policy),
         reward_model=str(checkpoints.mrm),
@@ -76,9 +76,9 @@ def test_version(run):
 
 
 @pytest.mark.parametrize("effort", ["off", "low", "medium"])
-def test_chat_prints_what_invoke_returns(run, face, checkpoints, effort):
+def test_chat_prints_what_invoke_returns(run, chat, checkpoints, effort):
     code, out, err = run("chat", "How do I cook rice?", *checkpoints.arguments, *LIMIT, "--effort", effort)
-    answer = face.invoke("How do I cook rice?", effort=effort)
+    answer = chat.invoke("How do I cook rice?", effort=effort)
     assert code == 0
     assert out == answer.text + "\n"
     assert len(err) == 1
@@ -92,9 +92,9 @@ def test_chat_prints_what_invoke_returns(run, face, checkpoints, effort):
         assert part in err[0]
 
 
-def test_json_is_one_line_with_text_reason_and_stats(run, face, checkpoints):
+def test_json_is_one_line_with_text_reason_and_stats(run, chat, checkpoints):
     code, out, err = run("chat", "How do I cook rice?", *checkpoints.arguments, *LIMIT, "--json")
-    answer = face.invoke("How do I cook rice?")
+    answer = chat.invoke("How do I cook rice?")
     assert (code, err) == (0, [])
     assert out.count("\n") == 1
     record = json.loads(out)
@@ -130,15 +130,15 @@ def test_options_reach_the_search(run, checkpoints):
     assert json.loads(run("chat", "Hello", *fixed, "--system", "Be brief.")[1])["text"] != plain["text"]
 
 
-def test_prefill_is_continued_and_not_printed(run, face, checkpoints):
+def test_prefill_is_continued_and_not_printed(run, chat, checkpoints):
     messages = [("human", "How do I cook rice?"), ("ai", "Wash the rice")]
-    expected = face.invoke(messages).text
+    expected = chat.invoke(messages).text
     for extra, text in (([], lambda out: out), (["--json"], lambda out: json.loads(out)["text"] + "\n")):
         arguments = ["chat", "How do I cook rice?", "--prefill", "Wash the rice", *checkpoints.arguments, *LIMIT]
         code, out, _ = run(*arguments, *extra)
         assert code == 0
         assert text(out) == expected + "\n"
-    assert expected != face.invoke("How do I cook rice?").text
+    assert expected != chat.invoke("How do I cook rice?").text
 
 
 def test_prompt_from_standard_input(run, checkpoints):
@@ -173,8 +173,8 @@ def test_piped_conversation(run, checkpoints):
     ]
 
 
-def test_session_remembers_and_changes_effort(face, capsys):
-    session = Session(face.with_options({"width": 3}), system="Be brief.", prefill="Well,")
+def test_session_remembers_and_changes_effort(chat, capsys):
+    session = Session(chat.with_options({"width": 3}), system="Be brief.", prefill="Well,")
     first = session.answer("Hello")
     kinds = [(message.type, message.text) for message in session.messages("And now?")]
     assert kinds == [
@@ -186,7 +186,7 @@ def test_session_remembers_and_changes_effort(face, capsys):
     ]
     session._command("/effort high")
     # the width of the command line would have hidden the new effort
-    assert session.face.search_settings().width == 16
+    assert session.chat.search_settings().width == 16
     session._command("/clear")
     assert len(session.messages("x")) == 3
 
@@ -199,16 +199,16 @@ def test_session_keeps_going_after_an_error(run, checkpoints):
     assert out == run("chat", "Hello", *checkpoints.arguments, *LIMIT)[1]
 
 
-def test_terminal_shows_no_control_characters(face, capsys, monkeypatch):
+def test_terminal_shows_no_control_characters(chat, capsys, monkeypatch):
     from langchain_core.messages import AIMessageChunk
 
     evil = "a\x1b[2Jb\r\nc\x9bd\te"
     monkeypatch.setattr(ChatSaffron, "stream", lambda self, messages: (AIMessageChunk(content=x) for x in (evil, "!")))
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    assert Session(face).answer("Hello").text == evil + "!"
+    assert Session(chat).answer("Hello").text == evil + "!"
     assert capsys.readouterr().out == "a\ufffd[2Jb\nc\ufffdd\te!\n"
     monkeypatch.setattr(sys.stdout, "isatty", lambda: False)
-    Session(face).answer("Hello")
+    Session(chat).answer("Hello")
     assert capsys.readouterr().out == evil + "!\n"
 
 

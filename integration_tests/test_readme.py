@@ -1,4 +1,4 @@
-"""Every block of the README and of the faces' docstrings runs as it is written."""
+"""Every block of the README and of the classes' docstrings runs as it is written."""
 
 import ast
 import asyncio
@@ -207,17 +207,17 @@ def test_ci_runs_the_documented_test_command():
     subprocess.run(["bash", "-n", str(ROOT / ".ci" / "run")], check=True)
 
 
-@pytest.mark.parametrize("face", [ChatSaffron, SaffronLLM])
-def test_docstring_blocks(face, capsys):
-    found = blocks(inspect.getdoc(face), "python")
+@pytest.mark.parametrize("kind", [ChatSaffron, SaffronLLM])
+def test_docstring_blocks(kind, capsys):
+    found = blocks(inspect.getdoc(kind), "python")
     assert len(found) >= 4
     names: dict = {}
     for block in found:
-        code = compile(block, face.__name__, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        code = compile(block, kind.__name__, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         if code.co_flags & inspect.CO_COROUTINE:
             asyncio.run(eval(code, names))
         else:
             exec(code, names)
     assert capsys.readouterr().out.strip()
-    for block in blocks(inspect.getdoc(face), "bash"):
+    for block in blocks(inspect.getdoc(kind), "bash"):
         subprocess.run(["bash", "-n", "-c", block], check=True)

@@ -19,8 +19,8 @@ from pydantic import model_validator
 from langchain_saffron.engine import PromptRisk, SearchResult
 from langchain_saffron.errors import SettingsError
 from langchain_saffron.extras import GRAMMARS
-from langchain_saffron.interface.base import FACE_CONFIG, SaffronFields
-from langchain_saffron.interface.invocation import Job, concurrent
+from langchain_saffron.interface.base import INTERFACE_CONFIG, SaffronFields
+from langchain_saffron.interface.invocation import Invocation, concurrent
 from langchain_saffron.interface.message_builder import AnswerReader
 from langchain_saffron.interface.model_profile import ModelFacts, local_facts, model_profile
 from langchain_saffron.interface.response_format import (
@@ -32,7 +32,6 @@ from langchain_saffron.interface.response_format import (
 from langchain_saffron.interface.structured_output import Method, StructuredOutputParser, parsed
 from langchain_saffron.tools import ToolFormat, get_tool_format, tool_request
 
-CONTEXT_TOKENS = 8
 TOOL_OPTIONS = ("tools", "tool_choice", "parallel_tool_calls")
 
 
@@ -129,7 +128,7 @@ class ChatSaffron(SaffronFields, BaseChatModel):
         The answer's predicted reward, TFLOP, seconds, calls and tokens of policy and reward model.
     """
 
-    model_config = FACE_CONFIG
+    model_config = INTERFACE_CONFIG
 
     tool_format: str = "auto"
     """How the model writes tool calls: `"auto"` goes by its chat template, `"hermes"` works with any template."""
@@ -267,11 +266,10 @@ class ChatSaffron(SaffronFields, BaseChatModel):
         Raises:
             RewardModelRequiredError: There is no reward model.
         """
-        job = self._job(self._convert_input(input).to_messages(), None, {**options, "shared_budget": None})
-        prompt, face = job.prompt, job.face
-        return face.load().look_ahead(
-            prompt.policy_ids, prompt.reward_ids, job.settings, cache_salt=face.cache_salt, timeout=face.timeout
+        invocation = self._invocation(
+            self._convert_input(input).to_messages(), None, {**options, "shared_budget": None}
         )
+        return invocation.look_ahead()
 
     async def aoutlook(self, input: LanguageModelInput, **options: Any) -> PromptRisk:
         """The same without blocking the event loop."""
@@ -295,8 +293,8 @@ class ChatSaffron(SaffronFields, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        job = self._job(messages, stop, kwargs)
-        return _result(job, job.run())
+        invocation = self._invocation(messages, stop, kwargs)
+        return _result(invocation, invocation.run())
 
     async def _agenerate(
         self,
@@ -305,8 +303,8 @@ class ChatSaffron(SaffronFields, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        job = await asyncio.to_thread(self._job, messages, stop, kwargs)
-        return _result(job, await job.arun())
+        invocation = await asyncio.to_thread(self._invocation, messages, stop, kwargs)
+        return _result(invocation, await invocation.arun())
 
     def _stream(
         self,
@@ -315,14 +313,8 @@ class ChatSaffron(SaffronFields, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        job = self._job(messages, stop, kwargs)
-        reader = AnswerReader(job)
-        for item in job.stream():
-            for message in reader.chunks(item):
-                chunk = ChatGenerationChunk(message=message)
-                if run_manager and (chunk.text or message.tool_call_chunks):
-                    run_manager.on_llm_new_token(chunk.text, chunk=chunk)
-                yield chunk
+        invocation = self._invocation(messages, stop, kwargs)
+        yield from invocation.stream_chunks(_chunks_of(invocation), run_manager)
 
     async def _astream(
         self,
@@ -331,35 +323,35 @@ class ChatSaffron(SaffronFields, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        job = await asyncio.to_thread(self._job, messages, stop, kwargs)
-        reader = AnswerReader(job)
-        async with aclosing(job.astream()) as items:
-            async for item in items:
-                for message in reader.chunks(item):
-                    chunk = ChatGenerationChunk(message=message)
-                    if run_manager and (chunk.text or message.tool_call_chunks):
-                        await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
-                    yield chunk
+        invocation = await asyncio.to_thread(self._invocation, messages, stop, kwargs)
+        async with aclosing(invocation.astream_chunks(_chunks_of(invocation), run_manager)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     def _chosen_tool_format(self) -> ToolFormat | None:
         return None if self.tool_format == "auto" else get_tool_format(self.tool_format)
 
-    def _job(self, messages: list[BaseMessage], stop: list[str] | None, options: dict[str, Any]) -> Job:
+    def _invocation(self, messages: list[BaseMessage], stop: list[str] | None, options: dict[str, Any]) -> Invocation:
         """Everything that one call needs; loads the models if need be, so not for an event loop's thread."""
         asked = tool_request(*(options.get(name) for name in TOOL_OPTIONS))
-        face = self.with_options({name: value for name, value in options.items() if name not in TOOL_OPTIONS})
-        form = read_response_format(face.response_format)
+        model = self.with_options({name: value for name, value in options.items() if name not in TOOL_OPTIONS})
+        form = read_response_format(model.response_format)
         if form is not None and form.instruction is not None:
             messages = instructed(messages, form.instruction)
-        renderer = face.renderer()
+        renderer = model.renderer()
         # tools that must not be called are not shown either
         tools = asked.tools if asked.choice != "none" else ()
         prompt = renderer.render(messages, tools)
         tool_format = renderer.tool_format if tools else None
         grammar = answer_grammar(asked, tool_format, form)
-        settings, share = face.budgeted_settings(stop)
-        return Job(face, prompt, settings, prompt.prefill_ids[-CONTEXT_TOKENS:], grammar, tool_format, tools, share)
+        settings, share = model.budgeted_settings(stop)
+        return Invocation(model, prompt, settings, prompt.prefill_ids, grammar, tool_format, tools, share)
 
 
-def _result(job: Job, result: SearchResult) -> ChatResult:
-    return ChatResult(generations=[ChatGeneration(message=AnswerReader(job).message(result))])
+def _chunks_of(invocation: Invocation) -> Callable[[str | SearchResult], Iterator[ChatGenerationChunk]]:
+    reader = AnswerReader(invocation)
+    return lambda item: (ChatGenerationChunk(message=message) for message in reader.chunks(item))
+
+
+def _result(invocation: Invocation, result: SearchResult) -> ChatResult:
+    return ChatResult(generations=[ChatGeneration(message=AnswerReader(invocation).message(result))])

@@ -1,7 +1,8 @@
 """`SaffronLLM`: plain text completion, searched safely."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -10,11 +11,9 @@ from langchain_core.language_models.llms import BaseLLM
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 
 from langchain_saffron.engine import SearchResult
-from langchain_saffron.interface.base import FACE_CONFIG, SaffronFields
-from langchain_saffron.interface.invocation import Job
+from langchain_saffron.interface.base import INTERFACE_CONFIG, SaffronFields
+from langchain_saffron.interface.invocation import Invocation
 from langchain_saffron.interface.response_format import read_response_format
-
-CONTEXT_TOKENS = 8
 
 
 class SaffronLLM(SaffronFields, BaseLLM):
@@ -57,7 +56,7 @@ class SaffronLLM(SaffronFields, BaseLLM):
         ```
     """
 
-    model_config = FACE_CONFIG
+    model_config = INTERFACE_CONFIG
 
     @property
     def _llm_type(self) -> str:
@@ -84,9 +83,11 @@ class SaffronLLM(SaffronFields, BaseLLM):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> LLMResult:
-        jobs = [self._job(prompt, stop, kwargs) for prompt in prompts]
-        handles = [job.start() for job in jobs]
-        return self._collect(jobs, [job.wait(handle) for job, handle in zip(jobs, handles, strict=True)])
+        invocations = [self._invocation(prompt, stop, kwargs) for prompt in prompts]
+        handles = [invocation.start() for invocation in invocations]
+        return self._collect(
+            invocations, [invocation.wait(handle) for invocation, handle in zip(invocations, handles, strict=True)]
+        )
 
     async def _agenerate(
         self,
@@ -95,8 +96,8 @@ class SaffronLLM(SaffronFields, BaseLLM):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> LLMResult:
-        jobs = await asyncio.to_thread(lambda: [self._job(prompt, stop, kwargs) for prompt in prompts])
-        return self._collect(jobs, await asyncio.gather(*(job.arun() for job in jobs)))
+        invocations = await asyncio.to_thread(lambda: [self._invocation(prompt, stop, kwargs) for prompt in prompts])
+        return self._collect(invocations, await asyncio.gather(*(invocation.arun() for invocation in invocations)))
 
     def _stream(
         self,
@@ -105,12 +106,8 @@ class SaffronLLM(SaffronFields, BaseLLM):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[GenerationChunk]:
-        job = self._job(prompt, stop, kwargs)
-        for item in job.stream():
-            chunk = self._chunk(job, item)
-            if run_manager and chunk.text:
-                run_manager.on_llm_new_token(chunk.text, chunk=chunk)
-            yield chunk
+        invocation = self._invocation(prompt, stop, kwargs)
+        yield from invocation.stream_chunks(_chunks_of(invocation), run_manager)
 
     async def _astream(
         self,
@@ -119,34 +116,34 @@ class SaffronLLM(SaffronFields, BaseLLM):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[GenerationChunk]:
-        job = await asyncio.to_thread(self._job, prompt, stop, kwargs)
-        async for item in job.astream():
-            chunk = self._chunk(job, item)
-            if run_manager and chunk.text:
-                await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
-            yield chunk
+        invocation = await asyncio.to_thread(self._invocation, prompt, stop, kwargs)
+        async with aclosing(invocation.astream_chunks(_chunks_of(invocation), run_manager)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
-    def _job(self, text: str, stop: list[str] | None, options: dict[str, Any]) -> Job:
-        face = self.with_options(options)
-        prompt = face.renderer().render_text(text)
-        form = read_response_format(face.response_format)
-        context, grammar = prompt.policy_ids[-CONTEXT_TOKENS:], form.grammar if form else None
-        settings, share = face.budgeted_settings(stop)
-        return Job(face, prompt, settings, context, grammar, share=share)
+    def _invocation(self, text: str, stop: list[str] | None, options: dict[str, Any]) -> Invocation:
+        model = self.with_options(options)
+        prompt = model.renderer().render_text(text)
+        form = read_response_format(model.response_format)
+        settings, share = model.budgeted_settings(stop)
+        return Invocation(model, prompt, settings, prompt.policy_ids, form.grammar if form else None, share=share)
 
     @staticmethod
-    def _collect(jobs: list[Job], results: list[SearchResult]) -> LLMResult:
+    def _collect(invocations: list[Invocation], results: list[SearchResult]) -> LLMResult:
         generations = [
-            [Generation(text=result.text, generation_info=job.face.metadata_of(result))]
-            for job, result in zip(jobs, results, strict=True)
+            [Generation(text=result.text, generation_info=invocation.model.metadata_of(result))]
+            for invocation, result in zip(invocations, results, strict=True)
         ]
-        prompt = sum(len(job.prompt.policy_ids) for job in jobs)
+        prompt = sum(len(invocation.prompt.policy_ids) for invocation in invocations)
         answer = sum(len(result.token_ids) for result in results)
         usage = {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
         return LLMResult(generations=generations, llm_output={"token_usage": usage})
 
-    @staticmethod
-    def _chunk(job: Job, item: str | SearchResult) -> GenerationChunk:
+
+def _chunks_of(invocation: Invocation) -> Callable[[str | SearchResult], list[GenerationChunk]]:
+    def read(item: str | SearchResult) -> list[GenerationChunk]:
         if isinstance(item, str):
-            return GenerationChunk(text=item)
-        return GenerationChunk(text="", generation_info=job.face.metadata_of(item))
+            return [GenerationChunk(text=item)]
+        return [GenerationChunk(text="", generation_info=invocation.model.metadata_of(item))]
+
+    return read

@@ -417,4 +417,3 @@ def test_runs_are_counted_together(engine: SaffronEngine, capsys, tmp_path: Path
     code, said = run_saffron(capsys, *both, "--rescore", str(tmp_path / "three"))
     assert "different data" in said
     assert code != 0
-

@@ -104,7 +104,7 @@ def test_a_search_of_the_user_s_own_answers_requests(engine: SaffronEngine, regi
     for name in ("saffron", "not a name"):
         with pytest.raises(SettingsError, match="register_search"):
             register_search(name, least_likely_search)
-    with pytest.raises(SettingsError, match="'least_likly' is not one of.*'least_likely'"):
+    with pytest.raises(SettingsError, match=r"'least_likly' is not one of.*'least_likely'"):
         SearchSettings(search="least_likly")
 
 
@@ -115,9 +115,7 @@ def test_a_format_of_the_user_s_own_is_read(registries: None, tmp_path: Path):
 
     register_format("questions", ask)
     (tmp_path / "q.jsonl").write_text('{"q": "What is leek?"}\n', encoding="utf-8")
-    found = evaluate(
-        f"questions:{tmp_path / 'q.jsonl'}", tmp_path / "run", methods=["greedy"], max_tokens=4, limit=1
-    )
+    found = evaluate(f"questions:{tmp_path / 'q.jsonl'}", tmp_path / "run", methods=["greedy"], max_tokens=4, limit=1)
     (line,) = found.figures
     assert (line["dataset"], line["kind"], line["answers"]) == ("questions", "benign", 1)
 

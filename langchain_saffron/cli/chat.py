@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from langchain_saffron.cli.options import Device, Dtype, Model, RewardBase, RewardModel, make_face, notice
+from langchain_saffron.cli.options import Device, Dtype, Model, RewardBase, RewardModel, make_chat, notice
 from langchain_saffron.settings import Effort, OnExhausted
 
 DECODING = "Decoding"
@@ -125,14 +125,14 @@ def chat(
         "max_reward_calls": max_reward_calls,
         "on_budget": on_budget,
     }
-    face = make_face(options, progress=not as_json)
+    chat_model = make_chat(options, progress=not as_json)
     from langchain_saffron.cli.session import Session
 
-    session = Session(face, system=system, prefill=prefill or "")
+    session = Session(chat_model, system=system, prefill=prefill or "")
     if prompt is None:
         session.run()
     elif as_json:
-        print(json.dumps(as_record(session.face.invoke(session.messages(prompt)))), flush=True)
+        print(json.dumps(as_record(session.chat.invoke(session.messages(prompt)))), flush=True)
     else:
         notice(summary(session.answer(prompt)))
 

@@ -112,7 +112,7 @@ Dtype = Annotated[
 ]
 
 
-def make_face(options: dict[str, Any], *, progress: bool) -> "ChatSaffron":
+def make_chat(options: dict[str, Any], *, progress: bool) -> "ChatSaffron":
     """A `ChatSaffron` with these fields; the weights are loaded when they are first needed.
 
     Args:
@@ -128,11 +128,11 @@ def make_face(options: dict[str, Any], *, progress: bool) -> "ChatSaffron":
     given = {name: value for name, value in options.items() if value is not None}
     if not str(given.get("reward_model", "-")).strip():
         raise SettingsError("reward_model: an empty string names no model")
-    face = ChatSaffron(**given)
-    if face.model is None:
+    chat = ChatSaffron(**given)
+    if chat.model is None:
         notice("the small embedded kitchen models answer: a toy world of recipes; --model takes a real one")
-    quieten(keep_progress=progress and face.model is not None, keep_warnings=face.model is not None)
-    return face
+    quieten(keep_progress=progress and chat.model is not None, keep_warnings=chat.model is not None)
+    return chat
 
 
 def one_line(error: Exception) -> str | None:

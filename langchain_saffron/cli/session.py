@@ -21,18 +21,18 @@ class Session:
     """What `saffron chat` keeps between answers.
 
     Attributes:
-        face: The chat model, with the options of the moment.
+        chat: The chat model, with the options of the moment.
     """
 
-    def __init__(self, face: ChatSaffron, system: str | None = None, prefill: str = "") -> None:
+    def __init__(self, chat: ChatSaffron, system: str | None = None, prefill: str = "") -> None:
         """Begin a conversation.
 
         Args:
-            face: The chat model.
+            chat: The chat model.
             system: A system message.
             prefill: How every answer begins; not printed.
         """
-        self.face = face
+        self.chat = chat
         self._system: list[BaseMessage] = [SystemMessage(system)] if system else []
         self._prefill = prefill
         self._turns: list[BaseMessage] = []
@@ -52,7 +52,7 @@ class Session:
         tamed = _TAMED if sys.stdout.isatty() else {}
         answer = AIMessageChunk(content="")
         # closing: a stopped search should end now, not when the iterator happens to be collected
-        with closing(self.face.stream(self.messages(prompt))) as chunks:  # type: ignore[type-var]
+        with closing(self.chat.stream(self.messages(prompt))) as chunks:  # type: ignore[type-var]
             try:
                 for chunk in chunks:
                     text += chunk.text
@@ -67,7 +67,7 @@ class Session:
     def run(self) -> None:
         """Chat until `/exit` or the end of the input."""
         # a model that cannot be loaded should say so before anybody types
-        self.face.load()
+        self.chat.load()
         interactive = sys.stdin.isatty()
         if interactive:
             _enable_line_editing()
@@ -101,7 +101,7 @@ class Session:
             return "the chat is forgotten"
         if name == "/effort":
             # a width of the command line would override the new effort
-            self.face = self.face.with_options({"effort": rest.strip(), "width": None})
+            self.chat = self.chat.with_options({"effort": rest.strip(), "width": None})
             return f"effort {rest.strip()}"
         if name == "/help":
             return HELP

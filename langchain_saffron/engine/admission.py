@@ -22,6 +22,8 @@ from langchain_saffron.search.registry import StartSearch
 from langchain_saffron.settings import DEFAULT_SAFETY_THRESHOLD, SearchSettings
 
 DEFAULT_MAX_TOKENS = 512
+# enough of what an answer continues to know whether it begins with a space
+CONTEXT_TOKENS = 8
 # parts of a generation config that plain decoding here does not apply
 IGNORED_PROCESSORS = (
     "no_repeat_ngram_size",
@@ -104,7 +106,7 @@ class Admission:
             GrammarError: A grammar that cannot be compiled.
             ContextOverflowError: The prompt leaves no room for an answer.
         """
-        context, timeout = options.get("context_ids", ()), options.get("timeout")
+        context, timeout = options.get("context_ids", ())[-CONTEXT_TOKENS:], options.get("timeout")
         policy_ids = _checked(prompt_ids, self._policy, "prompt_ids")
         reward_ids = policy_ids
         if reward_prompt_ids is not None and self._reward_model is not None:

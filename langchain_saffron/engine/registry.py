@@ -1,4 +1,4 @@
-"""Engines shared by all faces that ask for the same models: weights are loaded once, at first use."""
+"""Engines shared by all who ask for the same models: weights are loaded once, at first use."""
 
 import threading
 import weakref
@@ -11,7 +11,7 @@ from langchain_saffron.engine.engine import SaffronEngine
 _lock = threading.Lock()
 _loading: dict[Hashable, threading.Lock] = {}
 _engines: "weakref.WeakValueDictionary[Hashable, SaffronEngine]" = weakref.WeakValueDictionary()
-# the engine used last stays loaded even if the face that asked for it was a passing one, as under `with_config`
+# the engine used last stays loaded even if the chat model that asked for it was a passing one, as under `with_config`
 _recent: list[SaffronEngine] = []
 
 

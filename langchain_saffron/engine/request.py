@@ -41,7 +41,7 @@ class RequestOptions(TypedDict, total=False):
     Attributes:
         cache_salt: Requests share cached prompts only under the same salt.
         prm_prompt_ids: The process reward model's prompt; by default the reward model's.
-        context_ids: The end of the prompt that the answer continues mid-text, for its first space.
+        context_ids: The prompt's text that the answer continues, for its first space; only the end counts.
         timeout: Seconds after which the request fails.
         grammar: What the answer has to look like; needs the extra `agents`.
     """

@@ -78,7 +78,7 @@ class Runner:
             _shorter(prompt.reward_ids, hidden),
             settings,
             prm_prompt_ids=_shorter(prompt.prm_ids, hidden),
-            context_ids=prompt.prefill_ids[-8:],
+            context_ids=prompt.prefill_ids,
             cache_salt=self._salt_of(case),
         )
         return _Started(case, attacked, prompt, handle)

@@ -50,14 +50,14 @@ FOREIGN_OPTIONS = ("stream", "ls_structured_output_format")
 _NO_PART = ("timeout", "max_retries", "streaming", "shared_budget")
 
 
-# an unknown field is an error; each face sets this itself, because langchain-core's own config would win
-FACE_CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True, populate_by_name=True)
+# an unknown field is an error; each class sets this itself, because langchain-core's own config would win
+INTERFACE_CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True, populate_by_name=True)
 
 
 class SaffronFields(BaseModel):
-    """The flat fields of both faces; see `ChatSaffron` for what they mean."""
+    """The flat fields of both classes; see `ChatSaffron` for what they mean."""
 
-    model_config = FACE_CONFIG
+    model_config = INTERFACE_CONFIG
 
     model: Any = None
     """The policy: hub id, directory or loaded causal LM. `"kitchen"` or `None`: the embedded kitchen models."""
@@ -230,7 +230,7 @@ class SaffronFields(BaseModel):
         return settings.model_copy(update={"budget": share.budget}), share
 
     def load(self) -> SaffronEngine:
-        """The engine behind this face; loads the weights if nobody has yet.
+        """The engine behind this model; loads the weights if nobody has yet.
 
         Raises:
             ModelLoadError: A model cannot be loaded.
@@ -255,7 +255,7 @@ class SaffronFields(BaseModel):
         return self._loaded
 
     def renderer(self) -> PromptRenderer:
-        """What turns messages into this face's prompts."""
+        """What turns messages into this model's prompts."""
         engine = self.load()
         if self._renderer is None or self._renderer[0] is not engine:
             made = PromptRenderer.for_engine(engine, self.chat_template, self._chosen_tool_format())
@@ -266,7 +266,7 @@ class SaffronFields(BaseModel):
         return None
 
     def with_options(self, options: dict[str, Any]) -> Self:
-        """This face with some fields set for one call.
+        """This model with some fields set for one call.
 
         Raises:
             ValueError: An option is no field, or its value is not allowed.
@@ -318,8 +318,8 @@ class SaffronFields(BaseModel):
         return path if (path / "config.json").is_file() else None
 
 
-def _foreign_fields(face: type[BaseModel]) -> set[str]:
-    return set(face.model_fields) - set(SaffronFields.model_fields)
+def _foreign_fields(kind: type[BaseModel]) -> set[str]:
+    return set(kind.model_fields) - set(SaffronFields.model_fields)
 
 
 def _plain(value: Any) -> Any:

@@ -1,13 +1,15 @@
-"""One call of a face: a rendered prompt, its settings, and the engine that runs it."""
+"""One call of a chat model or LLM: a rendered prompt, its settings, and the engine that runs it."""
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.outputs import ChatGenerationChunk, GenerationChunk
 from langchain_core.runnables import RunnableConfig
 
-from langchain_saffron.engine import SearchResult
+from langchain_saffron.engine import PromptRisk, SearchResult
 from langchain_saffron.engine.handle import Handle
 from langchain_saffron.engine.request import RequestOptions
 from langchain_saffron.errors import BudgetError
@@ -22,23 +24,26 @@ if TYPE_CHECKING:
 
 MAX_CONCURRENCY = 64
 
+Chunk = TypeVar("Chunk", GenerationChunk, ChatGenerationChunk)
+ReadChunks = Callable[[str | SearchResult], Iterable[Chunk]]
+
 
 @dataclass(frozen=True)
-class Job:
-    """What a call of a face comes to.
+class Invocation:
+    """What a call of `ChatSaffron` or `SaffronLLM` comes to.
 
     Attributes:
-        face: The face with the call's options.
+        model: The chat model or LLM with the call's options.
         prompt: The prompt in both templates.
         settings: How to search.
-        context: Tokens that the answer continues mid-text.
+        context: Tokens before the answer that it continues mid-text.
         grammar: What the answer has to look like, if that is prescribed.
         tool_format: How the model writes tool calls, where it may.
         tools: Those that it may call.
         share: Its part of a budget that several calls share.
     """
 
-    face: "SaffronFields"
+    model: "SaffronFields"
     prompt: RenderedPrompt
     settings: SearchSettings
     context: Sequence[int]
@@ -50,14 +55,14 @@ class Job:
     def start(self) -> Handle:
         """Hand it to the engine without waiting; `wait` for what comes of it."""
         try:
-            return self.face.load().submit(*self._prompts, self.settings, **self._options)
+            return self.model.load().submit(*self._prompts, self.settings, **self._options)
         except BaseException:
             if self.share is not None:
                 self.share.release()
             raise
 
     def wait(self, handle: Handle) -> SearchResult:
-        """The answer to a job that was started."""
+        """The answer to a invocation that was started."""
         with self._paying():
             result = handle.result()
             self._settle(result)
@@ -76,9 +81,9 @@ class Job:
         assert isinstance(last, SearchResult)
         return last
 
-    def stream(self) -> Iterator[str | SearchResult]:
+    def stream(self) -> Generator[str | SearchResult]:
         """Text as it becomes final, the result last."""
-        items = self.face.load().stream(*self._prompts, self.settings, **self._options)
+        items = self.model.load().stream(*self._prompts, self.settings, **self._options)
         with self._paying(), closing(items):
             for item in items:
                 self._settle(item)
@@ -86,12 +91,42 @@ class Job:
 
     async def astream(self) -> AsyncGenerator[str | SearchResult]:
         """The same on the running event loop."""
-        items = self.face.load().astream(*self._prompts, self.settings, **self._options)
+        items = self.model.load().astream(*self._prompts, self.settings, **self._options)
         with self._paying():
             async with aclosing(items):
                 async for item in items:
                     self._settle(item)
                     yield item
+
+    def stream_chunks(self, read: ReadChunks[Chunk], run_manager: CallbackManagerForLLMRun | None) -> Iterator[Chunk]:
+        """The stream as LangChain's chunks, each told to the callbacks before it is given out.
+
+        Args:
+            read: From a piece of the stream to chunks.
+            run_manager: The call's callbacks, if there are any.
+        """
+        with closing(self.stream()) as items:
+            for item in items:
+                for chunk in read(item):
+                    if run_manager and _says_something(chunk):
+                        run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                    yield chunk
+
+    async def astream_chunks(
+        self, read: ReadChunks[Chunk], run_manager: AsyncCallbackManagerForLLMRun | None
+    ) -> AsyncGenerator[Chunk]:
+        """The same on the running event loop."""
+        async with aclosing(self.astream()) as items:
+            async for item in items:
+                for chunk in read(item):
+                    if run_manager and _says_something(chunk):
+                        await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                    yield chunk
+
+    def look_ahead(self) -> PromptRisk:
+        """How safe the next words are likely to be; nothing is written."""
+        options: RequestOptions = {"cache_salt": self.model.cache_salt, "timeout": self.model.timeout}
+        return self.model.load().look_ahead(*self._prompts, self.settings, **options)
 
     @contextmanager
     def _paying(self) -> Iterator[None]:
@@ -118,12 +153,16 @@ class Job:
     @property
     def _options(self) -> RequestOptions:
         return {
-            "cache_salt": self.face.cache_salt,
+            "cache_salt": self.model.cache_salt,
             "prm_prompt_ids": self.prompt.prm_ids,
             "context_ids": self.context,
-            "timeout": self.face.timeout,
+            "timeout": self.model.timeout,
             "grammar": self.grammar,
         }
+
+
+def _says_something(chunk: GenerationChunk | ChatGenerationChunk) -> bool:
+    return bool(chunk.text or getattr(getattr(chunk, "message", None), "tool_call_chunks", ()))
 
 
 def concurrent(config: RunnableConfig | list[RunnableConfig] | None) -> RunnableConfig | list[RunnableConfig]:

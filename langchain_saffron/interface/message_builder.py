@@ -15,7 +15,7 @@ from langchain_core.messages.tool import (
 )
 
 from langchain_saffron.engine import RefusalText, SearchResult
-from langchain_saffron.interface.invocation import Job
+from langchain_saffron.interface.invocation import Invocation
 from langchain_saffron.interface.structured_output import why_cut
 from langchain_saffron.tools import Answer, Call, CallPiece, Event, Said
 
@@ -25,15 +25,17 @@ _REFUSED = "the search refused inside this call"
 class AnswerReader:
     """Reads one answer; without tools its text passes as it is."""
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        form = job.tool_format
-        tokenizer = job.face.load().tokenizer
-        self._parser = form.parser(tokenizer, tools=job.tools, prompt_ids=job.prompt.policy_ids) if form else None
+    def __init__(self, invocation: Invocation) -> None:
+        self._invocation = invocation
+        form = invocation.tool_format
+        tokenizer = invocation.model.load().tokenizer
+        self._parser = (
+            form.parser(tokenizer, tools=invocation.tools, prompt_ids=invocation.prompt.policy_ids) if form else None
+        )
 
     def message(self, result: SearchResult) -> AIMessage:
         """The whole answer, of which nothing was read yet."""
-        refusal = self._job.settings.refusal_text if result.finish_reason == "refusal" else ""
+        refusal = self._invocation.settings.refusal_text if result.finish_reason == "refusal" else ""
         pieces = [result.text.removesuffix(refusal), RefusalText(refusal)]
         answer = Answer.of([event for piece in pieces if piece for event in self._events(piece)])
         for event in self._end(result):
@@ -42,7 +44,7 @@ class AnswerReader:
             content=answer.content,
             tool_calls=[_tool_call(call) for call in answer.calls if not call.error],
             invalid_tool_calls=[_spoiled(call) for call in answer.calls if call.error],
-            response_metadata=self._job.face.metadata_of(result),
+            response_metadata=self._invocation.model.metadata_of(result),
             usage_metadata=self._usage(result),
             additional_kwargs=self._refusal(result),
         )
@@ -56,7 +58,7 @@ class AnswerReader:
         # numbers and names on exactly one chunk: LangChain adds chunks up
         yield AIMessageChunk(
             content="",
-            response_metadata=self._job.face.metadata_of(item),
+            response_metadata=self._invocation.model.metadata_of(item),
             usage_metadata=self._usage(item),
             additional_kwargs=self._refusal(item),
             chunk_position="last",
@@ -74,7 +76,7 @@ class AnswerReader:
 
     def _end(self, result: SearchResult) -> Iterator[Event]:
         if self._parser is not None:
-            token_text = self._job.face.load().tokenizer.decode(result.token_ids)
+            token_text = self._invocation.model.load().tokenizer.decode(result.token_ids)
             cut = _REFUSED if result.finish_reason == "refusal" else why_cut(result.finish_reason, "this call")
             yield from self._finish(cut, token_text)
 
@@ -84,10 +86,10 @@ class AnswerReader:
             yield from parser.finish(cut, token_text)
 
     def _refusal(self, result: SearchResult) -> dict[str, Any]:
-        return {"refusal": self._job.settings.refusal_text} if result.finish_reason == "refusal" else {}
+        return {"refusal": self._invocation.settings.refusal_text} if result.finish_reason == "refusal" else {}
 
     def _usage(self, result: SearchResult) -> UsageMetadata:
-        prompt, answer = len(self._job.prompt.policy_ids), len(result.token_ids)
+        prompt, answer = len(self._invocation.prompt.policy_ids), len(result.token_ids)
         return UsageMetadata(
             input_tokens=prompt,
             output_tokens=answer,

@@ -94,7 +94,7 @@ def test_options_of_a_call_and_bound_ones_win(chat: ChatSaffron):
     assert answer.response_metadata["saffron"]["reward_calls"] == 0
 
 
-@pytest.mark.parametrize("face", [ChatSaffron, SaffronLLM])
+@pytest.mark.parametrize("kind", [ChatSaffron, SaffronLLM])
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -115,9 +115,9 @@ def test_options_of_a_call_and_bound_ones_win(chat: ChatSaffron):
         ({"engine": "engine"}, "SaffronEngine"),
     ],
 )
-def test_bad_fields_are_refused_before_anything_is_loaded(face: type, fields: dict, message: str):
+def test_bad_fields_are_refused_before_anything_is_loaded(kind: type, fields: dict, message: str):
     with pytest.raises(ValidationError, match=message):
-        face(**fields)
+        kind(**fields)
 
 
 def test_bad_options_of_a_call_are_refused(chat: ChatSaffron):
@@ -273,11 +273,11 @@ def test_messages_of_all_kinds_are_answered(chat: ChatSaffron):
     assert answer.usage_metadata["output_tokens"] == 24
 
 
-@pytest.mark.parametrize("face", [ChatSaffron, SaffronLLM])
-def test_a_call_whose_part_does_not_cover_its_prompt_is_told_so_and_costs_nothing(engine: SaffronEngine, face):
+@pytest.mark.parametrize("kind", [ChatSaffron, SaffronLLM])
+def test_a_call_whose_part_does_not_cover_its_prompt_is_told_so_and_costs_nothing(engine: SaffronEngine, kind):
     shared = SharedBudget(ComputeBudget(max_tflops=1e-9), calls=2)
-    options = {"chat_template": CHATML} if face is ChatSaffron else {}
-    model = face(engine=engine, max_tokens=4, shared_budget=shared, **options)
+    options = {"chat_template": CHATML} if kind is ChatSaffron else {}
+    model = kind(engine=engine, max_tokens=4, shared_budget=shared, **options)
     with pytest.raises(BudgetError, match=r"does not cover the prompt.*shared budget"):
         model.invoke(HELLO)
     with pytest.raises(BudgetError, match="shared budget"):
