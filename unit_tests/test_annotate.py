@@ -19,11 +19,12 @@ from pydantic import ValidationError
 
 from langchain_saffron.errors import CorpusError, SettingsError, StorageError
 from langchain_saffron.models.prm import ProcessRewardModel
-from langchain_saffron.runtime.devices import SMALL_MODEL, threads_for
+from langchain_saffron.runtime.threads import SMALL_MODEL, threads_for
 from langchain_saffron.templates.guard_prompt import GuardPrompt
 from langchain_saffron.templates.reward_template import RewardTemplate
-from langchain_saffron.training.annotate import AnnotateSettings, annotate
+from langchain_saffron.training.annotate import annotate
 from langchain_saffron.training.corpus import Corpus
+from langchain_saffron.training.settings import AnnotateSettings
 from unit_tests.disks import files_of_at_most
 from unit_tests.tiny_models import plain_logits, random_model, tiny_tokenizer
 

@@ -285,7 +285,7 @@ def test_small_requests_attend_together():
         children = [decoder.forest.insert([200 + i], parent=prompt[-1])[-1] for i in range(1 + k % 4)]
         rows += children
         groups.append(len(children))
-    plan = decoder.sight(np.array(rows), groups).plan
+    plan = decoder.forward_context(np.array(rows), groups).plan
     assert plan is not None
     assert sum(isinstance(group, Batch) for group in plan.groups["full_attention"]) >= 2
     assert len(plan.groups["full_attention"]) <= 4

@@ -10,7 +10,7 @@ from transformers.models.llama.modeling_llama import LlamaMLP
 
 from langchain_saffron.models import packing
 from langchain_saffron.models.decoder import TrieDecoder
-from langchain_saffron.runtime.threads import apart
+from langchain_saffron.runtime.threads import on_own_thread
 from unit_tests.tiny_models import random_model
 
 IDS = torch.tensor([[5, 6, 7, 8]])
@@ -83,7 +83,7 @@ def test_double_precision_is_left_alone():
 def test_what_runs_apart_returns_raises_and_leaves_no_thread():
     names = []
 
-    @apart
+    @on_own_thread
     def work(value: int) -> int:
         names.append(threading.current_thread().name)
         if value < 0:

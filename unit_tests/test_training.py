@@ -28,13 +28,13 @@ from langchain_saffron.runtime.files import whole, write_json
 from langchain_saffron.templates.guard_prompt import GuardPrompt
 from langchain_saffron.templates.reward_template import RewardTemplate
 from langchain_saffron.training import checkpoints as checkpoints_module
-from langchain_saffron.training.annotate import AnnotateSettings, annotate
+from langchain_saffron.training.annotate import annotate
 from langchain_saffron.training.calibration import agreement, plot_agreement, safety_threshold
 from langchain_saffron.training.checkpoints import Checkpoints
 from langchain_saffron.training.corpus import Corpus
 from langchain_saffron.training.dataset import RewardData, Sample, plan_batches
 from langchain_saffron.training.partial_supervision import PartialSupervision, Supervision
-from langchain_saffron.training.settings import TrainSettings
+from langchain_saffron.training.settings import AnnotateSettings, TrainSettings
 from langchain_saffron.training.shards import Row, file_hash, write_shard
 from langchain_saffron.training.train import train
 from unit_tests.builders import byte_level_tokenizer

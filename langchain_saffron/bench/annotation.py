@@ -13,7 +13,7 @@ from langchain_saffron.embedded import KITCHEN
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.models.loading import load_causal_lm
 from langchain_saffron.models.prefix_scoring import PrefixScorer
-from langchain_saffron.runtime.threads import apart
+from langchain_saffron.runtime.threads import on_own_thread
 
 KITCHEN_PRM = "kitchen PRM"
 SUFFIXES = (8, 56)
@@ -38,7 +38,7 @@ class Annotation:
     difference: float
 
 
-@apart
+@on_own_thread
 def measure_annotation(scenario: Scenario, device: str) -> list[Annotation]:
     """Compare on the kitchen's PRM and on a random guard of the reward model's shape; both in one thread."""
     found = []

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from langchain_saffron.cache.forward_context import Sight
+from langchain_saffron.cache.forward_context import ForwardContext
 from langchain_saffron.models.decoder import TrieDecoder
 
 
@@ -20,7 +20,7 @@ class Replay:
 
     def __init__(self, decoders: list[TrieDecoder]) -> None:
         self._decoders = decoders
-        self._steps: list[tuple[TrieDecoder, Sight, dict[str, torch.Tensor]]] = []
+        self._steps: list[tuple[TrieDecoder, ForwardContext, dict[str, torch.Tensor]]] = []
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -31,14 +31,14 @@ class Replay:
             yield
         finally:
             for decoder in self._decoders:
-                del decoder.forward, decoder.sight
+                del decoder.forward, decoder.forward_context
 
     def _record(self, decoder: TrieDecoder) -> None:
-        forward, sight = decoder.forward, decoder.sight
-        seen: list[Sight] = []
+        forward, context = decoder.forward, decoder.forward_context
+        seen: list[ForwardContext] = []
 
-        def record_sight(*arguments: Any) -> Sight:
-            seen.append(sight(*arguments))
+        def record_context(*arguments: Any) -> ForwardContext:
+            seen.append(context(*arguments))
             return seen[-1]
 
         def record_forward(rows: list[int], scored: list[int], groups: list[int] | None = None) -> torch.Tensor:
@@ -52,11 +52,11 @@ class Replay:
             self._steps.append((decoder, seen[-1], inputs))
             return logits
 
-        decoder.forward, decoder.sight = record_forward, record_sight  # type: ignore[method-assign,assignment]
+        decoder.forward, decoder.forward_context = record_forward, record_context  # type: ignore[method-assign,assignment]
 
     @torch.inference_mode()
     def run(self) -> None:
         """All recorded forwards, one after the other."""
-        for decoder, sight, inputs in self._steps:
-            with sight.over(decoder.pool) as masks:
+        for decoder, context, inputs in self._steps:
+            with context.over(decoder.pool) as masks:
                 decoder.model(**inputs, attention_mask=masks, **decoder.cache_arguments)

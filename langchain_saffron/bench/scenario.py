@@ -8,7 +8,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from langchain_saffron.runtime.threads import apart
+from langchain_saffron.runtime.threads import on_own_thread
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ _SMALL = Shape(2, 64, 4, 2, 128)
 QUICK = Scenario(_SMALL, _SMALL, vocabulary=512, prompt=64, new=16, repeats=1, conversation=24)
 
 
-@apart
+@on_own_thread
 def random_model(shape: Shape, vocabulary: int, seed: int, device: str, dtype: torch.dtype) -> Any:
     """A Llama of this shape with random weights."""
     torch.manual_seed(seed)

@@ -4,6 +4,12 @@ One mask over everybody's slots grows with the square of what is running. Here a
 linear layers together, and each request then attends to what it can see: the prefix that all its rows share is
 read where it lies, and only the short tails behind it are masked. With grouped queries, the query heads of a
 group are folded into the query axis, so that keys and values are never repeated.
+
+Names of tensors end in their shapes:
+
+    H  query heads, K · Q           R  rows: the tokens of a forward     S  slots of the pool
+    K  kv heads                     F  rows of folded heads, Q · R       V  visible slots, as they were read
+    Q  queries_per_kv, H / K        G  groups that attend together       D  size of a head
 """
 
 import threading
@@ -14,7 +20,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from langchain_saffron.cache.attention_plan import Batch, Group, Plan
+from langchain_saffron.cache.attention_plan import AttentionPlan, Batch, Group
 
 NAME = "saffron_tree"
 # a group with more rows is a prompt being read: there the fused kernel is worth copying scattered keys together
@@ -27,7 +33,7 @@ _active = threading.local()
 class activate:
     """Within this context, the current thread's forwards attend by `plan`."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: AttentionPlan) -> None:
         self._plan = plan
 
     def __enter__(self) -> None:
@@ -64,7 +70,7 @@ def tree_attention(
     Returns:
         [1, rows, heads, size], and no weights.
     """
-    plan: Plan | None = getattr(_active, "plan", None)
+    plan: AttentionPlan | None = getattr(_active, "plan", None)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     if plan is None:
         if softcap is None and s_aux is None:
@@ -99,82 +105,95 @@ def _dense_masks(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | No
 
 
 def _attend(
-    query: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
+    query_HRD: torch.Tensor,
+    keys_KSD: torch.Tensor,
+    values_KSD: torch.Tensor,
     group: Group,
     scaling: float,
     softcap: float | None,
-    sinks: torch.Tensor | None,
+    sinks_H: torch.Tensor | None,
 ) -> torch.Tensor:
     """One group's attention: [heads, rows, size]."""
-    heads, rows, size = query.shape
-    shared = keys.shape[0]
+    heads, rows, size = query_HRD.shape
+    kv_heads = keys_KSD.shape[0]
+    queries_per_kv = heads // kv_heads
     parts = group.parts
-    if softcap is None and sinks is None and (rows >= FUSED_ROWS or _fuses(query, parts)):
-        key, value = (_together(store, parts) for store in (keys, values))
+    if softcap is None and sinks_H is None and (rows >= FUSED_ROWS or _fuses(query_HRD, parts)):
+        key_KVD, value_KVD = (_together(store, parts) for store in (keys_KSD, values_KSD))
         # query heads that share keys become further rows
         fused = torch.nn.functional.scaled_dot_product_attention(
-            query.reshape(1, shared, heads // shared * rows, size),
-            key[None],
-            value[None],
-            attn_mask=group.folded_mask(heads // shared),
+            query_HRD.reshape(1, kv_heads, queries_per_kv * rows, size),
+            key_KVD[None],
+            value_KVD[None],
+            attn_mask=group.folded_mask(queries_per_kv),
             scale=scaling,
         )
         return fused.view(heads, rows, -1)
-    folded = (query * scaling).reshape(shared, heads // shared * rows, size)
-    products = [torch.matmul(folded, _read(keys, part).transpose(1, 2)) for part in parts]
-    scores = products[0] if len(parts) == 1 else torch.cat(products, dim=-1)
-    weights = _weights(scores.view(shared, heads // shared, rows, -1), group.mask, softcap, sinks)
-    weights = weights.to(values.dtype).reshape(shared, heads // shared * rows, -1)
+    query_KFD = (query_HRD * scaling).reshape(kv_heads, queries_per_kv * rows, size)
+    products = [torch.matmul(query_KFD, _read(keys_KSD, part).transpose(1, 2)) for part in parts]
+    scores_KFV = products[0] if len(parts) == 1 else torch.cat(products, dim=-1)
+    weights_KQRV = _weights(scores_KFV.view(kv_heads, queries_per_kv, rows, -1), group.mask, softcap, sinks_H)
+    weights_KFV = weights_KQRV.to(values_KSD.dtype).reshape(kv_heads, queries_per_kv * rows, -1)
     sizes = [product.shape[-1] for product in products]
-    attended = [torch.matmul(w, _read(values, part)) for w, part in zip(weights.split(sizes, -1), parts, strict=True)]
+    attended = [
+        torch.matmul(weights, _read(values_KSD, part))
+        for weights, part in zip(weights_KFV.split(sizes, -1), parts, strict=True)
+    ]
     return (attended[0] if len(parts) == 1 else attended[0] + attended[1]).view(heads, rows, -1)
 
 
 def _attend_batch(
-    query: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
+    query_HRD: torch.Tensor,
+    keys_KSD: torch.Tensor,
+    values_KSD: torch.Tensor,
     batch: Batch,
     scaling: float,
     softcap: float | None,
-    sinks: torch.Tensor | None,
+    sinks_H: torch.Tensor | None,
 ) -> torch.Tensor:
     """The same for several small groups at once, padded to the same size: [heads, all their rows, size]."""
-    heads, _, size = query.shape
-    shared = keys.shape[0]
-    count, rows, visible = batch.mask.shape
-    fold = heads // shared
-    folded = query.view(shared, fold, count, rows, size).permute(2, 0, 1, 3, 4).reshape(count, shared, -1, size)
-    key, value = (
-        _read(store, batch.slots).view(shared, count, visible, -1).transpose(0, 1) for store in (keys, values)
+    heads, _, size = query_HRD.shape
+    kv_heads = keys_KSD.shape[0]
+    queries_per_kv = heads // kv_heads
+    groups, rows, visible = batch.mask.shape
+    query_GKFD = (
+        query_HRD.view(kv_heads, queries_per_kv, groups, rows, size)
+        .permute(2, 0, 1, 3, 4)
+        .reshape(groups, kv_heads, -1, size)
     )
-    if softcap is None and sinks is None:
-        attended = torch.nn.functional.scaled_dot_product_attention(
-            folded, key, value, attn_mask=batch.folded_mask(fold), scale=scaling
+    key_GKVD, value_GKVD = (
+        _read(store, batch.slots).view(kv_heads, groups, visible, -1).transpose(0, 1)
+        for store in (keys_KSD, values_KSD)
+    )
+    if softcap is None and sinks_H is None:
+        attended_GKFD = torch.nn.functional.scaled_dot_product_attention(
+            query_GKFD, key_GKVD, value_GKVD, attn_mask=batch.folded_mask(queries_per_kv), scale=scaling
         )
     else:
-        scores = torch.matmul(folded * scaling, key.transpose(2, 3)).view(count, shared, fold, rows, visible)
-        weights = _weights(scores, batch.mask[:, None, None], softcap, sinks)
-        attended = torch.matmul(weights.to(values.dtype).reshape(count, shared, -1, visible), value)
-    return attended.view(count, shared, fold, rows, -1).permute(1, 2, 0, 3, 4).reshape(heads, count * rows, -1)
+        scores_GKFV = torch.matmul(query_GKFD * scaling, key_GKVD.transpose(2, 3))
+        scores_GKQRV = scores_GKFV.view(groups, kv_heads, queries_per_kv, rows, visible)
+        weights_GKQRV = _weights(scores_GKQRV, batch.mask[:, None, None], softcap, sinks_H)
+        weights_GKFV = weights_GKQRV.to(values_KSD.dtype).reshape(groups, kv_heads, -1, visible)
+        attended_GKFD = torch.matmul(weights_GKFV, value_GKVD)
+    attended_GKQRD = attended_GKFD.view(groups, kv_heads, queries_per_kv, rows, -1)
+    return attended_GKQRD.permute(1, 2, 0, 3, 4).reshape(heads, groups * rows, -1)
 
 
 def _weights(
-    scores: torch.Tensor, mask: torch.Tensor, softcap: float | None, sinks: torch.Tensor | None
+    scores_KQRV: torch.Tensor, mask: torch.Tensor, softcap: float | None, sinks_H: torch.Tensor | None
 ) -> torch.Tensor:
-    """The softmax of [..., kv heads, heads a kv head, rows, visible], of whose last columns `mask` speaks."""
+    """The softmax of [..., kv heads, queries a kv head, rows, visible], of whose last columns `mask` speaks."""
     if softcap is not None:
-        scores = softcap * torch.tanh(scores / softcap)
-    scores[..., scores.shape[-1] - mask.shape[-1] :] += mask
-    if sinks is not None:
-        shared, fold, rows = scores.shape[-4:-1]
-        extra = sinks.view(shared, fold, 1, 1).expand(*scores.shape[:-4], shared, fold, rows, 1)
-        scores = torch.cat([scores, extra.to(scores.dtype)], dim=-1)
+        scores_KQRV = softcap * torch.tanh(scores_KQRV / softcap)
+    scores_KQRV[..., scores_KQRV.shape[-1] - mask.shape[-1] :] += mask
+    if sinks_H is not None:
+        kv_heads, queries_per_kv, rows = scores_KQRV.shape[-4:-1]
+        shape = (*scores_KQRV.shape[:-4], kv_heads, queries_per_kv, rows, 1)
+        sinks_KQR1 = sinks_H.view(kv_heads, queries_per_kv, 1, 1).expand(shape)
+        scores_KQRV = torch.cat([scores_KQRV, sinks_KQR1.to(scores_KQRV.dtype)], dim=-1)
     # the kernel sums in float32 whatever the dtype
-    weights = torch.softmax(scores, dim=-1)
-    return weights if sinks is None else weights[..., :-1]
+    weights_KQRV = torch.softmax(scores_KQRV, dim=-1)
+    return weights_KQRV if sinks_H is None else weights_KQRV[..., :-1]
 
 
 def _fuses(query: torch.Tensor, parts: list[slice | torch.Tensor]) -> bool:

@@ -14,6 +14,8 @@ from langchain_saffron.cache.prefix_forest import TokenForest
 from langchain_saffron.runtime.devices import upload
 
 ToMask = Callable[[np.ndarray], torch.Tensor]
+# masks by the number of query heads that share keys: every layer asks for the same one
+FoldedMasks = dict[int, torch.Tensor]
 
 # requests with few visible slots and few rows attend together: there the calls cost more than copying the slots
 BATCH_SLOTS = 512
@@ -42,6 +44,7 @@ class Group:
     prefix: tuple[int, int]
     tail: tuple[int, int] | torch.Tensor
     mask: torch.Tensor
+    _folded: FoldedMasks = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def parts(self) -> list[slice | torch.Tensor]:
@@ -64,13 +67,11 @@ class Group:
         tail = self.tail if isinstance(self.tail, tuple) else upload(self.tail, torch.long, device)
         return Group(self.rows, self.prefix, tail, upload(self.mask, self.mask.dtype, device))
 
-    def folded_mask(self, heads: int) -> torch.Tensor:
-        """The same for `heads` query heads folded into the rows, [heads · rows, prefix + tail]."""
-        if "_folded" not in self.__dict__:
-            # frozen, but this is a cache: every layer asks for the same
-            self.__dict__["_folded"] = self.whole_mask.repeat(heads, 1)
-        folded: torch.Tensor = self.__dict__["_folded"]
-        return folded
+    def folded_mask(self, queries_per_kv: int) -> torch.Tensor:
+        """The same with the query heads of a kv head folded into the rows, [queries_per_kv · rows, prefix + tail]."""
+        if queries_per_kv not in self._folded:
+            self._folded[queries_per_kv] = self.whole_mask.repeat(queries_per_kv, 1)
+        return self._folded[queries_per_kv]
 
 
 @dataclass(frozen=True)
@@ -86,22 +87,22 @@ class Batch:
     rows: torch.Tensor
     slots: torch.Tensor
     mask: torch.Tensor
+    _folded: FoldedMasks = field(default_factory=dict, repr=False, compare=False)
 
     def to(self, device: torch.device) -> "Batch":
         """The same on a device."""
         rows, slots = (upload(index, torch.long, device) for index in (self.rows, self.slots))
         return Batch(rows, slots, upload(self.mask, self.mask.dtype, device))
 
-    def folded_mask(self, heads: int) -> torch.Tensor:
-        """For `heads` query heads folded into the rows, [groups, 1, heads · rows, slots]."""
-        if "_folded" not in self.__dict__:
-            self.__dict__["_folded"] = self.mask.repeat(1, heads, 1)[:, None]
-        folded: torch.Tensor = self.__dict__["_folded"]
-        return folded
+    def folded_mask(self, queries_per_kv: int) -> torch.Tensor:
+        """With the query heads of a kv head folded into the rows, [groups, 1, queries_per_kv · rows, slots]."""
+        if queries_per_kv not in self._folded:
+            self._folded[queries_per_kv] = self.mask.repeat(1, queries_per_kv, 1)[:, None]
+        return self._folded[queries_per_kv]
 
 
 @dataclass
-class Plan:
+class AttentionPlan:
     """One forward's attention: the groups for every kind of layer, on the CPU, and the pool that they read."""
 
     pool: Pool
@@ -136,7 +137,7 @@ class _Reads:
         return Group(self.rows, self.prefix, tail, to_mask(self.allowed))
 
 
-def make_plan(
+def plan_attention(
     forest: TokenForest,
     pool: Pool,
     slots: np.ndarray,
@@ -144,7 +145,7 @@ def make_plan(
     kinds: list[str],
     window: int | None,
     to_mask: ToMask,
-) -> Plan:
+) -> AttentionPlan:
     """Work out what a forward reads.
 
     Args:
@@ -163,7 +164,7 @@ def make_plan(
         reads = [_read(forest, slots[start:end], start, near) for start, end in pairwise(starts)]
         return _merge_small(reads, to_mask)
 
-    return Plan(pool, {kind: of(kind) for kind in sorted(set(kinds))}, kinds)
+    return AttentionPlan(pool, {kind: of(kind) for kind in sorted(set(kinds))}, kinds)
 
 
 def _read(forest: TokenForest, slots: np.ndarray, start: int, window: int | None) -> _Reads:

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from langchain_saffron.cache.attention import activate
-from langchain_saffron.cache.attention_plan import Plan
+from langchain_saffron.cache.attention_plan import AttentionPlan
 from langchain_saffron.cache.kv_pool import KeyValuePool
 
 
 @dataclass(frozen=True)
-class Sight:
+class ForwardContext:
     """What the rows of one forward attend to; holds for any number of forwards over them.
 
     Attributes:
@@ -26,7 +26,7 @@ class Sight:
     """
 
     slots: np.ndarray
-    plan: Plan | None = None
+    plan: AttentionPlan | None = None
     read: np.ndarray | tuple[int, int] | None = None
     masks: Any = None
 

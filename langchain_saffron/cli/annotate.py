@@ -75,9 +75,9 @@ def annotate(
     from langchain_saffron.extras import TRAINING
 
     TRAINING.require()
-    from langchain_saffron.training.annotate import AnnotateSettings
     from langchain_saffron.training.annotate import annotate as run
     from langchain_saffron.training.corpus import Corpus
+    from langchain_saffron.training.settings import AnnotateSettings
 
     settings = AnnotateSettings(
         max_tokens=max_tokens,

@@ -111,6 +111,10 @@ class SaffronEngine:
             return "kitchen"
         return getattr(self.policy.model, "name_or_path", "") or type(self.policy.model).__name__
 
+    def fingerprint_parts(self) -> tuple[Any, ...]:
+        """What its answers depend on, for `models.fingerprint`."""
+        return self.policy.model, self.reward_model
+
     @classmethod
     def from_pretrained(
         cls,

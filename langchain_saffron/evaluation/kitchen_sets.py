@@ -1,4 +1,4 @@
-"""The kitchen for `saffron evaluate`: its generated sets, and the judge that knows its rule.
+"""The kitchen for `saffron evaluate`: importing this registers its generated sets, and the judge that knows its rule.
 
 The sets hold held-out combinations, which occur in no training data by construction.
 """
@@ -132,8 +132,6 @@ _MADE = {
 }
 
 
-def register_kitchen() -> None:
-    """Add the kitchen's sets and its judge to the registries."""
-    for name, made in _MADE.items():
-        register_dataset(name, made)
-    register_judge(RuleJudge.name, lambda device, dtype: RuleJudge())
+for _name, _made in _MADE.items():
+    register_dataset(_name, _made)
+register_judge(RuleJudge.name, lambda device, dtype: RuleJudge())

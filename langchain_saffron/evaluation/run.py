@@ -13,7 +13,7 @@ from langchain_saffron.evaluation.cases import Case, make_cases
 from langchain_saffron.evaluation.datasets import SETS, SampleSet, parse_data
 from langchain_saffron.evaluation.equal_compute import match_width
 from langchain_saffron.evaluation.judges import Judge, find_judge
-from langchain_saffron.evaluation.kitchen_sets import register_kitchen, topic_rule
+from langchain_saffron.evaluation.kitchen_sets import topic_rule
 from langchain_saffron.evaluation.log import RunLog
 from langchain_saffron.evaluation.methods import Method, find_family, make_method, parse_method
 from langchain_saffron.evaluation.metrics import Row, summarise
@@ -39,8 +39,6 @@ PILOT = 12
 
 Progress = Callable[[int, int], None]
 Report = Callable[[str], None]
-
-register_kitchen()
 
 
 @dataclass(frozen=True)

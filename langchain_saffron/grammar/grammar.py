@@ -6,9 +6,23 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from langchain_saffron.errors import SettingsError
-from langchain_saffron.grammar.tag import Tag
 
 Kind = Literal["json_schema", "regex", "lark", "tagged"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """One way to call a tool, as text around JSON: `begin`, JSON that fits `schema`, `end`.
+
+    Attributes:
+        begin: The text before the JSON.
+        schema: The JSON's schema.
+        end: The text behind it.
+    """
+
+    begin: str
+    schema: dict[str, Any]
+    end: str
 
 
 @dataclass(frozen=True, slots=True)

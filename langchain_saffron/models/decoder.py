@@ -9,15 +9,15 @@ import torch
 
 from langchain_saffron.cache import KeyValuePool, LayerMasks, TokenForest, visible_rows
 from langchain_saffron.cache.attention import NAME as TREE_ATTENTION
-from langchain_saffron.cache.attention_plan import make_plan
-from langchain_saffron.cache.forward_context import Sight
+from langchain_saffron.cache.attention_plan import plan_attention
+from langchain_saffron.cache.forward_context import ForwardContext
 from langchain_saffron.errors import NumericalError, UnsupportedModelError
 from langchain_saffron.models.compat import cache_argument
 from langchain_saffron.models.flops import FlopCounter
 from langchain_saffron.models.packing import pack, unpack
 from langchain_saffron.runtime.devices import upload
 from langchain_saffron.runtime.memory import memory_errors
-from langchain_saffron.runtime.threads import apart
+from langchain_saffron.runtime.threads import on_own_thread
 
 DEFAULT_CACHE_TOKENS = 32_768
 
@@ -114,7 +114,10 @@ class TrieDecoder:
         positions = upload(torch.from_numpy(self.forest.depth[slots]), torch.long, device)[None]
         keep = upload(scored, torch.long, device)
         extra = {"logits_to_keep": keep} if self._keep_argument else {}
-        with memory_errors(self._too_large), self.sight(slots, groups or [len(slots)]).over(self.pool) as masks:
+        with (
+            memory_errors(self._too_large),
+            self.forward_context(slots, groups or [len(slots)]).over(self.pool) as masks,
+        ):
             output = self.model(
                 input_ids=tokens,
                 position_ids=positions,
@@ -127,7 +130,7 @@ class TrieDecoder:
         logits = logits if self._keep_argument else logits[keep]
         return logits if logits.dtype == torch.float64 else logits.float()
 
-    @apart
+    @on_own_thread
     def _choose_attention(self, wanted: str | None, owned: bool) -> None:
         """Take the fastest way to run under which a small tree gives what its branches give one by one."""
         own = self.model.config._attn_implementation
@@ -150,7 +153,10 @@ class TrieDecoder:
         plain, self.model = self.model, pack(self.model, in_place=owned)
         if any(equal(name) for name in names):
             return
-        unpack(self.model) if owned else setattr(self, "model", plain)
+        if owned:
+            unpack(self.model)
+        else:
+            self.model = plain
         if not any(equal(name) for name in names):
             raise UnsupportedModelError(
                 f"the {self.name} ({self.model.config.model_type}) computes something else on a tree of tokens than on "
@@ -177,18 +183,18 @@ class TrieDecoder:
             for path in nodes:
                 self.forest.release(path[-1])
 
-    def sight(self, slots: np.ndarray, groups: Sequence[int]) -> Sight:
+    def forward_context(self, slots: np.ndarray, groups: Sequence[int]) -> ForwardContext:
         """What the rows of a forward over `slots` attend to."""
         if self.model.config._attn_implementation == TREE_ATTENTION:
             window = self._layers.window
-            plan = make_plan(self.forest, self.pool, slots, groups, self._kinds, window, self._additive)
+            plan = plan_attention(self.forest, self.pool, slots, groups, self._kinds, window, self._additive)
             self.forest.remember_leaves(slots)
-            return Sight(slots, plan)
+            return ForwardContext(slots, plan)
         visibility = visible_rows(self.forest, slots, windowed=self._layers.window is not None)
         self.forest.remember_leaves(slots)
         additive = self.model.config._attn_implementation == "eager"
         masks = visibility.masks(self._layers, self.model.dtype, self.device, additive)
-        return Sight(slots, read=visibility.read, masks=masks)
+        return ForwardContext(slots, read=visibility.read, masks=masks)
 
     def _additive(self, allowed: np.ndarray) -> torch.Tensor:
         mask = torch.zeros(allowed.shape, dtype=self.model.dtype)

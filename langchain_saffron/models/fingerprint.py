@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from langchain_saffron.engine import SaffronEngine
 from langchain_saffron.models.mrm import MultifurcationRewardModel
 
 _SAMPLES = 64
@@ -21,8 +20,8 @@ def fingerprint(value: Any) -> str:
 
 
 def _digest(value: Any) -> str:
-    if isinstance(value, SaffronEngine):
-        parts = [_digest(value.policy.model), _digest(value.reward_model) if value.reward_model else ""]
+    if hasattr(value, "fingerprint_parts"):
+        parts = [_digest(part) if part is not None else "" for part in value.fingerprint_parts()]
     elif isinstance(value, MultifurcationRewardModel):
         tensors = _sample(value.bias) + _sample(value.seen)
         parts = [_digest(value.decoder.model), str(tensors), value.template.model_dump_json()]

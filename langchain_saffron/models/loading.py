@@ -12,7 +12,7 @@ from transformers.utils import logging
 
 from langchain_saffron.errors import ModelLoadError, ModelMemoryError
 from langchain_saffron.runtime.memory import memory_errors
-from langchain_saffron.runtime.threads import apart
+from langchain_saffron.runtime.threads import on_own_thread
 
 ModelSource = str | Path | torch.nn.Module
 
@@ -47,7 +47,7 @@ def resolve_directory(path: str | Path, name: str, revision: str | None = None, 
         raise ModelLoadError(_not_found(path, name, error)) from error
 
 
-@apart
+@on_own_thread
 def load_causal_lm(
     source: ModelSource,
     name: str,

@@ -19,7 +19,7 @@ from langchain_saffron.models.mrm_files import (
     read_tensors,
     write_mrm_files,
 )
-from langchain_saffron.runtime.threads import apart
+from langchain_saffron.runtime.threads import on_own_thread
 from langchain_saffron.templates.reward_template import RewardTemplate
 
 
@@ -106,7 +106,7 @@ class MultifurcationRewardModel:
         if not merged:
             # a loaded object stays its owner's: the adapter is merged into a copy
             model = copy.deepcopy(model) if isinstance(base, torch.nn.Module) else model
-            apart(merge_adapter)(model, directory / ADAPTER_CONFIG, directory / ADAPTER_WEIGHTS)
+            on_own_thread(merge_adapter)(model, directory / ADAPTER_CONFIG, directory / ADAPTER_WEIGHTS)
         if tokenizer is None:
             tokenizer = load_tokenizer(
                 source, "reward model's base", load.get("revision"), load.get("hf_token"), load.get("trust_remote_code")
@@ -126,7 +126,7 @@ class MultifurcationRewardModel:
             owned=not (merged and isinstance(base, torch.nn.Module)),
         )
 
-    @apart
+    @on_own_thread
     @torch.inference_mode()
     def rewards(self, token_ids: Sequence[int]) -> torch.Tensor:
         """The predicted reward of every next token.

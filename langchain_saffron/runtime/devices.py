@@ -1,12 +1,8 @@
-"""Numbers on their way to a device, how many threads compute there, and in which precision."""
+"""Numbers on their way to a device, and in which precision it computes."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
-
-# parameters
-SMALL_MODEL = 10_000_000
 
 
 def upload(
@@ -22,19 +18,3 @@ def computes_bfloat16(device: torch.device | str) -> bool:
     if torch.device(device).type != "cpu":
         return True
     return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-@contextmanager
-def threads_for(model: torch.nn.Module | None) -> Iterator[None]:
-    """One thread of the CPU while a small model computes in bulk.
-
-    Its operations are so short that several threads gain a third at best, and lose many times that as soon as another
-    process wants a core, since each operation ends only when the last of them has had its turn.
-    """
-    threads = torch.get_num_threads()
-    if model is not None and sum(p.numel() for p in model.parameters()) < SMALL_MODEL:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

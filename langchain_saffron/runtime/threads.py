@@ -1,15 +1,21 @@
-"""Computations outside the engine's thread, such that they leave nothing behind that slows it down."""
+"""Which threads compute: bulk work of small models on one, everything outside the engine on its own."""
 
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
+
+import torch
+
+# parameters
+SMALL_MODEL = 10_000_000
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def apart(function: Callable[P, R]) -> Callable[P, R]:
+def on_own_thread(function: Callable[P, R]) -> Callable[P, R]:
     """Run `function` in a thread that ends with it.
 
     On a CPU every thread that computes gets a team of helpers that lives as long as the thread. Once there are more
@@ -36,3 +42,19 @@ def apart(function: Callable[P, R]) -> Callable[P, R]:
         return results[0]
 
     return run
+
+
+@contextmanager
+def threads_for(model: torch.nn.Module | None) -> Iterator[None]:
+    """One thread of the CPU while a small model computes in bulk.
+
+    Its operations are so short that several threads gain a third at best, and lose many times that as soon as another
+    process wants a core, since each operation ends only when the last of them has had its turn.
+    """
+    threads = torch.get_num_threads()
+    if model is not None and sum(p.numel() for p in model.parameters()) < SMALL_MODEL:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -43,6 +43,16 @@ def nucleus(logprobs: torch.Tensor, top_p: float) -> torch.Tensor:
     return possible & (everything | (logprobs > low))
 
 
+def inside_sorted(mass: torch.Tensor, top_p: float) -> torch.Tensor:
+    """The same where the tokens are sorted: whether those before each hold less than `top_p` together.
+
+    Args:
+        mass: float32 [..., tokens]: probabilities, most likely first.
+        top_p: In (0, 1].
+    """
+    return mass.cumsum(-1) - mass < top_p
+
+
 def likeliest(logprobs: torch.Tensor, top_p: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """The same among the most likely tokens only, which is enough for a nucleus of usual size.
 
@@ -51,8 +61,7 @@ def likeliest(logprobs: torch.Tensor, top_p: float) -> tuple[torch.Tensor, torch
         nucleus; and, a scalar, whether a nucleus may be wider than that.
     """
     values, tokens = logprobs.topk(CHUNK, dim=-1)
-    mass = values.exp()
-    inside = mass.cumsum(-1) - mass < top_p
+    inside = inside_sorted(values.exp(), top_p)
     inside[:, 0] = True
     cutoff = values.masked_fill(~inside, torch.inf).amin(dim=-1, keepdim=True)
     inside = (values >= cutoff) & (values > -torch.inf)

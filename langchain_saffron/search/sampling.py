@@ -8,7 +8,7 @@ import torch
 
 from langchain_saffron.runtime.devices import upload
 from langchain_saffron.search.constraint import Constraint, constrain, permitted
-from langchain_saffron.search.nucleus import CHUNK
+from langchain_saffron.search.nucleus import CHUNK, inside_sorted
 from langchain_saffron.search.protocol import ROOT, Answer, FinishReason, Node, SearchInputs
 
 
@@ -111,8 +111,7 @@ def nucleus_probabilities(logits: torch.Tensor, inputs: SearchInputs) -> tuple[t
     likeliest, order = probabilities.topk(min(CHUNK, len(probabilities)))
     if likeliest.sum() < settings.top_p:
         likeliest, order = probabilities.sort(descending=True)
-    above = likeliest.cumsum(-1) - likeliest
-    return torch.where(above < settings.top_p, likeliest, 0.0).cpu(), order.cpu()
+    return torch.where(inside_sorted(likeliest, settings.top_p), likeliest, 0.0).cpu(), order.cpu()
 
 
 def draw(logits: torch.Tensor, inputs: SearchInputs, generator: torch.Generator, count: int = 1) -> list[int]:

@@ -13,8 +13,7 @@ from itertools import product
 from typing import Any
 
 from langchain_saffron.errors import PromptError
-from langchain_saffron.models.call_forms import call_forms
-from langchain_saffron.templates.message_forms import Message, merged_forms
+from langchain_saffron.templates.message_forms import Message, call_forms, merged_forms
 from langchain_saffron.templates.safe_encoder import SafeEncoder, replace_surrogates
 from langchain_saffron.templates.template_fields import Change, PromptFields
 

@@ -1,9 +1,13 @@
-"""Merging of messages for chat templates that lack a system role or demand strict alternation."""
+"""Conversations in the forms that one chat template or another demands: merged turns, tool calls written otherwise."""
 
+import hashlib
+import json
 from collections.abc import Iterator
 from typing import Any
 
 Message = dict[str, Any]
+
+_SHORT = 9
 
 
 def merged_forms(messages: list[Message]) -> Iterator[list[Message]]:
@@ -16,6 +20,24 @@ def merged_forms(messages: list[Message]) -> Iterator[list[Message]]:
         yield folded
         if len(joined := _joined(folded)) < len(folded):
             yield joined
+
+
+def call_forms(messages: list[Message]) -> Iterator[list[Message]]:
+    """The conversation as it is, then with its tool calls in other forms.
+
+    Arguments are objects, or else JSON as text; ids are as given, or else as short as Mistral's templates want them;
+    several calls of one message stay together, or else each has a message of its own before its result.
+    """
+    calls = [call for message in messages for call in message.get("tool_calls", ())]
+    yield messages
+    if not calls:
+        return
+    split = _one_call_each(messages)
+    for form in (messages,) if len(split) == len(messages) else (messages, split):
+        for short in (False, True):
+            for as_text in (False, True):
+                if form is split or short or as_text:
+                    yield [_message(message, short, as_text) for message in form]
 
 
 def _joined(messages: list[Message]) -> list[Message]:
@@ -51,3 +73,53 @@ def _system_folded(messages: list[Message]) -> list[Message] | None:
 
 def _paragraphs(*texts: str) -> str:
     return "\n\n".join(text for text in texts if text)
+
+
+def _message(message: Message, short: bool, as_text: bool) -> Message:
+    made = dict(message)
+    if "tool_calls" in message:
+        made["tool_calls"] = [_call(call, short, as_text) for call in message["tool_calls"]]
+    if short and "tool_call_id" in message:
+        made["tool_call_id"] = _shortened(message["tool_call_id"])
+    return made
+
+
+def _call(call: dict[str, Any], short: bool, as_text: bool) -> dict[str, Any]:
+    made = dict(call)
+    if short:
+        made["id"] = _shortened(call.get("id", ""))
+    arguments = call["function"]["arguments"]
+    if as_text and not isinstance(arguments, str):
+        made["function"] = {**call["function"], "arguments": json.dumps(arguments, ensure_ascii=False, default=str)}
+    return made
+
+
+def _shortened(identifier: str) -> str:
+    if len(identifier) == _SHORT and identifier.isalnum():
+        return identifier
+    return hashlib.sha256(identifier.encode("utf-8", "surrogatepass")).hexdigest()[:_SHORT]
+
+
+def _one_call_each(messages: list[Message]) -> list[Message]:
+    """Each call in a message of its own, followed by its result; what is said comes with the first."""
+    made: list[Message] = []
+    position = 0
+    while position < len(messages):
+        message = messages[position]
+        position += 1
+        calls = message.get("tool_calls", ())
+        if len(calls) < 2:
+            made.append(message)
+            continue
+        end = position
+        while end < len(messages) and messages[end]["role"] == "tool":
+            end += 1
+        results = messages[position:end]
+        position = end
+        for index, call in enumerate(calls):
+            made.append({**message, "content": "" if index else message["content"], "tool_calls": [call]})
+            mine = [r for r in results if "id" in call and r.get("tool_call_id") == call["id"]]
+            made += mine
+            results = [result for result in results if result not in mine]
+        made += results
+    return made

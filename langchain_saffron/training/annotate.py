@@ -4,74 +4,28 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from typing import Any
 
 from langchain_saffron.errors import ContextOverflowError, CorpusError, PromptError
-from langchain_saffron.models.fingerprint import fingerprint
 from langchain_saffron.models.prm import ProcessRewardModel
-from langchain_saffron.models.vocabulary import vocabulary_hash
-from langchain_saffron.runtime.devices import threads_for
-from langchain_saffron.runtime.files import write_json
+from langchain_saffron.runtime.threads import threads_for
 from langchain_saffron.templates.reward_template import RewardTemplate
 from langchain_saffron.templates.safe_encoder import safe_encoder
+from langchain_saffron.training.annotation_manifest import finish_run, settings_record, start_run
 from langchain_saffron.training.corpus import Corpus, Record
 from langchain_saffron.training.corpus.formats import Message, ShapeError, conversations_of, is_answer
 from langchain_saffron.training.corpus.turns import response_ids, turn_text
+from langchain_saffron.training.settings import AnnotateSettings
 from langchain_saffron.training.shards import (
-    FORMAT,
-    MANIFEST,
     Row,
     file_hash,
     read_counts,
-    read_manifest,
     shard_name,
     write_shard,
 )
 
-# problems that the manifest names one by one; the rest is counted
-_NAMED_PROBLEMS = 100
-
 Progress = Callable[[int, int], None]
 Report = Callable[[str], None]
-
-
-class AnnotateSettings(BaseModel):
-    """What of a corpus is annotated, and in which portions.
-
-    Attributes:
-        max_tokens: Tokens of a conversation, from its start, in the MRM's template (paper: 128).
-        turns: Every assistant turn, or each conversation's last one.
-        limit: Records from the start of the corpus; `None` for all.
-        shard_size: Records in a shard. A killed run loses at most one shard.
-        batch_size: Answers that are scored together.
-        strict: Whether a broken record ends the run.
-        part: `(i, n)` does every n-th shard from the i-th, counted from 1: n machines that write to one directory.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    max_tokens: int = Field(128, ge=2)
-    turns: Literal["all", "last"] = "all"
-    limit: int | None = Field(None, ge=1)
-    shard_size: int = Field(500, ge=1)
-    batch_size: int = Field(16, ge=1)
-    strict: bool = False
-    part: tuple[int, int] = (1, 1)
-
-    @field_validator("part", mode="before")
-    @classmethod
-    def _parse_part(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            value = value.split("/")
-        try:
-            i, n = (int(number) for number in value)
-        except (TypeError, ValueError):
-            raise ValueError("has to be of the form 1/4: the first of four parts") from None
-        if not 1 <= i <= n:
-            raise ValueError(f"there is no part {i} of {n}")
-        return i, n
 
 
 @dataclass(frozen=True)
@@ -127,7 +81,7 @@ def annotate(
     if not records:
         raise CorpusError(f"{corpus.path} is empty")
     _check_shape(corpus, records)
-    manifest = _start(out, _settings_record(corpus, prm, settings, template, records))
+    manifest = start_run(out, settings_record(corpus, prm, settings, template, records))
     shards = math.ceil(records / settings.shard_size)
     hashes = {shard["file"]: shard["sha256"] for shard in manifest.get("shards", ())}
     done = made = 0
@@ -150,7 +104,7 @@ def annotate(
             done, made = done + stop - start, made + counts["rewards"]
             if progress:
                 progress(done, made)
-    return _finish(out, manifest, shards)
+    return finish_run(out, manifest, shards)
 
 
 def answers_of(
@@ -244,76 +198,3 @@ def _check_shape(corpus: Corpus, records: int) -> None:
         except ShapeError as error:
             problems.append(f"{record.where}: {error}")
     raise CorpusError(f"{corpus.path} is in the wrong shape: none of its first records can be used; {problems[0]}")
-
-
-def _settings_record(
-    corpus: Corpus, prm: ProcessRewardModel, settings: AnnotateSettings, template: RewardTemplate, records: int
-) -> dict[str, Any]:
-    """All that the shards depend on."""
-    model = prm.decoder.model if prm.decoder else None
-    return {
-        "corpus": {"name": corpus.path.name, "sha256": corpus.fingerprint(), "records": records},
-        "prm": {
-            "name": prm.name,
-            "fingerprint": None if model is None else fingerprint(model),
-            "dtype": None if model is None else str(model.dtype).removeprefix("torch."),
-            "prompt": None if prm.prompt is None else prm.prompt.model_dump(),
-            "source": prm.source,
-        },
-        "template": template.model_dump(),
-        "vocabulary_hash": vocabulary_hash(prm.tokenizer),
-        "max_tokens": settings.max_tokens,
-        "turns": settings.turns,
-        "shard_size": settings.shard_size,
-        "batch_size": settings.batch_size,
-    }
-
-
-def _start(out: Path, record: dict[str, Any]) -> dict[str, Any]:
-    """The manifest of a new run, or of the one that is continued."""
-    if out.exists() and not out.is_dir():
-        raise CorpusError(f"{out} is a file: --out has to be a directory")
-    # before the manifest is looked for: another part may write it, and then shards, in between
-    occupied = out.is_dir() and any(out.glob("*.parquet"))
-    known = read_manifest(out)
-    if known is not None:
-        differing = [key for key, value in record.items() if known["settings"].get(key) != value]
-        if differing:
-            raise CorpusError(
-                f"{out} holds annotations of another run (other {', '.join(differing)}): choose another directory, or "
-                "delete it"
-            )
-        return known
-    if occupied:
-        raise CorpusError(f"{out} holds Parquet files of something else: choose another directory")
-    manifest = {"format": FORMAT, "complete": False, "settings": record}
-    write_json(out / MANIFEST, manifest)
-    return manifest
-
-
-def _finish(out: Path, manifest: dict[str, Any], shards: int) -> dict[str, Any]:
-    """Write the counts of all shards into the manifest, once all are there."""
-    totals = {"records": 0, "rows": 0, "rewards": 0, "safe": 0, "too_long": 0}
-    broken: list[str] = []
-    files = []
-    for index in range(shards):
-        counts = read_counts(out / shard_name(index))
-        if counts is None:
-            return manifest
-        for key in totals:
-            totals[key] += counts[key]
-        broken += counts["broken"]
-        files.append({"file": shard_name(index), "sha256": file_hash(out / shard_name(index)), "rows": counts["rows"]})
-    if not totals["rows"]:
-        reasons = f"{len(broken)} broken, {totals['too_long']} with a prompt of max_tokens or more"
-        raise CorpusError(f"none of the {totals['records']} records could be annotated: {reasons}")
-    safe = totals.pop("safe") / totals["rewards"]
-    manifest = {
-        **manifest,
-        "complete": True,
-        "counts": {**totals, "broken": len(broken), "safe_share": round(safe, 6)},
-        "broken": broken[:_NAMED_PROBLEMS],
-        "shards": files,
-    }
-    write_json(out / MANIFEST, manifest)
-    return manifest

@@ -1,11 +1,48 @@
-"""The settings of a training run."""
+"""The settings of annotation and training."""
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 # what a run may be continued with otherwise: how the work is spread, not what it computes
 _HOW = {"micro_batch_size", "checkpoint_every", "device"}
+
+
+class AnnotateSettings(BaseModel):
+    """What of a corpus is annotated, and in which portions.
+
+    Attributes:
+        max_tokens: Tokens of a conversation, from its start, in the MRM's template (paper: 128).
+        turns: Every assistant turn, or each conversation's last one.
+        limit: Records from the start of the corpus; `None` for all.
+        shard_size: Records in a shard. A killed run loses at most one shard.
+        batch_size: Answers that are scored together.
+        strict: Whether a broken record ends the run.
+        part: `(i, n)` does every n-th shard from the i-th, counted from 1: n machines that write to one directory.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_tokens: int = Field(128, ge=2)
+    turns: Literal["all", "last"] = "all"
+    limit: int | None = Field(None, ge=1)
+    shard_size: int = Field(500, ge=1)
+    batch_size: int = Field(16, ge=1)
+    strict: bool = False
+    part: tuple[int, int] = (1, 1)
+
+    @field_validator("part", mode="before")
+    @classmethod
+    def _parse_part(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = value.split("/")
+        try:
+            i, n = (int(number) for number in value)
+        except (TypeError, ValueError):
+            raise ValueError("has to be of the form 1/4: the first of four parts") from None
+        if not 1 <= i <= n:
+            raise ValueError(f"there is no part {i} of {n}")
+        return i, n
 
 
 class TrainSettings(BaseModel):

@@ -14,8 +14,8 @@ from accelerate.utils import DistributedDataParallelKwargs
 from langchain_saffron.errors import ModelLoadError, TrainingError
 from langchain_saffron.models.loading import default_device, load_causal_lm, load_tokenizer
 from langchain_saffron.models.mrm_files import read_config
-from langchain_saffron.runtime.devices import threads_for
 from langchain_saffron.runtime.files import storing, whole
+from langchain_saffron.runtime.threads import threads_for
 from langchain_saffron.templates.reward_template import RewardTemplate
 from langchain_saffron.training.calibration import agreement, safety_threshold
 from langchain_saffron.training.checkpoints import Checkpoints

@@ -51,7 +51,10 @@ def make_mrm(prm: Path, out: Path, work: Path, seed: int = 0, chats: int = CHATS
     )  # fmt: skip
     for name in _LEFT_OUT:
         path = fresh / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
     shutil.rmtree(out, ignore_errors=True)
     fresh.rename(out)
     training: dict[str, Any] = json.loads((out / "mrm_config.json").read_text(encoding="utf-8"))["training"]
