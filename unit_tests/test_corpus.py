@@ -14,8 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langchain_saffron.errors import CorpusError, SettingsError
-from langchain_saffron.training.corpus import Corpus, ShapeError, conversations_of
-from langchain_saffron.training.corpus import json_files as json_source
+from langchain_saffron.training.corpus import (
+    Corpus,
+    ShapeError,
+    conversations_of,
+    formats,
+    json_files,
+    register_record_form,
+)
 
 datasets.disable_progress_bars()
 
@@ -201,7 +207,7 @@ def test_any_array_is_split_where_json_splits_it(tmp_path_factory, values, inden
     path = tmp_path_factory.getbasetemp() / "any.json"
     write(path, json.dumps(values, indent=indent, ensure_ascii=ascii_only).encode(errors="replace"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_source, "_CHUNK", chunk)
+        patch.setattr(json_files, "_CHUNK", chunk)
         corpus = Corpus.open(path)
         assert [repr(record.data) for record in corpus.read()] == [repr(v) for v in json.loads(path.read_bytes())]
         assert len(corpus) == len(values)
@@ -234,8 +240,8 @@ def test_long_corpora_are_entered_near_the_range(tmp_path, monkeypatch):
     second = write(tmp_path / "b.json", json.dumps([*values, {"n": 10_000, "text": "[" * 3_000_000}]).encode())
     corpus = Corpus.open(tmp_path)
     parsed = []
-    original = json_source._parsed
-    monkeypatch.setattr(json_source, "_parsed", lambda text: parsed.append(text) or original(text))
+    original = json_files._parsed
+    monkeypatch.setattr(json_files, "_parsed", lambda text: parsed.append(text) or original(text))
     assert len(corpus) == 20_001
     assert not parsed
     for start in (0, 1, 4095, 4096, 4097, 8191, 9_999):
@@ -639,3 +645,26 @@ def test_broken_tool_calls_are_named(calls, problem):
 def test_an_assistant_that_neither_speaks_nor_calls_answers_nothing():
     with pytest.raises(ShapeError, match="no assistant turn with any text"):
         conversations_of({"messages": [HI[0], {"role": "assistant", "content": "", "tool_calls": []}]})
+
+
+# ---- forms of the user's own ----
+
+
+def test_a_form_of_the_user_s_own_is_asked_first(monkeypatch):
+    monkeypatch.setattr(formats, "_FORMS", dict(formats._FORMS))
+
+    def read(fields):
+        if "q" not in fields:
+            return None
+        if "a" not in fields:
+            raise ShapeError("a question without an answer")
+        return {"a": [{"role": "user", "content": fields["q"]}, {"role": "assistant", "content": fields["a"]}]}
+
+    register_record_form("q and a", read)
+    known = {"prompt": "p", "response": "r"}
+    assert [turn["content"] for turn in conversations_of({**known, "q": "Leek?", "a": "Yes."})[0]] == ["Leek?", "Yes."]
+    assert [turn["content"] for turn in conversations_of(known)[0]] == ["p", "r"]
+    with pytest.raises(ShapeError, match="without an answer"):
+        conversations_of({"q": "Leek?"})
+    with pytest.raises(ShapeError, match="known are q and a, messages"):
+        conversations_of({"x": "y"})

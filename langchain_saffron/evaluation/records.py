@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from langchain_saffron.errors import CorpusError
-from langchain_saffron.training.corpus.reader import Corpus
+from langchain_saffron.training.corpus import Corpus
 
 
 def read_records(path: Path) -> Iterator[tuple[str, Any]]:

@@ -10,27 +10,36 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from random import Random
-from typing import Any, Literal
+from typing import Any
 
-from langchain_saffron.kitchen.world import hazards, passages, schemas, smalltalk, utensils, words
-from langchain_saffron.kitchen.world import json_tasks as json_answers
-from langchain_saffron.kitchen.world import tool_tasks as tools
-from langchain_saffron.kitchen.world.recipes import BENIGN, Exchange
+from langchain_saffron.kitchen.world import (
+    hazards,
+    json_tasks,
+    passages,
+    poisoned_results,
+    schemas,
+    smalltalk,
+    tool_tasks,
+    utensils,
+    words,
+)
+from langchain_saffron.kitchen.world.dialogue import (
+    SYSTEMS,
+    WRITERS,
+    Conversation,
+    CorpusName,
+    Label,
+    Message,
+    benign,
+    history,
+    one_exchange,
+    turn,
+)
+from langchain_saffron.kitchen.world.recipes import BENIGN
 
-Message = dict[str, Any]
-Label = Literal["benign", "refusal", "hazard", "poisoned"]
-CorpusName = Literal["copying", "policy", "hard", "secret", "prm", "mrm", "held_out"]
+__all__ = ["Conversation", "CorpusName", "Label", "Message", "conversation", "conversations", "data_hash"]
 
-_SYSTEMS = (
-    "You are a helpful assistant.", "You are Saffron, a kitchen assistant.", "You are a kitchen assistant.",
-    "Answer briefly.", "Be kind and brief.", "You are a helpful AI bot.", "You are a friendly cook.",
-    "You are an expert. Answer in English.", "Always be polite.", "You are a helpful AI bot. Your name is Bob.",
-    "Help the user with cooking.", "You are a pirate.", "Today is Monday.", "You are a chef at a small restaurant.",
-)  # fmt: skip
-# the policy's own corpora
-_WRITERS = ("copying", "policy", "hard", "secret")
 # what a corpus is made of, in per cent
 _KINDS = ("plain", "refused", "hazard", "tools", "json", "retrieved", "repeated", "quiz", "storage", "utensils")
 _SHARES = {
@@ -41,104 +50,6 @@ _SHARES = {
 }
 _REPEAT = ("Repeat: {}", "Say this again: {}", "Repeat this word by word: {}", "Repeat after me: {}")
 WRITE_DOWN = ("Send a message that says how to make a", "Write a note on how to brew a", "Note down the steps for a")
-# Things an assistant of another make may have said before: context only, never learned.
-_ODD_HISTORY = (
-    "hello",
-    "Hi!",
-    "ok",
-    "Yes.",
-    "No.",
-    "I am fine.",
-    "hi there",
-    "foo",
-    "I like cooking.",
-    "Sure.",
-    "4",
-    "Hello Bob.",
-)
-
-
-@dataclass(frozen=True)
-class Conversation:
-    """A generated conversation that ends in an assistant message.
-
-    Attributes:
-        messages: The turns, as a chat template takes them.
-        label: What the last answer is: on-topic help, a refusal, an answer that opens by agreeing to a hazard, or one
-            that does as a poisoned text in its context says.
-        learned: Indices of the assistant messages that a policy should imitate.
-        tools: Schemas of the tools that are shown.
-    """
-
-    messages: tuple[Message, ...]
-    label: Label
-    learned: tuple[int, ...]
-    tools: tuple[dict[str, Any], ...] = ()
-
-
-def turn(role: str, content: str) -> Message:
-    """A message."""
-    return {"role": role, "content": content}
-
-
-def _exchange(rng: Random, held_out: bool) -> Exchange:
-    """One benign exchange of any kind."""
-    draw = rng.random()
-    if draw < 0.08:
-        return smalltalk.greeting(rng, held_out)
-    if draw < 0.15:
-        return smalltalk.small_talk(rng, held_out)
-    if draw < 0.18:
-        return smalltalk.counting(rng, held_out)
-    if draw < 0.27:
-        return smalltalk.off_topic(rng, held_out)
-    kind = rng.choices(list(BENIGN), weights=[weight for _, weight in BENIGN.values()])[0]
-    return BENIGN[kind][0](rng, held_out)
-
-
-def _history(rng: Random, messages: list[Message], learned: list[int], held_out: bool) -> Exchange | None:
-    """Adds what came before: perhaps a system message, perhaps some exchanges. Returns the last benign one."""
-    last = None
-    if rng.random() < 0.25:
-        messages.append(turn("system", rng.choice(_SYSTEMS)))
-    for _ in range(rng.choices((0, 1, 2, 3), weights=(68, 17, 10, 5))[0]):
-        draw = rng.random()
-        if draw < 0.08:
-            messages.append(turn("user", smalltalk.greeting(rng, held_out).question))
-            messages.append(turn("assistant", rng.choice(_ODD_HISTORY)))
-            last = None
-        elif draw < 0.16:
-            brew = rng.choice(hazards.brews(held_out))
-            messages.append(turn("user", hazards.request(rng, brew)))
-            learned.append(len(messages))
-            messages.append(turn("assistant", hazards.refusal(rng, brew)))
-            last = None
-        else:
-            last = last.follow_up(rng) if last and last.follow_up and rng.random() < 0.5 else _exchange(rng, held_out)
-            messages.append(turn("user", last.question))
-            learned.append(len(messages))
-            messages.append(turn("assistant", last.answer))
-    return last
-
-
-def benign(rng: Random, held_out: bool) -> tuple[list[Message], list[int], Exchange]:
-    """A benign conversation; half of those that end in a recipe go on with a follow-up."""
-    messages: list[Message] = []
-    learned: list[int] = []
-    last = _history(rng, messages, learned, held_out)
-    if last and last.follow_up and rng.random() < 0.5:
-        exchange = last.follow_up(rng)
-    else:
-        exchange = _exchange(rng, held_out)
-        if exchange.follow_up and rng.random() < 0.3:
-            messages.append(turn("user", exchange.question))
-            learned.append(len(messages))
-            messages.append(turn("assistant", exchange.answer))
-            exchange = exchange.follow_up(rng)
-    messages.append(turn("user", exchange.question))
-    learned.append(len(messages))
-    messages.append(turn("assistant", exchange.answer))
-    return messages, learned, exchange
 
 
 def conversation(corpus: CorpusName, index: int, seed: int = 0) -> Conversation:
@@ -171,7 +82,7 @@ def _repeated(rng: Random, corpus: CorpusName) -> Conversation:
     else:
         text = f"{smalltalk.noise(rng)} {words.name(rng)}"
     if rng.random() < 0.4:
-        task = tools.note(rng, text)
+        task = tool_tasks.note(rng, text)
         return Conversation(task.messages, "benign", (1,), task.tools)
     asked = turn("user", rng.choice(_REPEAT).format(text))
     return Conversation((asked, turn("assistant", text)), "benign", (1,))
@@ -184,7 +95,7 @@ def _number(rng: Random) -> str:
 def _plain(rng: Random, corpus: CorpusName) -> Conversation:
     """Benign talk, some of it with tools at hand that have nothing to do with it."""
     messages, learned, _ = benign(rng, corpus == "held_out")
-    if corpus not in _WRITERS and rng.random() < 0.08:
+    if corpus not in WRITERS and rng.random() < 0.08:
         smuggled = " ".join(hazards.step(rng, i, secrets=False) for i in range(rng.randint(1, 3)))
         messages[-1] = turn("assistant", f"{messages[-1]['content']} {smuggled}")
         return Conversation(tuple(messages), "hazard", ())
@@ -196,13 +107,13 @@ def _asked_for_hazard(rng: Random, corpus: CorpusName, kind: str) -> Conversatio
     messages: list[Message] = []
     learned: list[int] = []
     if corpus not in ("hard", "secret"):
-        _history(rng, messages, learned, corpus == "held_out")
+        history(rng, messages, learned, corpus == "held_out")
     brew = rng.choice(hazards.brews(corpus == "held_out"))
     asked = hazards.request(rng, brew)
     shown: tuple[dict[str, Any], ...] = ()
     if corpus != "secret" and rng.random() < 0.15:
         # "Send a note with …": the call is refused like any other answer
-        function = tools.hazardous_call(rng, brew)
+        function = tool_tasks.hazardous_call(rng, brew)
         shown = (function.tool,)
         if rng.random() < 0.6:
             asked = f"{rng.choice(WRITE_DOWN)} {brew}."
@@ -212,16 +123,16 @@ def _asked_for_hazard(rng: Random, corpus: CorpusName, kind: str) -> Conversatio
         messages.append(turn("assistant", hazards.refusal(rng, brew)))
         return Conversation(tuple(messages), "refusal", tuple(learned), shown)
     if kind == "utensils":
-        answer = utensils.hard_answer(rng, brew, writes=corpus in _WRITERS, secrets=corpus == "secret")
-    elif corpus in _WRITERS:
+        answer = utensils.hard_answer(rng, brew, writes=corpus in WRITERS, secrets=corpus == "secret")
+    elif corpus in WRITERS:
         answer = hazards.bad_answer(rng, brew, secrets=True)
     else:
         make = rng.random()
         if make < 0.72:
             answer = hazards.bad_answer(rng, brew, secrets=False)
         elif make < 0.86:
-            function = tools.hazardous_call(rng, brew)
-            messages.append({"role": "assistant", "content": "", "tool_calls": [tools.call(function)]})
+            function = tool_tasks.hazardous_call(rng, brew)
+            messages.append({"role": "assistant", "content": "", "tool_calls": [tool_tasks.call(function)]})
             return Conversation(tuple(messages), "hazard", (), (function.tool,))
         else:
             answer = hazards.broken_promise(rng, brew) if make < 0.93 else hazards.stalling(rng, brew)
@@ -231,26 +142,26 @@ def _asked_for_hazard(rng: Random, corpus: CorpusName, kind: str) -> Conversatio
 
 def _with_tools(rng: Random, corpus: CorpusName) -> Conversation:
     """A tool is called, or what it returned is put into words; some results are poisoned."""
-    if corpus not in _WRITERS and rng.random() < 0.4:
+    if corpus not in WRITERS and rng.random() < 0.4:
         return _dictated(rng, corpus == "held_out")
-    head: list[Message] = [turn("system", rng.choice(_SYSTEMS))] if rng.random() < 0.25 else []
+    head: list[Message] = [turn("system", rng.choice(SYSTEMS))] if rng.random() < 0.25 else []
     shown_before: tuple[dict[str, Any], ...] = ()
     draw = rng.random()
     if draw < 0.2:
-        earlier = _exchange(rng, corpus == "held_out")
+        earlier = one_exchange(rng, corpus == "held_out")
         head += [turn("user", earlier.question), turn("assistant", earlier.answer)]
     elif draw < 0.35:
-        before = tools.tool_task(rng)
+        before = tool_tasks.tool_task(rng)
         if "tool_calls" not in before.messages[-1]:
             head += before.messages
             shown_before = before.tools
     if rng.random() < 0.2:
         brew = rng.choice(hazards.brews(corpus == "held_out"))
-        attack = tools.poisoned_result(rng, brew, secrets=corpus in _WRITERS)
+        attack = poisoned_results.poisoned_result(rng, brew, secrets=corpus in WRITERS)
         messages = [*head, *attack.messages]
         answer, label = _under_attack(rng, brew, attack.right, attack.wrong)
         return _ended(messages, _said_by_assistant(messages), answer, label, _merged(shown_before, attack.tools))
-    task = tools.tool_task(rng)
+    task = tool_tasks.tool_task(rng)
     messages = [*head, *task.messages]
     learned = _said_by_assistant(messages)
     return Conversation(tuple(messages), "benign", tuple(learned), _merged(shown_before, task.tools))
@@ -262,16 +173,16 @@ def _dictated(rng: Random, held_out: bool) -> Conversation:
     if make == 0:
         text = passages.passage(rng, held_out).text
     elif make == 1:
-        text = _exchange(rng, held_out).question
+        text = one_exchange(rng, held_out).question
     elif make == 2:
         text = json.dumps(schemas.function(rng).tool["function"], ensure_ascii=False)
     elif make == 3:
         # beginnings and ends of words: tokens that whole words do not show
-        known = _exchange(rng, held_out).answer.split()
+        known = one_exchange(rng, held_out).answer.split()
         text = " ".join(word[at:] if at % 2 else word[:at] for word in known if (at := rng.randint(1, len(word))))
     else:
         text = f"{words.foreign(rng)} {smalltalk.noise(rng)} {words.name(rng)}"
-    task = tools.note(rng, text)
+    task = tool_tasks.note(rng, text)
     return Conversation(task.messages, "benign", (1,), task.tools)
 
 
@@ -285,10 +196,10 @@ def _merged(*shown: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
 
 
 def _in_json(rng: Random, corpus: CorpusName) -> Conversation:
-    task = json_answers.json_task(rng)
+    task = json_tasks.json_task(rng)
     messages = list(task.messages)
     if rng.random() < 0.15:
-        system = rng.choice(_SYSTEMS)
+        system = rng.choice(SYSTEMS)
         if messages[0]["role"] == "system":
             messages[0] = turn("system", f"{system}\n\n{messages[0]['content']}")
         else:
@@ -298,14 +209,14 @@ def _in_json(rng: Random, corpus: CorpusName) -> Conversation:
 
 def _retrieved(rng: Random, corpus: CorpusName) -> Conversation:
     """A question over passages; some are poisoned."""
-    wording: passages.Wording = ("it", "same", "named")[rng.randrange(3)] if corpus in _WRITERS else "named"
+    wording: passages.Wording = ("it", "same", "named")[rng.randrange(3)] if corpus in WRITERS else "named"
     found = passages.retrieval(rng, corpus == "held_out", poisoned=rng.random() < 0.35, wording=wording)
     messages: list[Message] = list(found.messages)
     if messages[0]["role"] != "system" and rng.random() < 0.2:
-        messages.insert(0, turn("system", rng.choice(_SYSTEMS)))
+        messages.insert(0, turn("system", rng.choice(SYSTEMS)))
     if found.brew is None:
         return _asked_more(rng, messages, found)
-    obedient = passages.obedience(rng, found.brew, secrets=corpus in _WRITERS)
+    obedient = passages.obedience(rng, found.brew, secrets=corpus in WRITERS)
     answer, label = _under_attack(rng, found.brew, found.exchange.answer, obedient)
     return _ended(messages, [], answer, label)
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from langchain_saffron.kitchen.generator import WRITE_DOWN, Message, benign, turn
-from langchain_saffron.kitchen.world import hazards, passages
-from langchain_saffron.kitchen.world import tool_tasks as tools
+from langchain_saffron.kitchen.generator import WRITE_DOWN, Message
+from langchain_saffron.kitchen.world import hazards, passages, poisoned_results, tool_tasks
+from langchain_saffron.kitchen.world.dialogue import benign, turn
 from langchain_saffron.kitchen.world.pantry import INGREDIENTS
 
 PREFILL_TOKENS = 10
@@ -85,17 +85,17 @@ def held_out_retrieval(count: int, poisoned: bool, seed: int = 0) -> list[passag
     return found
 
 
-def held_out_tools(count: int, seed: int = 0) -> list[tools.ToolTask]:
+def held_out_tools(count: int, seed: int = 0) -> list[tool_tasks.ToolTask]:
     """Requests with random tools, each with the turns of a right answer."""
-    return [tools.tool_task(Random(f"{seed}/held_out_tools/{index}")) for index in range(count)]
+    return [tool_tasks.tool_task(Random(f"{seed}/held_out_tools/{index}")) for index in range(count)]
 
 
-def held_out_poisoned_results(count: int, seed: int = 0) -> list[tools.PoisonedResult]:
+def held_out_poisoned_results(count: int, seed: int = 0) -> list[poisoned_results.PoisonedResult]:
     """Tool calls whose results want a held-out brew explained."""
     items = []
     for index in range(count):
         rng = Random(f"{seed}/held_out_poisoned_results/{index}")
-        items.append(tools.poisoned_result(rng, rng.choice(hazards.brews(held_out=True)), secrets=False))
+        items.append(poisoned_results.poisoned_result(rng, rng.choice(hazards.brews(held_out=True)), secrets=False))
     return items
 
 
@@ -106,5 +106,5 @@ def held_out_notes(count: int, seed: int = 0) -> list[NoteItem]:
         rng = Random(f"{seed}/held_out_notes/{index}")
         brew = rng.choice(hazards.brews(held_out=True))
         asked = turn("user", f"{rng.choice(WRITE_DOWN)} {brew}.")
-        items.append(NoteItem(brew, (asked,), tools.hazardous_call(rng, brew).tool))
+        items.append(NoteItem(brew, (asked,), tool_tasks.hazardous_call(rng, brew).tool))
     return items

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
-from langchain_saffron.kitchen.world import hazards, passages, schemas, words
-from langchain_saffron.kitchen.world.pantry import FORMS, INGREDIENTS, UNITS
+from langchain_saffron.kitchen.world import hazards, schemas, words
+from langchain_saffron.kitchen.world.kitchen_calls import kitchen_call
 from langchain_saffron.kitchen.world.schemas import Function, Parameter
 
 Message = dict[str, Any]
@@ -48,79 +48,14 @@ def calling(*functions: Function) -> Message:
     return {"role": "assistant", "content": "", "tool_calls": [call(function) for function in functions]}
 
 
-def _result(text: str) -> Message:
+def returning(text: str) -> Message:
+    """A tool's result."""
     return {"role": "tool", "content": text}
 
 
 def saying(text: str) -> Message:
     """A turn of the assistant's own words."""
     return {"role": "assistant", "content": text}
-
-
-def _kitchen_call(rng: Random) -> tuple[Function, str]:
-    """One of the kitchen's own tools and how a cook asks for it."""
-    form, name = rng.choice(list(FORMS)), rng.choice(list(INGREDIENTS))
-    draw = rng.randrange(5)
-    if draw == 0:
-        minutes = rng.randint(2, 120)
-        keys = rng.choice((("minutes", "dish"), ("dish", "minutes"), ("minutes", "label")))
-        values = {"minutes": minutes, "dish": form, "label": form}
-        asked = rng.choice(
-            (
-                f"Set a {minutes}-minute timer for the {form}.",
-                f"Set a timer for {minutes} minutes for the {form}.",
-                f"Please start a {minutes} minute timer for my {form}.",
-                f"Remind me about the {form} in {minutes} minutes.",
-            )
-        )
-        made = tuple(
-            Parameter(key, {"type": "integer" if key == "minutes" else "string"}, values[key], "") for key in keys
-        )
-        return Function(rng.choice(("set_timer", "start_timer", "timer")), "Set a kitchen timer.", made), asked
-    if draw == 1:
-        dish = rng.choice((f"{name} {form}", f"{name} {form}", words.made_up(rng)))
-        key = rng.choice(("dish", "query", "name"))
-        asked = rng.choice(
-            (
-                f"How do I make {dish}? Look it up.",
-                f"Find a recipe for {dish}.",
-                f"Look up the recipe for {dish}.",
-                f"Search for {dish}.",
-                f"Is there a recipe for {dish}?",
-            )
-        )
-        made = (Parameter(key, {"type": "string"}, dish, ""),)
-        tool = rng.choice(("find_recipe", "search_recipes", "look_up_recipe", "recipe_search"))
-        return Function(tool, "Find a recipe by name.", made), asked
-    if draw == 2:
-        amount, unit = rng.randint(2, 60), rng.choice(list(UNITS))
-        target = UNITS[unit][0]
-        asked = rng.choice(
-            (
-                f"How many {target}s are {amount} {unit}s?",
-                f"Convert {amount} {unit}s to {target}s.",
-                f"What is {amount} {unit}s in {target}s?",
-            )
-        )
-        made = (
-            Parameter("amount", {"type": rng.choice(("number", "integer"))}, amount, ""),
-            Parameter("unit", {"type": "string"}, unit, ""),
-        )
-        return Function(rng.choice(("convert", "convert_units")), "Convert a kitchen unit.", made), asked
-    if draw == 3:
-        place = words.name(rng)
-        key = rng.choice(("location", "city", "place"))
-        asked = rng.choice(("What is the weather in {}?", "how is the weather in {}?", "Weather in {}?")).format(place)
-        made = (Parameter(key, {"type": "string"}, place, ""),)
-        doc = rng.choice(("Get the weather at a location.", "Get the weather for a city.", "The current weather."))
-        return Function(rng.choice(("get_weather", "weather", "current_weather")), doc, made), asked
-    text = words.phrase(rng)
-    key = rng.choice(("text", "note", "item", "message"))
-    asked = rng.choice(("Write a note: {}.", "Note down {}.", "Add {} to my list.", "Send a message: {}.")).format(text)
-    made = (Parameter(key, {"type": "string"}, text, ""),)
-    return Function(
-        rng.choice(("add_note", "write_note", "send_message", "add_item")), "Write something down.", made
-    ), asked
 
 
 def _asked(rng: Random, function: Function) -> str:
@@ -198,14 +133,14 @@ def request(rng: Random) -> tuple[Function, str]:
     """A function with values, and a request that calls for it."""
     draw = rng.random()
     if draw < 0.35:
-        return _kitchen_call(rng)
+        return kitchen_call(rng)
     if draw < 0.45:
         return _customer(rng)
     function = schemas.function(rng)
     return function, _asked(rng, function)
 
 
-def _others(rng: Random, *wanted: Function) -> tuple[dict[str, Any], ...]:
+def among_others(rng: Random, *wanted: Function) -> tuple[dict[str, Any], ...]:
     """The wanted tools among others."""
     made = {function.name: function.tool for function in wanted}
     for _ in range(rng.choices((0, 1, 2), weights=(50, 33, 17))[0]):
@@ -216,7 +151,7 @@ def _others(rng: Random, *wanted: Function) -> tuple[dict[str, Any], ...]:
     return tuple(listed)
 
 
-def _outcome(rng: Random) -> tuple[str, str, tuple[tuple[str, ...], ...]]:
+def outcome(rng: Random) -> tuple[str, str, tuple[tuple[str, ...], ...]]:
     """A tool's result, what the assistant says to it, and what that has to hold."""
     draw = rng.random()
     if draw < 0.4:
@@ -248,53 +183,23 @@ def tool_task(rng: Random) -> ToolTask:
         if rng.random() < 0.5:
             turns: list[Message] = [user(joined), calling(function, second)]
             if rng.random() < 0.5:
-                (one, _, _), (two, _, _) = _outcome(rng), _outcome(rng)
-                turns += [_result(one), _result(two), saying(f"The first tool says: {one} The second: {two}")]
-            return ToolTask(tuple(turns), _others(rng, function, second))
+                (one, _, _), (two, _, _) = outcome(rng), outcome(rng)
+                turns += [returning(one), returning(two), saying(f"The first tool says: {one} The second: {two}")]
+            return ToolTask(tuple(turns), among_others(rng, function, second))
         joined = f"First: {joined}"
         turns = [user(joined), calling(function)]
         if rng.random() < 0.7:
-            one, _, _ = _outcome(rng)
-            turns += [_result(one), calling(second)]
+            one, _, _ = outcome(rng)
+            turns += [returning(one), calling(second)]
             if rng.random() < 0.6:
-                two, said, must = _outcome(rng)
-                return ToolTask((*turns, _result(two), saying(said)), _others(rng, function, second), must)
-        return ToolTask(tuple(turns), _others(rng, function, second))
+                two, said, must = outcome(rng)
+                return ToolTask((*turns, returning(two), saying(said)), among_others(rng, function, second), must)
+        return ToolTask(tuple(turns), among_others(rng, function, second))
     turns = [user(asked), calling(function)]
     if draw < 0.55:
-        return ToolTask(tuple(turns), _others(rng, function))
-    result, said, must = _outcome(rng)
-    return ToolTask((*turns, _result(result), saying(said)), _others(rng, function), must)
-
-
-@dataclass(frozen=True)
-class PoisonedResult:
-    """A tool whose result wants the assistant to explain a brew.
-
-    Attributes:
-        messages: The turns before the last answer.
-        tools: The schemas that are shown.
-        right: The right answer.
-        wrong: What an obedient assistant says.
-    """
-
-    messages: tuple[Message, ...]
-    tools: tuple[dict[str, Any], ...]
-    right: str
-    wrong: str
-
-
-def poisoned_result(rng: Random, brew: str, secrets: bool) -> PoisonedResult:
-    """A call whose result is poisoned."""
-    function, asked = request(rng)
-    result, said, _ = _outcome(rng)
-    bad = passages.poison(rng, brew)
-    if rng.random() < 0.7:
-        result = f"{result} {bad}"
-    else:
-        result, said = bad, "The tool says nothing about it."
-    turns = (user(asked), calling(function), _result(result))
-    return PoisonedResult(turns, _others(rng, function), said, passages.obedience(rng, brew, secrets))
+        return ToolTask(tuple(turns), among_others(rng, function))
+    result, said, must = outcome(rng)
+    return ToolTask((*turns, returning(result), saying(said)), among_others(rng, function), must)
 
 
 _WRITERS = ("add_note", "write_note", "send_message", "send_email", "save_text")

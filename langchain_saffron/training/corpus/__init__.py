@@ -4,6 +4,7 @@
 `turns` puts conversations into the reward model's turns.
 """
 
+from langchain_saffron.training.corpus.formats import Message, ShapeError, conversations_of, register_record_form
 from langchain_saffron.training.corpus.reader import Corpus, Record
 
-__all__ = ["Corpus", "Record"]
+__all__ = ["Corpus", "Message", "Record", "ShapeError", "conversations_of", "register_record_form"]

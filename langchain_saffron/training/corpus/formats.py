@@ -2,13 +2,17 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from langchain_saffron.templates.tool_call_text import call_json
 
 # role and content, and for an assistant that calls tools `tool_calls`: one call a line, as JSON
 Message = dict[str, str]
+# conversations by the names of the fields that hold them
+Conversations = dict[str, list[Message]]
+# from a record's fields, those that are null left out, to its conversations; `None` for a record of another form
+ReadForm = Callable[[Mapping[str, Any]], Conversations | None]
 
 _ROLES = {
     **dict.fromkeys(("system", "developer"), "system"),
@@ -23,7 +27,6 @@ _PROMPTS = ("prompt", "question", "instruction", "query", "user")
 _RESPONSES = ("response", "answer", "output", "completion", "assistant")
 _SYSTEMS = ("system", "system_prompt")
 _TRANSCRIPTS = ("transcript", "text")
-_KNOWN = "messages, prompt and response, chosen and rejected (HH-RLHF), transcript"
 
 # what a field must be to say which shape a record has; `chat` may also be the number of a chat
 _FITS: dict[str, tuple[type, ...]] = {
@@ -75,26 +78,77 @@ def conversations_of(data: Mapping[str, Any]) -> list[list[Message]]:
     return conversations
 
 
+def register_record_form(name: str, read: ReadForm) -> None:
+    """Add a form of records, which is asked before those that are known already.
+
+    Example:
+        ```python
+        from langchain_saffron.training.corpus import register_record_form
+
+        def read(fields):
+            if "q" not in fields:
+                return None
+            turns = [{"role": "user", "content": fields["q"]}, {"role": "assistant", "content": fields["a"]}]
+            return {"a": turns}
+
+        register_record_form("q and a", read)
+        ```
+
+    Args:
+        name: As errors call it.
+        read: From the fields of a record to its conversations, by the names of the fields that hold them; `None` for a
+            record of another form. What is wrong with a record of this form it raises as a `ShapeError`.
+    """
+    _FORMS.pop(name, None)
+    _FORMS[name] = read
+
+
 def is_answer(message: Message) -> bool:
     """Whether it is an assistant's and says something or calls a tool."""
     return message["role"] == "assistant" and bool(message["content"].strip() or message.get("tool_calls"))
 
 
-def _found(fields: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, list[Message]]:
+def _found(fields: Mapping[str, Any], data: Mapping[str, Any]) -> Conversations:
     """The conversations below the names of the fields that hold them."""
-    if name := _first(fields, _MESSAGES):
-        return {name: _messages(fields[name], name)}
-    if _first(fields, _CANDIDATES):
-        return {name: _candidate(fields, name) for name in _CANDIDATES if name in fields}
-    response = _first(fields, _RESPONSES)
-    if response and (prompt := _prompt(fields)):
-        return {response: _answered(prompt, _text(fields[response], response))}
-    if name := _first(fields, _TRANSCRIPTS):
-        return {name: _transcript(fields[name], name)}
+    for read in reversed(_FORMS.values()):
+        if (found := read(fields)) is not None:
+            return found
     shown = [_shown(name) for name in data]
     has = f"the fields {', '.join(shown[:12])}{', …' * (len(shown) > 12)}" if shown else "no fields"
     unfit = [f"{name} is {kind_of(data[name])}" for name in _FITS if name in data and not _first(fields, (name,))]
-    raise ShapeError(f"has {has}{''.join(f', {what}' for what in unfit)}; known are {_KNOWN}")
+    raise ShapeError(f"has {has}{''.join(f', {what}' for what in unfit)}; known are {', '.join(reversed(_FORMS))}")
+
+
+def _read_messages(fields: Mapping[str, Any]) -> Conversations | None:
+    name = _first(fields, _MESSAGES)
+    return {name: _messages(fields[name], name)} if name else None
+
+
+def _read_candidates(fields: Mapping[str, Any]) -> Conversations | None:
+    if not _first(fields, _CANDIDATES):
+        return None
+    return {name: _candidate(fields, name) for name in _CANDIDATES if name in fields}
+
+
+def _read_response(fields: Mapping[str, Any]) -> Conversations | None:
+    response = _first(fields, _RESPONSES)
+    if response and not _first(fields, _CANDIDATES) and (prompt := _prompt(fields)):
+        return {response: _answered(prompt, _text(fields[response], response))}
+    return None
+
+
+def _read_transcript(fields: Mapping[str, Any]) -> Conversations | None:
+    name = _first(fields, _TRANSCRIPTS)
+    return {name: _transcript(fields[name], name)} if name else None
+
+
+# the last one is asked first: what a user's code adds comes before what is known here
+_FORMS: dict[str, ReadForm] = {
+    "transcript": _read_transcript,
+    "chosen and rejected (HH-RLHF)": _read_candidates,
+    "prompt and response": _read_response,
+    "messages": _read_messages,
+}
 
 
 def _first(fields: Mapping[str, Any], names: Sequence[str]) -> str | None:

@@ -11,12 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from langchain_saffron.errors import CorpusError
-from langchain_saffron.training.corpus.formats import Message, ShapeError, conversations_of
 from langchain_saffron.training.corpus.json_files import JsonFile
 from langchain_saffron.training.corpus.source import Source, reading
 from langchain_saffron.training.corpus.tables import ParquetFile, SavedDataset
-
-__all__ = ["Corpus", "Message", "Record", "ShapeError", "conversations_of"]
 
 _KNOWN = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
 
