@@ -7,7 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from langchain_saffron.cli.options import Device, Dtype, notice, progress_bar, quieten
+from langchain_saffron.cli.console import notice, quieten
+from langchain_saffron.cli.options import Device, Dtype
+from langchain_saffron.cli.progress import progress_bar
 from langchain_saffron.errors import SettingsError
 
 # broken records that are told one by one

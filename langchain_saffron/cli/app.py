@@ -12,9 +12,9 @@ import typer
 from langchain_saffron.cli.annotate import annotate
 from langchain_saffron.cli.bench import bench
 from langchain_saffron.cli.chat import chat
+from langchain_saffron.cli.console import notice, one_line, option_names
 from langchain_saffron.cli.evaluate import evaluate
 from langchain_saffron.cli.info import info
-from langchain_saffron.cli.options import notice, one_line
 from langchain_saffron.cli.train import train
 
 BAD_USAGE = 2
@@ -68,11 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
+        command = typer.main.get_command(app)
         try:
             given = None if arguments is None else list(arguments)
-            code = typer.main.get_command(app).main(given, prog_name="saffron", standalone_mode=False)
+            code = command.main(given, prog_name="saffron", standalone_mode=False)
         except Exception as error:
-            if (line := one_line(error)) is None:
+            if (line := one_line(error, option_names(command))) is None:
                 raise
             notice(line)
             return BAD_USAGE

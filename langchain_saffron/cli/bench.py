@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from langchain_saffron.cli.options import notice
+from langchain_saffron.cli.console import notice
 
 
 def bench(

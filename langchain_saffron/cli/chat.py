@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from langchain_saffron.cli.options import Device, Dtype, Model, RewardBase, RewardModel, make_chat, notice
+from langchain_saffron.cli.console import notice, option_names
+from langchain_saffron.cli.options import Device, Dtype, Model, RewardBase, RewardModel, make_chat
 from langchain_saffron.settings import Effort, OnExhausted
 
 DECODING = "Decoding"
@@ -15,6 +16,7 @@ BUDGET = "Compute budget of an answer"
 
 
 def chat(
+    context: typer.Context,
     prompt: Annotated[
         str | None,
         typer.Argument(
@@ -126,9 +128,9 @@ def chat(
         "on_budget": on_budget,
     }
     chat_model = make_chat(options, progress=not as_json)
-    from langchain_saffron.cli.session import Session
+    from langchain_saffron.cli.session import Session, summary
 
-    session = Session(chat_model, system=system, prefill=prefill or "")
+    session = Session(chat_model, system=system, prefill=prefill or "", names=option_names(context.command))
     if prompt is None:
         session.run()
     elif as_json:
@@ -141,23 +143,3 @@ def as_record(message: Any) -> dict[str, Any]:
     """What `--json` prints of an answer."""
     metadata = message.response_metadata
     return {"text": message.text, "finish_reason": metadata["finish_reason"], "stats": metadata["saffron"]}
-
-
-def summary(message: Any) -> str:
-    """Reward and compute of an answer, in one line."""
-    stats = message.response_metadata["saffron"]
-    reward = "no reward" if stats["reward"] is None else f"reward {stats['reward']:.2f}"
-    reason = message.response_metadata["finish_reason"]
-    if stats["budget_exhausted"] and reason != "budget":
-        reason += " (budget exhausted)"
-    parts = [
-        reward,
-        f"finish {reason}",
-        f"{message.usage_metadata['output_tokens']} tokens",
-        f"{stats['tflops']:.3g} TFLOP",
-        f"{stats['policy_calls']} policy calls",
-        f"{stats['reward_calls']} reward calls",
-        f"{stats['seconds']:.2f} s",
-        f"width {stats['width']}",
-    ]
-    return ", ".join(parts)

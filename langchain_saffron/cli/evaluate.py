@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
-from langchain_saffron.cli.options import Device, Dtype, Model, RewardBase, RewardModel, notice, progress_bar, quieten
+from langchain_saffron.cli.console import notice, quieten
+from langchain_saffron.cli.options import Device, Dtype, Model, RewardBase, RewardModel
+from langchain_saffron.cli.progress import progress_bar
 from langchain_saffron.errors import SettingsError
 
 

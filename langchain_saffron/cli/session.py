@@ -1,14 +1,15 @@
 """A conversation at the terminal: history, commands, and answers that Ctrl-C can stop."""
 
 import sys
+from collections.abc import Mapping
 from contextlib import closing, suppress
+from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
 from pydantic import ValidationError
 
 from langchain_saffron.chat_models import ChatSaffron
-from langchain_saffron.cli.chat import summary
-from langchain_saffron.cli.options import notice, one_line
+from langchain_saffron.cli.console import notice, one_line
 from langchain_saffron.errors import SaffronError
 
 HELP = "/effort off|low|medium|high|max, /clear forgets the chat, /exit or Ctrl-D leaves, Ctrl-C stops an answer"
@@ -24,17 +25,21 @@ class Session:
         chat: The chat model, with the options of the moment.
     """
 
-    def __init__(self, chat: ChatSaffron, system: str | None = None, prefill: str = "") -> None:
+    def __init__(
+        self, chat: ChatSaffron, system: str | None = None, prefill: str = "", names: Mapping[str, str] | None = None
+    ) -> None:
         """Begin a conversation.
 
         Args:
             chat: The chat model.
             system: A system message.
             prefill: How every answer begins; not printed.
+            names: What sets a field on the command line, for errors.
         """
         self.chat = chat
         self._system: list[BaseMessage] = [SystemMessage(system)] if system else []
         self._prefill = prefill
+        self._names = names
         self._turns: list[BaseMessage] = []
 
     def messages(self, prompt: str) -> list[BaseMessage]:
@@ -92,7 +97,7 @@ class Session:
             except KeyboardInterrupt:
                 notice("stopped")
             except (SaffronError, ValidationError) as error:
-                notice(one_line(error) or "")
+                notice(one_line(error, self._names) or "")
 
     def _command(self, line: str) -> str:
         name, _, rest = line.partition(" ")
@@ -106,6 +111,26 @@ class Session:
         if name == "/help":
             return HELP
         return f"no command {name}: {HELP}"
+
+
+def summary(message: Any) -> str:
+    """Reward and compute of an answer, in one line."""
+    stats = message.response_metadata["saffron"]
+    reward = "no reward" if stats["reward"] is None else f"reward {stats['reward']:.2f}"
+    reason = message.response_metadata["finish_reason"]
+    if stats["budget_exhausted"] and reason != "budget":
+        reason += " (budget exhausted)"
+    parts = [
+        reward,
+        f"finish {reason}",
+        f"{message.usage_metadata['output_tokens']} tokens",
+        f"{stats['tflops']:.3g} TFLOP",
+        f"{stats['policy_calls']} policy calls",
+        f"{stats['reward_calls']} reward calls",
+        f"{stats['seconds']:.2f} s",
+        f"width {stats['width']}",
+    ]
+    return ", ".join(parts)
 
 
 def _enable_line_editing() -> None:

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from langchain_saffron.cli.options import notice, progress_bar, quieten
+from langchain_saffron.cli.console import notice, quieten
+from langchain_saffron.cli.progress import progress_bar
 
 RUN = "The run"
 FIT = "The fit"
