@@ -17,7 +17,6 @@ from langchain_core.tools import BaseTool
 from pydantic import model_validator
 
 from langchain_saffron.engine import PromptRisk, SearchResult
-from langchain_saffron.errors import SettingsError
 from langchain_saffron.extras import GRAMMARS
 from langchain_saffron.interface.base import INTERFACE_CONFIG, SaffronFields
 from langchain_saffron.interface.invocation import Invocation, concurrent
@@ -25,11 +24,10 @@ from langchain_saffron.interface.message_builder import AnswerReader
 from langchain_saffron.interface.model_profile import ModelFacts, local_facts, model_profile
 from langchain_saffron.interface.response_format import (
     answer_grammar,
-    document_schema,
     instructed,
     read_response_format,
 )
-from langchain_saffron.interface.structured_output import Method, StructuredOutputParser, parsed
+from langchain_saffron.interface.structured_output import Method, structured
 from langchain_saffron.tools import ToolFormat, get_tool_format, tool_request
 
 TOOL_OPTIONS = ("tools", "tool_choice", "parallel_tool_calls")
@@ -230,29 +228,7 @@ class ChatSaffron(SaffronFields, BaseChatModel):
         Raises:
             SettingsError: The schema or method is unknown, or llguidance is not installed.
         """
-        GRAMMARS.require()
-        if schema is None and method != "json_mode":
-            raise SettingsError(f"with_structured_output: method {method!r} needs a schema")
-        shown = {"kwargs": {"method": method, "strict": strict}, "schema": schema} if schema is not None else None
-        tool = None
-        if method == "function_calling":
-            tool = tool_request([schema]).tools[0]["function"]["name"]
-            model = self.bind_tools(
-                [schema],  # type: ignore[list-item]
-                tool_choice=tool,
-                strict=strict,
-                parallel_tool_calls=False,
-                ls_structured_output_format=shown,
-                **kwargs,
-            )
-        elif method in ("json_schema", "json_mode"):
-            form = {"type": "json_object"} if method == "json_mode" else document_schema(schema)
-            model = self.bind(response_format=form, ls_structured_output_format=shown, **kwargs)
-        else:
-            raise SettingsError(
-                f"with_structured_output: method {method!r} is not 'json_schema', 'function_calling' or 'json_mode'"
-            )
-        return parsed(model, StructuredOutputParser(target=schema, tool=tool), include_raw)
+        return structured(self, schema, method, include_raw, strict, kwargs)
 
     def outlook(self, input: LanguageModelInput, **options: Any) -> PromptRisk:
         """How safe this model's next words are likely to be: one forward of the prompt, which an answer then shares.

@@ -10,7 +10,9 @@ from pydantic import ValidationError
 
 from langchain_saffron.errors import ModelLoadError, PromptError, SettingsError
 from langchain_saffron.interface.prompts import PromptRenderer
-from langchain_saffron.templates.guard_prompt import PRESETS, GuardPrompt, preset, preset_of
+from langchain_saffron.runtime.registry import Registry
+from langchain_saffron.templates import guard_prompt
+from langchain_saffron.templates.guard_prompt import PRESETS, GuardPrompt, preset_of
 from langchain_saffron.templates.reward_template import RewardTemplate
 from langchain_saffron.templates.safe_encoder import safe_encoder
 from unit_tests.builders import CHATML, DROPPING, EDITING, GEMMA, LLAMA3, MISTRAL, THINKING, byte_level_tokenizer
@@ -62,7 +64,7 @@ def named(tokenizer, *names):
     ],
 )
 def test_a_guard_is_known_by_its_name(name, expected):
-    assert preset_of(name) is PRESETS[expected] is preset(expected)
+    assert preset_of(name) is PRESETS[expected]
 
 
 @pytest.mark.parametrize("name", ["", "gpt2", "meta-llama/Llama-3.2-1B", "meta-llama/LlamaGuard-7b", "some/chat-model"])
@@ -71,10 +73,20 @@ def test_other_names_suggest_nothing(name):
 
 
 def test_an_unknown_preset_names_those_there_are():
-    with pytest.raises(SettingsError, match="no preset 'nonsense'") as caught:
-        preset("nonsense")
+    with pytest.raises(SettingsError, match="guard: 'nonsense' is not known") as caught:
+        PRESETS["nonsense"]
     assert all(name in str(caught.value) for name in PRESETS)
     assert len(PRESETS) >= 5
+
+
+def test_a_guard_of_the_user_s_own_goes_by_its_name(monkeypatch):
+    monkeypatch.setattr(guard_prompt, "PRESETS", Registry("guard", PRESETS))
+    mine = GuardPrompt(safe="good", unsafe="bad")
+    register_guard("my-guard", mine)
+    assert preset_of("org/My_Guard-2b") is mine
+    register_guard("llama-guard-3-1b", mine)
+    assert preset_of("meta-llama/Llama-Guard-3-1B") is mine
+    assert preset_of("meta-llama/Llama-Guard-3-8B") is PRESETS["llama-guard-3"]
 
 
 @pytest.mark.parametrize("name", PRESETS)

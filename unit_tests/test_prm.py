@@ -501,7 +501,7 @@ def test_other_words_take_the_place_of_the_presets(tmp_path, words):
     ("config", "options", "error", "message"),
     [
         (None, {}, SettingsError, "'llama-guard-3', 'shieldgemma'.*'chat'"),
-        (CONFIG, {"guard": "nonsense"}, SettingsError, "no preset 'nonsense'; there are llama-guard-3"),
+        (CONFIG, {"guard": "nonsense"}, SettingsError, "guard: 'nonsense' is not known; there are llama-guard-3"),
         (None, {"guard": "wildguard"}, ModelLoadError, "no token ' no'.*' n', 'o'"),
         (None, {"guard": "chat", "safe": "perfectly safe"}, ModelLoadError, "no token 'perfectly safe'"),
         (None, {"guard": "chat", "safe": "unsafe"}, ModelLoadError, "the same"),

@@ -1,7 +1,6 @@
 """`saffron annotate`: the rewards of every prefix of a corpus."""
 
 import importlib
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -139,10 +138,7 @@ def _load(
         return ProcessRewardModel.from_function(_function(module, name), load_tokenizer(tokenizer, "tokenizer"), prm)
     prompt: str | GuardPrompt | None = guard
     if guard is not None and Path(guard).is_file():
-        try:
-            prompt = GuardPrompt(**json.loads(Path(guard).read_text(encoding="utf-8")))
-        except (TypeError, json.JSONDecodeError) as error:
-            raise SettingsError(f"guard: {guard} is no JSON object: {error}") from error
+        prompt = GuardPrompt.of_file(Path(guard))
     device = device or default_device()
     return ProcessRewardModel.from_pretrained(
         prm, prompt, device, dtype or default_dtype(device), safe=safe, unsafe=unsafe

@@ -15,6 +15,11 @@ from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel, ValidationError
 from pydantic.v1 import ValidationError as ValidationErrorV1
 
+from langchain_saffron.errors import SettingsError
+from langchain_saffron.extras import GRAMMARS
+from langchain_saffron.interface.response_format import document_schema
+from langchain_saffron.tools import tool_request
+
 try:
     from langchain_core.exceptions import ModelRefusalError
 except ImportError:  # before langchain-core 1.7.5
@@ -112,7 +117,45 @@ class StructuredOutputParser(BaseTransformOutputParser[Any]):
         return "; ".join([told or f"the answer holds no {what}: {text}", *spoiled])
 
 
-def parsed(model: Runnable[Any, AIMessage], parser: StructuredOutputParser, include_raw: bool) -> Runnable[Any, Any]:
+def structured(
+    model: Any,
+    schema: dict[str, Any] | type | None,
+    method: Method,
+    include_raw: bool,
+    strict: bool | None,
+    options: dict[str, Any],
+) -> Runnable[Any, Any]:
+    """A chat model with answers that are objects; the arguments are those of `ChatSaffron.with_structured_output`.
+
+    Raises:
+        SettingsError: The schema or method is unknown, or llguidance is not installed.
+    """
+    GRAMMARS.require()
+    if schema is None and method != "json_mode":
+        raise SettingsError(f"with_structured_output: method {method!r} needs a schema")
+    shown = {"kwargs": {"method": method, "strict": strict}, "schema": schema} if schema is not None else None
+    tool = None
+    if method == "function_calling":
+        tool = tool_request([schema]).tools[0]["function"]["name"]
+        bound = model.bind_tools(
+            [schema],
+            tool_choice=tool,
+            strict=strict,
+            parallel_tool_calls=False,
+            ls_structured_output_format=shown,
+            **options,
+        )
+    elif method in ("json_schema", "json_mode"):
+        form = {"type": "json_object"} if method == "json_mode" else document_schema(schema)
+        bound = model.bind(response_format=form, ls_structured_output_format=shown, **options)
+    else:
+        raise SettingsError(
+            f"with_structured_output: method {method!r} is not 'json_schema', 'function_calling' or 'json_mode'"
+        )
+    return _parsed(bound, StructuredOutputParser(target=schema, tool=tool), include_raw)
+
+
+def _parsed(model: Runnable[Any, AIMessage], parser: StructuredOutputParser, include_raw: bool) -> Runnable[Any, Any]:
     """A model with its parser; with `include_raw` it gives the message and any parsing error as well."""
     if not include_raw:
         return model | parser

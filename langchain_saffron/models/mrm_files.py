@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from langchain_saffron.errors import ModelLoadError
 from langchain_saffron.models.vocabulary import vocabulary_hash
+from langchain_saffron.runtime.files import read_json
 from langchain_saffron.templates.reward_template import RewardTemplate
 
 FORMAT = 1
@@ -61,16 +62,7 @@ def read_config(directory: Path) -> dict[str, Any]:
     Raises:
         ModelLoadError: It is damaged or of another format.
     """
-    path = directory / CONFIG_FILE
-    if not path.exists():
-        return {}
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelLoadError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise ModelLoadError(f"{path} is not an MRM config of format {FORMAT}: update langchain-saffron")
-    return config
+    return read_json(directory / CONFIG_FILE, FORMAT, ModelLoadError) or {}
 
 
 def named_base(directory: Path, config: dict[str, Any]) -> str:

@@ -1,13 +1,11 @@
 """The process reward model: the safety reward of every prefix of an answer."""
 
-import json
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-from pydantic import ValidationError
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from langchain_saffron.errors import ModelLoadError, NumericalError, PromptError, SettingsError
@@ -15,8 +13,7 @@ from langchain_saffron.models.classifier import TokenClassifier, label_weights
 from langchain_saffron.models.decoder import DEFAULT_CACHE_TOKENS, TrieDecoder
 from langchain_saffron.models.loading import ModelSource, load_causal_lm, load_tokenizer
 from langchain_saffron.models.prefix_scoring import Pair, PrefixScorer
-from langchain_saffron.settings import describe_validation
-from langchain_saffron.templates.guard_prompt import GuardPrompt, Turn, preset, preset_of
+from langchain_saffron.templates.guard_prompt import PRESETS, GuardPrompt, Turn, preset_of
 from langchain_saffron.templates.reward_template import RewardTemplate
 
 CONFIG_FILE = "prm_config.json"
@@ -302,22 +299,17 @@ def _guard_prompt(model: ModelSource, guard: str | GuardPrompt | None) -> GuardP
     if isinstance(guard, GuardPrompt):
         return guard
     if guard is not None:
-        return preset(guard)
+        return PRESETS[guard]
     name = _name(model)
     stored = Path(name).expanduser() / CONFIG_FILE
     if name and stored.is_file():
-        try:
-            return GuardPrompt(**json.loads(stored.read_text(encoding="utf-8")))
-        except ValidationError as error:
-            raise ModelLoadError(f"{stored}: {describe_validation(error)}") from error
-        except (TypeError, ValueError) as error:
-            raise ModelLoadError(f"{stored} is not a JSON object: {error}") from error
+        return GuardPrompt.of_file(stored)
     if (known := preset_of(name)) is not None:
         return known
     raise SettingsError(
         f"guard: how is {name or 'this model'} asked? No preset goes by its name; choose one "
-        "('llama-guard-3', 'shieldgemma', 'granite-guardian', 'wildguard', or 'chat' for its own chat template with "
-        "the answers safe and unsafe), or pass a GuardPrompt"
+        f"({', '.join(map(repr, PRESETS))}; 'chat' is its own chat template with the answers safe and unsafe), or pass "
+        "a GuardPrompt"
     )
 
 

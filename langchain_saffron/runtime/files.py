@@ -11,7 +11,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from langchain_saffron.errors import StorageError
+from langchain_saffron.errors import SaffronError, StorageError
 
 _SUFFIX = ".partial"
 
@@ -65,6 +65,28 @@ def write_json(path: Path, content: Any) -> None:
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
         # names of files may hold lone surrogates, which Python and JSON escape alike
         partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def read_json(path: Path, of_format: int, error: type[SaffronError]) -> dict[str, Any] | None:
+    """What `write_json` wrote with a `format`; `None` where there is no such file.
+
+    Args:
+        path: The file.
+        of_format: The number that it has to hold under `format`.
+        error: What a damaged file is, and one of another format.
+
+    Raises:
+        SaffronError: An `error`.
+    """
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as invalid:
+        raise error(f"{path} is damaged: it is not valid JSON: {invalid}") from invalid
+    if not isinstance(found, dict) or found.get("format") != of_format:
+        raise error(f"{path} is not of format {of_format}: update langchain-saffron")
+    return found
 
 
 def _flush(path: Path) -> None:

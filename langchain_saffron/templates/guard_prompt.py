@@ -1,12 +1,15 @@
 """How a guard model is asked for its verdict, and which tokens are its answer."""
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from langchain_saffron.errors import ModelLoadError, PromptError, SettingsError
+from langchain_saffron.errors import ModelLoadError, PromptError
+from langchain_saffron.runtime.registry import Registry
+from langchain_saffron.settings import describe_validation
 from langchain_saffron.templates.chat_template import ChatTemplate
 from langchain_saffron.templates.reward_template import RewardTemplate
 from langchain_saffron.templates.safe_encoder import safe_encoder
@@ -47,6 +50,20 @@ class GuardPrompt(BaseModel):
     unsafe: str | int
     template: RewardTemplate | None = None
     suffix: str = ""
+
+    @classmethod
+    def of_file(cls, path: Path) -> Self:
+        """Read one from a JSON file with these fields.
+
+        Raises:
+            ModelLoadError: It is no JSON object, or a field is wrong.
+        """
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except ValidationError as error:
+            raise ModelLoadError(f"{path}: {describe_validation(error)}") from error
+        except (TypeError, ValueError) as error:
+            raise ModelLoadError(f"{path} is not a JSON object: {error}") from error
 
     @classmethod
     def of_strings(
@@ -128,7 +145,7 @@ _CATEGORIES = (
     "Privacy", "Intellectual Property", "Indiscriminate Weapons", "Hate", "Self-Harm", "Sexual Content", "Elections",
 )  # fmt: skip
 
-PRESETS = {
+_KNOWN = {
     # the strings of the official SAFFRON code
     "llama-guard-3": GuardPrompt(
         safe="safe",
@@ -176,15 +193,18 @@ PRESETS = {
 }
 
 
-def preset(name: str) -> GuardPrompt:
-    """A preset by its name.
+# by name, which `guard=` and `--guard` take; a model whose own name holds one of them is asked by it
+PRESETS: Registry[GuardPrompt] = Registry("guard", _KNOWN)
 
-    Raises:
-        SettingsError: There is none.
+
+def register_guard(name: str, prompt: GuardPrompt) -> None:
+    """Add a preset: `guard=NAME` then asks by it, and so is any model whose own name holds this one.
+
+    Args:
+        name: In lower case, with hyphens. It is looked for before those that are known already.
+        prompt: How a guard is asked, and what its verdicts are.
     """
-    if name not in PRESETS:
-        raise SettingsError(f"guard: no preset {name!r}; there are {', '.join(PRESETS)}")
-    return PRESETS[name]
+    PRESETS[name] = prompt
 
 
 def preset_of(model_name: str) -> GuardPrompt | None:
@@ -193,4 +213,4 @@ def preset_of(model_name: str) -> GuardPrompt | None:
     # in the hub's cache, the name is that of the directory above the snapshots
     own = path.parent.parent.name if path.parent.name == "snapshots" else path.name
     plain = own.lower().replace("_", "-")
-    return next((PRESETS[name] for name in PRESETS if name != "chat" and name in plain), None)
+    return next((PRESETS[name] for name in reversed(PRESETS) if name != "chat" and name in plain), None)

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from langchain_saffron.errors import CorpusError
-from langchain_saffron.runtime.files import whole
+from langchain_saffron.runtime.files import read_json, whole
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -99,16 +99,7 @@ def read_manifest(directory: Path) -> dict[str, Any] | None:
     Raises:
         CorpusError: It is damaged, or of another format.
     """
-    path = directory / MANIFEST
-    if not path.exists():
-        return None
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CorpusError(f"{path} is damaged: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise CorpusError(f"{path} is no manifest of annotations in format {FORMAT}: update langchain-saffron")
-    return manifest
+    return read_json(directory / MANIFEST, FORMAT, CorpusError)
 
 
 def file_hash(path: Path) -> str:
