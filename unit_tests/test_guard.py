@@ -12,7 +12,7 @@ from langchain_saffron.errors import ModelLoadError, PromptError, SettingsError
 from langchain_saffron.interface.prompts import PromptRenderer
 from langchain_saffron.runtime.registry import Registry
 from langchain_saffron.templates import guard_prompt
-from langchain_saffron.templates.guard_prompt import PRESETS, GuardPrompt, preset_of
+from langchain_saffron.templates.guard_prompt import PRESETS, GuardPrompt, preset_of, register_guard
 from langchain_saffron.templates.reward_template import RewardTemplate
 from langchain_saffron.templates.safe_encoder import safe_encoder
 from unit_tests.builders import CHATML, DROPPING, EDITING, GEMMA, LLAMA3, MISTRAL, THINKING, byte_level_tokenizer
