@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from langchain_saffron import ChatSaffron, SaffronEngine, SearchSettings
-from langchain_saffron.cache import pool
+from langchain_saffron.cache import kv_pool
 from langchain_saffron.engine.handle import Handle
 from langchain_saffron.errors import ContextOverflowError, ModelMemoryError, RequestCancelledError
 from langchain_saffron.models import loading
@@ -99,20 +99,20 @@ def test_a_pool_that_cannot_grow_works_on_at_its_old_size(monkeypatch: pytest.Mo
     engine = random_engine("llama", random_reward_model())
     settings = SearchSettings(width=2, max_tokens=8)
     expected = engine.generate(PROMPT, settings=settings).token_ids
-    real, grown = pool._longer, []
+    real, grown = kv_pool._longer, []
 
     def longer(old: torch.Tensor, slots: int) -> torch.Tensor:
         grown.append(slots)
         # memory runs out in the middle of the layers
         return real(old, slots) if len(grown) < 3 else torch.empty(2**55)
 
-    monkeypatch.setattr(pool, "_longer", longer)
+    monkeypatch.setattr(kv_pool, "_longer", longer)
     fill = [i % 300 for i in range(240)]
     with pytest.raises(ModelMemoryError):
         engine.generate(fill, settings=SearchSettings(width=16, top_p=1.0, max_tokens=15, min_tokens=15))
     assert len(grown) == 3
     assert engine.generate(PROMPT, settings=settings).token_ids == expected
-    monkeypatch.setattr(pool, "_longer", real)
+    monkeypatch.setattr(kv_pool, "_longer", real)
     assert len(engine.generate(fill, settings=SearchSettings(width=16, top_p=1.0, max_tokens=15)).token_ids) > 0
 
 
