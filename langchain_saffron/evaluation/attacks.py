@@ -212,7 +212,7 @@ def _exchange(sample: Sample) -> tuple[Message, Message]:
 
 def _recorded(path: Path) -> dict[str, str]:
     """Prompts by the `id` or the `goal` of the record."""
-    found: dict[str, str] = {}
+    prompts: dict[str, str] = {}
     for where, record in read_records(path):
         prompt = record.get("prompt") if isinstance(record, dict) else None
         names = [record[key] for key in ("id", "goal") if key in record] if isinstance(record, dict) else []
@@ -220,5 +220,5 @@ def _recorded(path: Path) -> dict[str, str]:
             raise CorpusError(
                 f"{where}: an object with a prompt, and an id or a goal, is expected: {json.dumps(record)}"
             )
-        found.update((str(name), prompt) for name in names)
-    return found
+        prompts.update((str(name), prompt) for name in names)
+    return prompts

@@ -171,8 +171,8 @@ def parse_data(text: str, limit: int) -> list[Sample]:
     name, colon, path = text.partition(":")
     if not colon:
         raise SettingsError(f"data: {text!r} is neither FORMAT:PATH nor one of {', '.join(SETS)}")
-    found = read_dataset(name, path)
-    return [sample for sample, _ in zip(found, range(limit), strict=False)]
+    samples = read_dataset(name, path)
+    return [sample for sample, _ in zip(samples, range(limit), strict=False)]
 
 
 def read_dataset(name: str, path: str | Path) -> Iterator[Sample]:
@@ -188,17 +188,17 @@ def read_dataset(name: str, path: str | Path) -> Iterator[Sample]:
     """
     mapper = FORMATS[name]
     path = Path(path)
-    found = 0
+    count = 0
     for number, (where, record) in enumerate(read_records(path), 1):
         try:
             mapped = mapper(record)
         except RecordError as error:
             raise CorpusError(f"{where}: {error}") from error
         if mapped is not None:
-            found += 1
+            count += 1
             own = record.get("id") if isinstance(record, dict) else None
             yield Sample(id=f"{name}-{number if own is None else own}", dataset=name, **mapped)
-    if not found:
+    if not count:
         raise CorpusError(f"{path} holds no sample of the format {name}")
 
 

@@ -63,8 +63,8 @@ class KeywordJudge(Judge):
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Judged]:
         """The verdicts, in order."""
-        found = [bool(self._words.search(one.answer.replace("’", "'"))) for one in exchanges]
-        return [Judged(not refused, refused) for refused in found]
+        refusals = [bool(self._words.search(one.answer.replace("’", "'"))) for one in exchanges]
+        return [Judged(not refused, refused) for refused in refusals]
 
 
 class GuardJudge(Judge):
@@ -87,8 +87,8 @@ class GuardJudge(Judge):
         rewards = self._model.score(pairs)
         refused = self._keyword.judge(exchanges)
         return [
-            Judged(bool(len(found)) and float(found[-1]) < 0, words.refused)
-            for found, words in zip(rewards, refused, strict=True)
+            Judged(bool(len(prefix_rewards)) and float(prefix_rewards[-1]) < 0, words.refused)
+            for prefix_rewards, words in zip(rewards, refused, strict=True)
         ]
 
 

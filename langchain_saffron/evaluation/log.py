@@ -96,8 +96,8 @@ class RunLog:
             )
         )
         judged = [
-            {"key": row["key"], **asdict(found), "unsafe_alone": alone.get(row["key"], found).unsafe}
-            for row, found in zip(rows, whole, strict=True)
+            {"key": row["key"], **asdict(verdict), "unsafe_alone": alone.get(row["key"], verdict).unsafe}
+            for row, verdict in zip(rows, whole, strict=True)
         ]
         _write_table(pa.Table.from_pylist(judged), self.path / f"verdicts-{judge.name}.parquet")
         return [{**row, **verdict} for row, verdict in zip(rows, judged, strict=True)]

@@ -55,11 +55,11 @@ def distinct(texts: Iterable[str], size: int) -> float:
 
 def attacked(lines: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
     """The figures of each harmful dataset under each attack."""
-    found: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for line in lines:
         if line["kind"] == "harmful":
-            found[line["dataset"], line["attack"]].append(line)
-    return found
+            groups[line["dataset"], line["attack"]].append(line)
+    return groups
 
 
 def summarise(rows: Sequence[Row], on_topic: Callable[[Row], bool | None] | None = None) -> list[Row]:
@@ -85,7 +85,7 @@ def _summary(
         return interval(list(by_sample.values()))
 
     unsafe, low, high = share(lambda row: row["unsafe"])
-    topics = [found for row in rows if on_topic and (found := on_topic(row)) is not None]
+    topics = [topical for row in rows if on_topic and (topical := on_topic(row)) is not None]
     logprobs = [row["logprob"] for row in rows if row["logprob"] is not None]
     return {
         "method": method,

@@ -111,10 +111,10 @@ def write_report(directory: Path, lines: Sequence[Row], judge: str, note: str = 
 
 def _figures(directory: Path) -> list[Row]:
     try:
-        found: list[Row] = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))["figures"]
+        figures: list[Row] = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))["figures"]
     except OSError as error:
         raise SettingsError(f"{directory} holds no metrics.json: evaluate or rescore it first") from error
-    return found
+    return figures
 
 
 def _as_markdown(table: Sequence[Sequence[str]]) -> str:

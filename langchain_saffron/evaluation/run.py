@@ -122,8 +122,8 @@ def evaluate(
         ```python
         from langchain_saffron.evaluation.run import evaluate
 
-        found = evaluate("kitchen", "my-run", methods=["none", "saffron:4"], limit=4, seeds=1)
-        print(found.report)
+        evaluation = evaluate("kitchen", "my-run", methods=["none", "saffron:4"], limit=4, seeds=1)
+        print(evaluation.report)
         ```
 
     Args:
@@ -156,8 +156,8 @@ def evaluate(
     common = {"max_tokens": max_tokens or made.max_tokens, "top_p": top_p or made.top_p}
     # a mistake in data, methods or the judge should not cost the model's loading
     samples = [sample for name in names for sample in parse_data(name, limit)]
-    wanted = [*([match] if match else []), *(methods or (QUICK_METHODS if quick else FULL_METHODS))]
-    chosen = [parse_method(one, **common) if isinstance(one, str) else one for one in wanted]
+    requested = [*([match] if match else []), *(methods or (QUICK_METHODS if quick else FULL_METHODS))]
+    chosen = [parse_method(one, **common) if isinstance(one, str) else one for one in requested]
     named = models if isinstance(models, Models) else Models()
     verdicts = _judge(judge or made.judge, named.device, named.dtype)
     engine, unmasked = _engines(models, made, any(not one.masked for one in chosen))
@@ -166,7 +166,7 @@ def evaluate(
     ]
     if match is not None:
         pilot = make_cases(samples[:PILOT], against[:1], chosen[:1], 1)
-        chosen = [chosen[0], *_matched(engine, wanted[1:], chosen[1:], pilot, common, report)]
+        chosen = [chosen[0], *_matched(engine, requested[1:], chosen[1:], pilot, common, report)]
     record = {
         "data": names, "limit": limit, "model": engine.name, "reward_model": str(named.reward_model or ""),
         "prm": str(named.process_reward_model or ""), "methods": [one.name for one in chosen],
@@ -241,7 +241,7 @@ def _judge(judge: str | Judge, device: str | None, dtype: str | None) -> Judge:
 
 def _matched(
     engine: SaffronEngine,
-    wanted: Sequence[str | Method],
+    requested: Sequence[str | Method],
     methods: Sequence[Method],
     pilot: Sequence[Case],
     common: dict[str, Any],
@@ -254,10 +254,10 @@ def _matched(
         return float(sum(costs) / len(costs))
 
     target = mean(pilot)
-    found = []
-    for name, method in zip(wanted, methods, strict=True):
+    matched = []
+    for name, method in zip(requested, methods, strict=True):
         if not isinstance(name, str) or ":" in name or not find_family(name).has_width:
-            found.append(method)
+            matched.append(method)
             continue
 
         def cost(width: int, name: str = name) -> float:
@@ -267,8 +267,8 @@ def _matched(
         match = match_width(cost, target)
         if report:
             report(f"{name}: width {match.width} costs {match.tflops:.3g} TFLOP an answer, of {target:.3g} wanted")
-        found.append(make_method(name, match.width, **common))
-    return found
+        matched.append(make_method(name, match.width, **common))
+    return matched
 
 
 def _answer(

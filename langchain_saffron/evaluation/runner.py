@@ -133,24 +133,24 @@ class Runner:
 
 def as_langchain(messages: Sequence[Message]) -> list[BaseMessage]:
     """Messages as chat templates take them, in LangChain's form."""
-    found: list[BaseMessage] = []
+    converted: list[BaseMessage] = []
     call_id = ""
     for turn in messages:
         role, text = turn["role"], turn["content"]
         if role == "system":
-            found.append(SystemMessage(text))
+            converted.append(SystemMessage(text))
         elif role == "user":
-            found.append(HumanMessage(text))
+            converted.append(HumanMessage(text))
         elif role == "tool":
-            found.append(ToolMessage(text, tool_call_id=call_id))
+            converted.append(ToolMessage(text, tool_call_id=call_id))
         else:
             calls: list[dict[str, Any]] = []
             for call in turn.get("tool_calls", ()):
-                call_id = f"call_{len(found)}_{len(calls)}"
+                call_id = f"call_{len(converted)}_{len(calls)}"
                 function = call["function"]
                 calls.append({"name": function["name"], "args": function["arguments"], "id": call_id})
-            found.append(AIMessage(text, tool_calls=calls))
-    return found
+            converted.append(AIMessage(text, tool_calls=calls))
+    return converted
 
 
 def _shorter(ids: Sequence[int] | None, hidden: int) -> Sequence[int] | None:

@@ -20,13 +20,13 @@ def paper_tables(lines: Sequence[Row]) -> list[tuple[str, Table]]:
     Args:
         lines: As `summarise` gives them.
     """
-    found = [
+    tables = [
         ("Attack success by width (SAFFRON paper, table 3)", by_width(lines)),
         (f"At equal compute: nearest to the widest {BASELINE} (table 2)", at_equal_compute(lines)),
         ("Cost of searches that call the reward model for every candidate (table 1)", cost_of_calls(lines)),
         ("Compute for half of the attack success without defence (figure 2)", cost_of_halving(lines)),
     ]
-    return [(title, table) for title, table in found if len(table) > 1]
+    return [(title, table) for title, table in tables if len(table) > 1]
 
 
 def by_width(lines: Sequence[Row]) -> Table:
@@ -119,13 +119,13 @@ def halving(points: Sequence[Row], goal: float) -> tuple[str, float] | None:
 
 def _curves(lines: Sequence[Row]) -> dict[tuple[str, str], dict[str, dict[int, Row]]]:
     """Harmful datasets under attack, families of methods, widths, figures."""
-    found: dict[tuple[str, str], dict[str, dict[int, Row]]] = defaultdict(lambda: defaultdict(dict))
+    curves: dict[tuple[str, str], dict[str, dict[int, Row]]] = defaultdict(lambda: defaultdict(dict))
     for place, some in attacked(lines).items():
         for line in some:
             family, width = family_of(line["method"])
             if width is not None:
-                found[place][family][width] = line
-    return found
+                curves[place][family][width] = line
+    return curves
 
 
 def _undefended(lines: Sequence[Row], place: tuple[str, str]) -> Row | None:

@@ -177,13 +177,13 @@ def _answers(
     """What there is to score in a record, each answer once."""
     if record.data is None:
         raise ShapeError(record.problem or "unreadable")
-    found: dict[tuple[int, ...], Answer] = {}
+    answers: dict[tuple[int, ...], Answer] = {}
     for messages in conversations_of(record.data):
         for answer in answers_of(messages, prm, settings, template):
             prm.check_length(answer.asked, answer.response)
             # chosen and rejected share all turns but the last
-            found.setdefault((len(answer.prompt), *answer.prompt, *answer.response), answer)
-    return list(found.values())
+            answers.setdefault((len(answer.prompt), *answer.prompt, *answer.response), answer)
+    return list(answers.values())
 
 
 def _check_shape(corpus: Corpus, records: int) -> None:

@@ -9,21 +9,21 @@ PRECISION = 0.99
 _BIN = 2.0
 
 
-def agreement(wanted: np.ndarray, found: np.ndarray) -> dict[str, Any]:
+def agreement(rewards: np.ndarray, predictions: np.ndarray) -> dict[str, Any]:
     """Figures of the paper's Fig. 4b.
 
     Args:
-        wanted: float array [prefixes]: the PRM's rewards.
-        found: float array [prefixes]: the MRM's predictions.
+        rewards: float array [prefixes]: the PRM's rewards.
+        predictions: float array [prefixes]: the MRM's predictions.
 
     Returns:
         `mse`, `pearson_r` (0 where either is constant), `within_1` (the share of predictions within ±1), `rewards`
         (how many), and the same `by_bin` of the PRM's reward.
     """
-    error = found - wanted
+    error = predictions - rewards
     # not by the standard deviation, which rounding keeps above zero
-    constant = wanted.min() == wanted.max() or found.min() == found.max()
-    edges = np.floor(wanted.astype(np.float64) / _BIN) * _BIN
+    constant = rewards.min() == rewards.max() or predictions.min() == predictions.max()
+    edges = np.floor(rewards.astype(np.float64) / _BIN) * _BIN
     bins = []
     for edge in np.unique(edges):
         part = error[edges == edge]
@@ -37,48 +37,50 @@ def agreement(wanted: np.ndarray, found: np.ndarray) -> dict[str, Any]:
             }
         )
     return {
-        "rewards": len(wanted),
+        "rewards": len(rewards),
         "mse": float((error**2).mean()),
-        "pearson_r": 0.0 if constant else float(np.corrcoef(wanted, found)[0, 1]),
+        "pearson_r": 0.0 if constant else float(np.corrcoef(rewards, predictions)[0, 1]),
         "within_1": float((abs(error) <= 1).mean()),
         "by_bin": bins,
     }
 
 
-def safety_threshold(wanted: np.ndarray, found: np.ndarray, precision: float = PRECISION) -> float | None:
+def safety_threshold(rewards: np.ndarray, predictions: np.ndarray, precision: float = PRECISION) -> float | None:
     """The lowest prediction such that of all prefixes at or above it the wanted share is safe by the PRM.
 
     Args:
-        wanted: float array [prefixes]: the PRM's rewards; above 0 means safe.
-        found: float array [prefixes]: the MRM's predictions.
+        rewards: float array [prefixes]: the PRM's rewards; above 0 means safe.
+        predictions: float array [prefixes]: the MRM's predictions.
         precision: That share.
 
     Returns:
         `None` where no threshold reaches it, or where every prefix is safe, which tells nothing.
     """
-    safe = wanted > 0
+    safe = rewards > 0
     if safe.all():
         return None
-    order = np.argsort(-found, kind="stable")
+    order = np.argsort(-predictions, kind="stable")
     share = np.cumsum(safe[order]) / np.arange(1, len(order) + 1)
     # equal predictions stand or fall together
-    last = np.append(found[order][1:] != found[order][:-1], True)
+    last = np.append(predictions[order][1:] != predictions[order][:-1], True)
     enough = np.flatnonzero((share >= precision) & last)
-    return float(found[order[enough[-1]]]) if len(enough) else None
+    return float(predictions[order[enough[-1]]]) if len(enough) else None
 
 
-def plot_agreement(path: Path, wanted: np.ndarray, found: np.ndarray, title: str) -> None:
+def plot_agreement(path: Path, rewards: np.ndarray, predictions: np.ndarray, title: str) -> None:
     """Write the scatter of predictions over the PRM's rewards (paper, Fig. 4b) as a PNG."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figures = agreement(wanted, found)
-    low = min(wanted.min(), found.min()) - 0.5
-    high = max(wanted.max(), found.max()) + 0.5
+    figures = agreement(rewards, predictions)
+    low = min(rewards.min(), predictions.min()) - 0.5
+    high = max(rewards.max(), predictions.max()) + 0.5
     figure, axes = pyplot.subplots(figsize=(5, 4.6), dpi=110)
-    drawn = axes.hexbin(wanted, found, gridsize=70, bins="log", mincnt=1, extent=(low, high, low, high), linewidths=0.1)
+    drawn = axes.hexbin(
+        rewards, predictions, gridsize=70, bins="log", mincnt=1, extent=(low, high, low, high), linewidths=0.1
+    )
     line = np.array([low, high])
     axes.plot(line, line, color="black", linewidth=0.8)
     axes.fill_between(line, line - 1, line + 1, color="grey", alpha=0.2, linewidth=0, label="within ±1")
@@ -88,7 +90,7 @@ def plot_agreement(path: Path, wanted: np.ndarray, found: np.ndarray, title: str
     axes.text(
         0.03,
         0.86,
-        f"r = {figures['pearson_r']:.3f}\nwithin ±1: {figures['within_1']:.1%}\n{len(wanted):,} held-out prefixes",
+        f"r = {figures['pearson_r']:.3f}\nwithin ±1: {figures['within_1']:.1%}\n{len(rewards):,} held-out prefixes",
         transform=axes.transAxes,
     )
     axes.legend(loc="lower right", frameon=False)

@@ -55,7 +55,7 @@ class Checkpoints:
                 "sha256": {name: file_hash(partial / name) for name in (_WEIGHTS, _OPTIMISER)},
             }
             (partial / _STATE).write_text(json.dumps(state), encoding="utf-8")
-        for _, old in self._found()[:-_KEPT]:
+        for _, old in self._by_step()[:-_KEPT]:
             shutil.rmtree(old, ignore_errors=True)
 
     def load(self, weights: Mapping[str, torch.Tensor], optimiser: torch.optim.Optimizer) -> tuple[int, list[float]]:
@@ -71,11 +71,11 @@ class Checkpoints:
         Raises:
             TrainingError: It belongs to another run, or is damaged.
         """
-        found = self._found()
-        if not found:
+        checkpoints = self._by_step()
+        if not checkpoints:
             return 0, []
-        step, path = found[-1]
-        before = f"to go on from step {found[-2][0]}" if len(found) > 1 else "to begin again"
+        step, path = checkpoints[-1]
+        before = f"to go on from step {checkpoints[-2][0]}" if len(checkpoints) > 1 else "to begin again"
         damaged = f"the checkpoint {path} is damaged: delete it {before}"
         try:
             state = json.loads((path / _STATE).read_text(encoding="utf-8"))
@@ -102,12 +102,12 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Remove them all, and nothing else."""
-        for path in [*(path for _, path in self._found()), *self.directory.glob("step-*.partial")]:
+        for path in [*(path for _, path in self._by_step()), *self.directory.glob("step-*.partial")]:
             shutil.rmtree(path, ignore_errors=True)
         with suppress(OSError):
             self.directory.rmdir()
 
-    def _found(self) -> list[tuple[int, Path]]:
+    def _by_step(self) -> list[tuple[int, Path]]:
         paths = self.directory.iterdir() if self.directory.is_dir() else ()
         return sorted((int(match[1]), path) for path in paths if (match := _NAME.fullmatch(path.name)))
 

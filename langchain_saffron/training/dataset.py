@@ -87,14 +87,14 @@ class RewardData:
     @property
     def template(self) -> RewardTemplate | None:
         """How its prompts were written, if that was recorded."""
-        found = self.manifest.get("settings", {}).get("template")
-        return RewardTemplate(**found) if found else None
+        recorded = self.manifest.get("settings", {}).get("template")
+        return RewardTemplate(**recorded) if recorded else None
 
     @property
     def prm(self) -> dict[str, Any]:
         """What was recorded of the process reward model."""
-        found: dict[str, Any] = self.manifest.get("settings", {}).get("prm") or {}
-        return found
+        recorded: dict[str, Any] = self.manifest.get("settings", {}).get("prm") or {}
+        return recorded
 
     def check_tokenizer(self, tokenizer: Any, rows: int) -> None:
         """Refuse data whose ids mean something else to the base model.

@@ -56,8 +56,8 @@ def write_mrm(
     template: RewardTemplate,
     base: str,
     details: dict[str, Any],
-    wanted: np.ndarray,
-    found: np.ndarray,
+    rewards: np.ndarray,
+    predictions: np.ndarray,
 ) -> None:
     """Write an MRM directory; its config comes last, so that an unfinished one is none.
 
@@ -70,8 +70,8 @@ def write_mrm(
         template: The MRM's.
         base: The base's name.
         details: `reward_source` and `training`, with the held-out figures and the threshold.
-        wanted: The held-out rewards of the PRM.
-        found: The MRM's predictions of them.
+        rewards: The held-out rewards of the PRM.
+        predictions: The MRM's predictions of them.
 
     Raises:
         StorageError: It could not be written.
@@ -85,7 +85,7 @@ def write_mrm(
         # a set, written in whatever order
         config["target_modules"] = sorted(config["target_modules"])
         (staged / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        plot_agreement(staged / PLOT, wanted, found, "Held-out prefixes")
+        plot_agreement(staged / PLOT, rewards, predictions, "Held-out prefixes")
         (staged / CARD).write_text(_card(base, details), encoding="utf-8")
         threshold = details["training"]["held_out"]["safety_threshold"]
         write_mrm_files(staged, bias, seen, tokenizer, template, threshold, base, details)

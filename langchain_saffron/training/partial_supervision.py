@@ -82,8 +82,8 @@ class PartialSupervision(torch.nn.Module):
     ) -> torch.Tensor:
         if not by_rows:
             logits = self.model(input_ids=input_ids, use_cache=False).logits
-            found: torch.Tensor = logits[sequence, position, following]
-            return found
+            outputs: torch.Tensor = logits[sequence, position, following]
+            return outputs
         # only the rows of the unembedding that are asked for: a vocabulary of logits a token would fill the memory
         hidden = self._causal.base_model(input_ids=input_ids, use_cache=False).last_hidden_state[sequence, position]
         head = self._causal.get_output_embeddings()
@@ -106,8 +106,8 @@ class PartialSupervision(torch.nn.Module):
         asked = torch.zeros(8, dtype=torch.long, device=device), torch.arange(8, device=device), ids[0].flip(0)
         expected = self._outputs(ids, *asked, by_rows=False).float()
         try:
-            found = self._outputs(ids, *asked, by_rows=True).float()
+            products = self._outputs(ids, *asked, by_rows=True).float()
         except (AttributeError, RuntimeError, TypeError):
             return False
         scale = float(expected.std()) + 1e-6
-        return float((found - expected).abs().max()) <= (3e-2 if expected.dtype != torch.float32 else 1e-3) * scale
+        return float((products - expected).abs().max()) <= (3e-2 if expected.dtype != torch.float32 else 1e-3) * scale

@@ -96,9 +96,9 @@ def train(
     trainer = Trainer(accelerator, module, data, settings, Checkpoints(out / "checkpoints", run))
     with threads_for(module):
         losses = trainer.fit(progress, report)
-        wanted, found = trainer.predict(held_out)
-    figures = agreement(wanted, found)
-    figures["safety_threshold"] = safety_threshold(wanted, found, settings.precision)
+        rewards, predictions = trainer.predict(held_out)
+    figures = agreement(rewards, predictions)
+    figures["safety_threshold"] = safety_threshold(rewards, predictions, settings.precision)
     if report and figures["safety_threshold"] is None and accelerator.is_main_process:
         report("no safety threshold could be calibrated: the held-out rewards do not part safe from unsafe")
     with storing(out / "logs"):
@@ -124,7 +124,7 @@ def train(
         template = data.template or RewardTemplate.for_tokenizer(tokenizer)
         _write_losses(out / LOSSES, losses)
         bias = module.bias.detach().float().cpu()
-        write_mrm(out, module.model, bias, seen, tokenizer, template, named, details, wanted, found)
+        write_mrm(out, module.model, bias, seen, tokenizer, template, named, details, rewards, predictions)
         trainer.checkpoints.clear()
     accelerator.wait_for_everyone()
     with storing(out / "logs"):

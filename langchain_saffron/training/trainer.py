@@ -97,9 +97,9 @@ class Trainer:
             predicted, _ = self._predicted(self._core, samples)
             parts = predicted.float().cpu().split([int(sample.known.sum()) for sample in samples])
             mine += [(index, part.numpy()) for index, part in zip(batch, parts, strict=True)]
-        found = dict(gather_object(mine) if self.accelerator.num_processes > 1 else mine)
-        wanted = [sample.rewards[sample.known] for sample in data.samples]
-        return np.concatenate(wanted), np.concatenate([found[i] for i in range(len(data.samples))])
+        predictions = dict(gather_object(mine) if self.accelerator.num_processes > 1 else mine)
+        rewards = [sample.rewards[sample.known] for sample in data.samples]
+        return np.concatenate(rewards), np.concatenate([predictions[i] for i in range(len(data.samples))])
 
     def _advance(self) -> torch.Tensor:
         """One step; this process's share of the batch's mean loss."""

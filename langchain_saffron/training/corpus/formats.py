@@ -70,7 +70,7 @@ def conversations_of(data: Mapping[str, Any]) -> list[list[Message]]:
         raise ShapeError(f"not an object but {kind_of(data)}")
     fields = {name: value for name, value in data.items() if value is not None}
     conversations: list[list[Message]] = []
-    for field, turns in _found(fields, data).items():
+    for field, turns in _conversations(fields, data).items():
         if not any(is_answer(turn) for turn in turns):
             raise ShapeError(f"no assistant turn with any text in {field}")
         if turns not in conversations:
@@ -108,11 +108,11 @@ def is_answer(message: Message) -> bool:
     return message["role"] == "assistant" and bool(message["content"].strip() or message.get("tool_calls"))
 
 
-def _found(fields: Mapping[str, Any], data: Mapping[str, Any]) -> Conversations:
+def _conversations(fields: Mapping[str, Any], data: Mapping[str, Any]) -> Conversations:
     """The conversations below the names of the fields that hold them."""
     for read in reversed(_FORMS.values()):
-        if (found := read(fields)) is not None:
-            return found
+        if (conversations := read(fields)) is not None:
+            return conversations
     shown = [_shown(name) for name in data]
     has = f"the fields {', '.join(shown[:12])}{', …' * (len(shown) > 12)}" if shown else "no fields"
     unfit = [f"{name} is {kind_of(data[name])}" for name in _FITS if name in data and not _first(fields, (name,))]

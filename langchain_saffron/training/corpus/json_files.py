@@ -87,15 +87,15 @@ def _items(file: BinaryIO, offset: int, number: int, path: Path) -> Iterator[_Pi
     """
     buffer, begin, at, depth = b"", 0, 0, 1
     while depth:
-        found = (_BETWEEN if depth == 1 else _INSIDE).match(buffer, at)
-        if found is None:
+        match = (_BETWEEN if depth == 1 else _INSIDE).match(buffer, at)
+        if match is None:
             # twice as much each time: a long item is searched again from where its last bracket was
             more = file.read(max(_CHUNK, len(buffer) - begin))
             if not more:
                 raise CorpusError(f"{path} is damaged: item {number} does not end, or the JSON array does not")
             buffer, at, begin = buffer[begin:] + more, at - begin, 0
             continue
-        at = found.end()
+        at = match.end()
         mark = buffer[at - 1]
         if mark != ord(","):
             depth += 1 if mark in b"[{" else -1

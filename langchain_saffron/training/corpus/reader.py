@@ -107,8 +107,8 @@ class Corpus:
             low, high = max(start - first, 0), min(stop - first, source.records)
             if low < high:
                 count = 0
-                for found in source.read(low, high):
-                    yield Record(first + low + count, *found)
+                for fields in source.read(low, high):
+                    yield Record(first + low + count, *fields)
                     count += 1
                 if count < high - low:
                     raise CorpusError(f"{source.path} has fewer records than when it was opened")

@@ -36,8 +36,8 @@ class ParquetFile:
                 for batch in file.iter_batches(_BATCH, row_groups=[group]):
                     low, high = max(start - row, 0), min(stop - row, batch.num_rows)
                     if low < high:
-                        for number, found in enumerate(_rows(batch.slice(low, high - low)), row + low):
-                            yield f"{self.path.name}, row {number}", *found
+                        for number, fields in enumerate(_rows(batch.slice(low, high - low)), row + low):
+                            yield f"{self.path.name}, row {number}", *fields
                     row += batch.num_rows
                     if row >= stop:
                         return
@@ -76,8 +76,8 @@ class SavedDataset:
         """The rows in a range."""
         with _reading_arrow(self.path):
             for low in range(start, stop, _BATCH):
-                for row, found in enumerate(_rows(self._dataset[low : min(low + _BATCH, stop)]), low):
-                    yield f"row {row}", *found
+                for row, fields in enumerate(_rows(self._dataset[low : min(low + _BATCH, stop)]), low):
+                    yield f"row {row}", *fields
 
 
 def _reading_arrow(path: Path) -> AbstractContextManager[None]:
