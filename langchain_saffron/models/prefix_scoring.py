@@ -1,4 +1,4 @@
-"""Scores of all prefixes of many answers, over one trie: the trunk once, then a tooth for every prefix."""
+"""Scores of all prefixes of many answers, over one trie: the trunk once, then the question after every prefix."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from langchain_saffron.models.decoder import TrieDecoder
 
 # rows in one forward: more do not run faster, fewer leave matrix units idle
 MOST_ROWS = 1024
-# rows that attend together: each also reads past the others' teeth
+# rows that attend together: each also reads past the others' questions
 GROUP_ROWS = 128
 
 # tokens of the sequences that share forwards
@@ -44,8 +44,8 @@ class PrefixScorer:
     """Asks a decoder the same question after every prefix of an answer.
 
     A sequence's tokens are computed once (the trunk); the question, if there is one, hangs off each of them as a
-    branch of its own (a tooth). That is `L + L · S` tokens for an answer of `L` tokens and a question of `S`, in place
-    of `L · (L / 2 + S)` by one forward a prefix (SAFFRON paper, section 4.4 and Proposition 2).
+    branch of its own. That is `L + L · S` tokens for an answer of `L` tokens and a question of `S`, in place of
+    `L · (L / 2 + S)` by one forward a prefix (SAFFRON paper, section 4.4 and Proposition 2).
 
     Attributes:
         decoder: The model over its trie.
@@ -75,10 +75,10 @@ class PrefixScorer:
         for prompt, answer in pairs:
             self.check_length(prompt, answer)
         lots = _lots(pairs, min(LOT_TOKENS, self.decoder.forest.capacity // 2))
-        found = torch.cat([part for lot in lots for part in self._outputs(lot, salt)])
-        if bool(found.isnan().any()):
+        outputs = torch.cat([part for lot in lots for part in self._outputs(lot, salt)])
+        if bool(outputs.isnan().any()):
             raise NumericalError(f"the {self.decoder.name} returned NaN: damaged weights, or too narrow a dtype")
-        return list(found.split([len(answer) for _, answer in pairs]))
+        return list(outputs.split([len(answer) for _, answer in pairs]))
 
     def check_length(self, prompt: Sequence[int], answer: Sequence[int]) -> None:
         """Refuse what is longer than the model's context.
@@ -110,7 +110,7 @@ class PrefixScorer:
             parts = [answer[i : i + per_group] for answer in answers for i in range(0, len(answer), per_group)]
             per_forward = max(1, most // (per_group * len(self.suffix)))
             for i in range(0, len(parts), per_forward):
-                yield self._teeth(parts[i : i + per_forward])
+                yield self._question_outputs(parts[i : i + per_forward])
         finally:
             for trunk in trunks:
                 forest.release(trunk[-1])
@@ -145,7 +145,7 @@ class PrefixScorer:
                 forward.add(part, part)
                 yield self._run(forward)
 
-    def _teeth(self, parts: list[list[int]]) -> torch.Tensor:
+    def _question_outputs(self, parts: list[list[int]]) -> torch.Tensor:
         """Outputs at the ends of the questions after some nodes."""
         forest = self.decoder.forest
         forward = _Forward()
@@ -156,13 +156,13 @@ class PrefixScorer:
                 ends = []
                 forest.remember_branch(part[-1])
                 for node in part:
-                    tooth = forest.insert(self.suffix, parent=node)
-                    tips.append(tooth[-1])
-                    ends.append(tooth[-1])
-                    rows += tooth
-                # an answer may quote the question: such nodes are computed already, or belong to two teeth
-                wanted = set(ends)
-                forward.add((row for row in rows if not forest.filled[row] or row in wanted), ends)
+                    question = forest.insert(self.suffix, parent=node)
+                    tips.append(question[-1])
+                    ends.append(question[-1])
+                    rows += question
+                # an answer may quote the question: such nodes are computed already, or belong to two questions
+                scored = set(ends)
+                forward.add((row for row in rows if not forest.filled[row] or row in scored), ends)
             return self._run(forward)
         finally:
             for tip in tips:
