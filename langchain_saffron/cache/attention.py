@@ -202,8 +202,8 @@ def _fuses(query: torch.Tensor, parts: list[slice | torch.Tensor]) -> bool:
 
 
 def _together(store: torch.Tensor, parts: list[slice | torch.Tensor]) -> torch.Tensor:
-    found = [_read(store, part) for part in parts]
-    return found[0] if len(parts) == 1 else torch.cat(found, dim=1)
+    chunks = [_read(store, part) for part in parts]
+    return chunks[0] if len(parts) == 1 else torch.cat(chunks, dim=1)
 
 
 def _read(store: torch.Tensor, part: slice | torch.Tensor) -> torch.Tensor:

@@ -82,7 +82,7 @@ def visible_rows(forest: TokenForest, rows: np.ndarray, windowed: bool) -> Visib
         rows,
         above,
         count=high - low if in_place else len(slots),
-        columns=(lambda wanted: wanted - low) if in_place else (lambda wanted: np.searchsorted(slots, wanted)),
+        columns=(lambda seen: seen - low) if in_place else (lambda seen: np.searchsorted(slots, seen)),
     )
     distance = None
     if windowed:

@@ -184,8 +184,8 @@ def _read(forest: TokenForest, slots: np.ndarray, start: int, window: int | None
     first, last = int(rest[0]), int(rest[-1]) + 1
     dense = last - first <= SPAN_SLACK * len(rest) and not (first < high and low < last)
 
-    def columns(wanted: np.ndarray) -> np.ndarray:
-        return wanted - first if dense else np.searchsorted(rest, wanted)
+    def columns(seen: np.ndarray) -> np.ndarray:
+        return seen - first if dense else np.searchsorted(rest, seen)
 
     allowed = seen_columns(
         forest,
@@ -203,16 +203,16 @@ def _read(forest: TokenForest, slots: np.ndarray, start: int, window: int | None
 def _merge_small(reads: list[_Reads], to_mask: ToMask) -> list[Group | Batch]:
     """Put small groups of similar size together, so that the calls of a layer do not grow with the requests."""
     alike: dict[int, list[_Reads]] = {}
-    found: list[Group | Batch] = []
+    merged: list[Group | Batch] = []
     for read in reads:
         if read.count <= BATCH_SLOTS and len(read.allowed) < BATCH_ROWS:
             # by powers of two: padding never doubles the work
             alike.setdefault(read.count.bit_length(), []).append(read)
         else:
-            found.append(read.group(to_mask))
+            merged.append(read.group(to_mask))
     for members in alike.values():
-        found.append(members[0].group(to_mask) if len(members) == 1 else _batch(members, to_mask))
-    return found
+        merged.append(members[0].group(to_mask) if len(members) == 1 else _batch(members, to_mask))
+    return merged
 
 
 def _batch(members: list[_Reads], to_mask: ToMask) -> Batch:

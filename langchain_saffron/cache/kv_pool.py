@@ -135,13 +135,13 @@ class KeyValuePool(Cache):
         if needed <= self._slots:
             return
         # a quarter more: copying stays rare, and little lies idle
-        wanted = min(self.capacity, max(needed, self._slots * 5 // 4))
+        slots = min(self.capacity, max(needed, self._slots * 5 // 4))
         for store in (self._keys, self._values):
             for layer, old in store.items():
                 # where memory runs out in between, some are longer already: the next growth takes up from there
-                if old.shape[1] < wanted:
-                    store[layer] = _longer(old, wanted)
-        self._slots = wanted
+                if old.shape[1] < slots:
+                    store[layer] = _longer(old, slots)
+        self._slots = slots
 
 
 def _longer(old: torch.Tensor, slots: int) -> torch.Tensor:

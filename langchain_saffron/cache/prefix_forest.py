@@ -84,15 +84,15 @@ class TokenForest:
 
     def match(self, tokens: Sequence[int], salt: str = "") -> list[int]:
         """The nodes of the longest prefix of `tokens` that is there, whether filled or not."""
-        found: list[int] = []
+        nodes: list[int] = []
         below = self._roots.get(salt, {})
         for token in tokens:
             node = below.get(token)
             if node is None:
                 break
-            found.append(node)
+            nodes.append(node)
             below = self._children.get(node, {})
-        return found
+        return nodes
 
     def insert(self, tokens: Sequence[int], parent: int = NO_PARENT, salt: str = "") -> list[int]:
         """Add `tokens` below `parent`, sharing what exists, and take a reference on the last one.

@@ -184,13 +184,13 @@ class Admission:
                     "included: shorten the messages"
                 )
         room = min(decoder.context - length for _, decoder, length in rooms)
-        wanted = settings.max_tokens or getattr(self._generation, "max_new_tokens", None) or DEFAULT_MAX_TOKENS
+        max_tokens = settings.max_tokens or getattr(self._generation, "max_new_tokens", None) or DEFAULT_MAX_TOKENS
         threshold = settings.safety_threshold
         if threshold is None and self._reward_model is not None:
             threshold = self._reward_model.safety_threshold
         if threshold is None:
             threshold = DEFAULT_SAFETY_THRESHOLD
-        return settings.model_copy(update={"max_tokens": min(wanted, room), "safety_threshold": threshold})
+        return settings.model_copy(update={"max_tokens": min(max_tokens, room), "safety_threshold": threshold})
 
     def _meter(self, settings: SearchSettings, prompt_length: int, reward_length: int, prm_length: int) -> BudgetMeter:
         """What the request may spend, and what its steps cost in these models."""

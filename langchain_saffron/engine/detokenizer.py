@@ -62,10 +62,10 @@ class TextStream:
         if self.stopped:
             return ""
         text = self._waiting + new
-        found = [place for stop in self._stop if (place := text.find(stop)) >= 0]
-        if found:
+        places = [place for stop in self._stop if (place := text.find(stop)) >= 0]
+        if places:
             self.stopped = True
-            text, self._waiting = text[: min(found)], ""
+            text, self._waiting = text[: min(places)], ""
         else:
             held = 0 if last else _could_begin(text, self._stop)
             text, self._waiting = text[: len(text) - held], text[len(text) - held :]

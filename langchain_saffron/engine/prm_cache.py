@@ -27,7 +27,7 @@ class PrmRequestCache(RequestCache):
         super().__init__(decoder, prompt, salt)
         self._suffix = list(suffix)
         self._questions: list[int] = []
-        self._wanted: list[int] = []
+        self._path_slots: list[int] = []
 
     def expand(self, expand: Expand) -> None:
         """Make `expand.prm_nodes` the frontier, keep what the policy scores or retains, forget every other response.
@@ -44,23 +44,23 @@ class PrmRequestCache(RequestCache):
                 forest.release(slot)
         self._drop_questions()
         self._slots = fresh
-        self.frontier, self._wanted = [], []
+        self.frontier, self._path_slots = [], []
         for node in expand.prm_nodes:
             question = forest.insert(self._suffix, parent=fresh[node]) if self._suffix else []
             if question:
                 self._questions.append(question[-1])
             rows = [*self._path(fresh[node]), *question]
             self.frontier.append(rows[-1])
-            self._wanted += rows
+            self._path_slots += rows
 
     def missing_prompt(self) -> list[int]:
         """Slots that have to be computed before the frontier, parents first."""
         filled = self.decoder.forest.filled
-        return [slot for slot in dict.fromkeys(self._wanted) if not filled[slot]]
+        return [slot for slot in dict.fromkeys(self._path_slots) if not filled[slot]]
 
     def wipe(self) -> None:
         """Zero and forget what this request computed, after a forward that gave NaN."""
-        self.decoder.forget([*self._wanted])
+        self.decoder.forget([*self._path_slots])
         super().wipe()
 
     def close(self, keep: Node | None = None) -> None:

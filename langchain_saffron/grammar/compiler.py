@@ -120,7 +120,7 @@ class _Wrapper:
         return self._encoded(text)
 
     def _encode(self, text: str) -> list[int]:
-        wanted = text.encode()
+        utf8 = text.encode()
         # a word before it, for tokenizers that put a blank before the first
         for before in ("", "\n"):
             try:
@@ -128,9 +128,9 @@ class _Wrapper:
             except Exception:  # the tokenizer is in use in another thread; this must not fail
                 break
             rest = self._behind(ids, before.encode())
-            if rest is not None and b"".join(self._written[i] for i in rest) == wanted:
+            if rest is not None and b"".join(self._written[i] for i in rest) == utf8:
                 return rest
-        return self._longest_first(wanted)
+        return self._longest_first(utf8)
 
     def _behind(self, ids: list[int], before: bytes) -> list[int] | None:
         """What of `ids` comes after the text `before`; `None` where that is no boundary between tokens."""
@@ -145,13 +145,13 @@ class _Wrapper:
                 return ids[place + 1 :]
         return None
 
-    def _longest_first(self, wanted: bytes) -> list[int]:
+    def _longest_first(self, utf8: bytes) -> list[int]:
         ids = []
         place = 0
-        while place < len(wanted):
-            known = self._by_start.get(wanted[place], {})
-            size = next((n for n in range(len(wanted) - place, 0, -1) if wanted[place : place + n] in known), 0)
+        while place < len(utf8):
+            known = self._by_start.get(utf8[place], {})
+            size = next((n for n in range(len(utf8) - place, 0, -1) if utf8[place : place + n] in known), 0)
             if size:
-                ids.append(known[wanted[place : place + size]])
+                ids.append(known[utf8[place : place + size]])
             place += size or 1
         return ids

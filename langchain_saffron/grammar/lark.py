@@ -27,17 +27,17 @@ def known_formats(schema: Any) -> Any:
         return [known_formats(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    found: dict[str, Any] = {}
+    kept: dict[str, Any] = {}
     for key, value in schema.items():
         if key == "format" and isinstance(value, str) and value not in FORMATS:
             continue
         if key in _VERBATIM:
-            found[key] = value
+            kept[key] = value
         elif key in _NAMED and isinstance(value, dict):
-            found[key] = {name: known_formats(inner) for name, inner in value.items()}
+            kept[key] = {name: known_formats(inner) for name, inner in value.items()}
         else:
-            found[key] = known_formats(value)
-    return found
+            kept[key] = known_formats(value)
+    return kept
 
 
 def lark(grammar: Grammar, special: Mapping[str, int]) -> str:

@@ -95,24 +95,24 @@ def label_weights(config: Any, safe: str | int | None, unsafe: str | int | None)
     labels = {int(index): str(name) for index, name in config.id2label.items()}
     if len(labels) == 1:
         return {0: 1.0}
-    found = [_label(labels, wanted, names) for wanted, names in ((safe, _SAFE), (unsafe, _UNSAFE))]
-    for wanted, index in zip((safe, unsafe), found, strict=True):
-        if wanted is not None and index is None:
-            raise ModelLoadError(f"the classifier has no label {wanted!r}, only {list(labels.values())}")
-    if len(labels) == 2 and found.count(None) == 1:
+    indices = [_label(labels, given, names) for given, names in ((safe, _SAFE), (unsafe, _UNSAFE))]
+    for given, index in zip((safe, unsafe), indices, strict=True):
+        if given is not None and index is None:
+            raise ModelLoadError(f"the classifier has no label {given!r}, only {list(labels.values())}")
+    if len(labels) == 2 and indices.count(None) == 1:
         # with two labels, one is enough
-        known = next(index for index in found if index is not None)
+        known = next(index for index in indices if index is not None)
         other = next(index for index in labels if index != known)
-        found = [other if index is None else index for index in found]
-    if None in found or found[0] == found[1]:
+        indices = [other if index is None else index for index in indices]
+    if None in indices or indices[0] == indices[1]:
         raise ModelLoadError(
             f"which of the classifier's labels {list(labels.values())} means safe? Say it: safe='…' and unsafe='…'"
         )
-    return {int(found[0] or 0): 1.0, int(found[1] or 0): -1.0}
+    return {int(indices[0] or 0): 1.0, int(indices[1] or 0): -1.0}
 
 
-def _label(labels: dict[int, str], wanted: str | int | None, names: tuple[str, ...]) -> int | None:
-    if isinstance(wanted, int):
-        return wanted if wanted in labels else None
-    called = (wanted.lower(),) if wanted is not None else names
+def _label(labels: dict[int, str], given: str | int | None, names: tuple[str, ...]) -> int | None:
+    if isinstance(given, int):
+        return given if given in labels else None
+    called = (given.lower(),) if given is not None else names
     return next((index for index, name in labels.items() if name.lower() in called), None)

@@ -131,7 +131,7 @@ class TrieDecoder:
         return logits if logits.dtype == torch.float64 else logits.float()
 
     @on_own_thread
-    def _choose_attention(self, wanted: str | None, owned: bool) -> None:
+    def _choose_attention(self, implementation: str | None, owned: bool) -> None:
         """Take the fastest way to run under which a small tree gives what its branches give one by one."""
         own = self.model.config._attn_implementation
         known = self.model.get_input_embeddings().weight.shape[0]
@@ -143,12 +143,16 @@ class TrieDecoder:
         # the narrow types round differently in every order of summation
         narrow = self.model.dtype in (torch.bfloat16, torch.float16)
         tolerance = (0.3 if narrow else 1e-3) * float(expected.std())
-        names = [wanted] if wanted else [TREE_ATTENTION, own if own in ("sdpa", "eager") else "eager", "eager"]
+        names = (
+            [implementation]
+            if implementation
+            else [TREE_ATTENTION, own if own in ("sdpa", "eager") else "eager", "eager"]
+        )
 
         def equal(name: str) -> bool:
             self.model.set_attn_implementation(name)
-            found = self._tree_logits(branches)
-            return found is not None and float((found - expected).abs().max()) <= tolerance
+            logits = self._tree_logits(branches)
+            return logits is not None and float((logits - expected).abs().max()) <= tolerance
 
         plain, self.model = self.model, pack(self.model, in_place=owned)
         if any(equal(name) for name in names):

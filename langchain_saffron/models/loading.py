@@ -192,10 +192,10 @@ def _quiet_if_small(directory: Path) -> Iterator[None]:
 def _dtype(dtype: str | torch.dtype) -> Any:
     if isinstance(dtype, torch.dtype) or dtype == "auto":
         return dtype
-    found = getattr(torch, str(dtype).removeprefix("torch."), None)
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+    resolved = getattr(torch, str(dtype).removeprefix("torch."), None)
+    if not isinstance(resolved, torch.dtype) or not resolved.is_floating_point:
         raise ModelLoadError(f"dtype: {dtype!r} is none of 'float32', 'bfloat16', 'float16', 'float64', 'auto'")
-    return found
+    return resolved
 
 
 def _refuse_missing(source: str | Path, name: str) -> None:

@@ -32,8 +32,8 @@ class PackedLinear(torch.nn.Linear):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """`input @ weight.T + bias`, for any leading dimensions."""
-        found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(input, self.weight, self.bias, "none", [], "")
-        return found
+        output: torch.Tensor = torch.ops.mkldnn._linear_pointwise(input, self.weight, self.bias, "none", [], "")
+        return output
 
     def unpack(self) -> torch.nn.Linear | Conv1D:
         """The layer that this one was made of."""

@@ -285,9 +285,9 @@ def is_classifier(model: ModelSource, load: dict[str, Any]) -> bool:
     if isinstance(model, torch.nn.Module):
         names = [type(model).__name__]
     else:
-        wanted = {"revision": load.get("revision"), "token": load.get("hf_token")}
+        options = {"revision": load.get("revision"), "token": load.get("hf_token")}
         try:
-            config = AutoConfig.from_pretrained(str(model), **{k: v for k, v in wanted.items() if v is not None})
+            config = AutoConfig.from_pretrained(str(model), **{k: v for k, v in options.items() if v is not None})
         except Exception:
             # loading it will say what is wrong
             return False

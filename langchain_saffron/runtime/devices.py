@@ -9,8 +9,8 @@ def upload(
     values: Sequence[float] | Sequence[int] | torch.Tensor, dtype: torch.dtype, device: torch.device
 ) -> torch.Tensor:
     """A tensor of `values` on `device`, without waiting for the device to take it."""
-    found = values.to(dtype) if isinstance(values, torch.Tensor) else torch.tensor(values, dtype=dtype)
-    return found.to(device, non_blocking=True)
+    tensor = values.to(dtype) if isinstance(values, torch.Tensor) else torch.tensor(values, dtype=dtype)
+    return tensor.to(device, non_blocking=True)
 
 
 def computes_bfloat16(device: torch.device | str) -> bool:

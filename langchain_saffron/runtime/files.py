@@ -81,12 +81,12 @@ def read_json(path: Path, of_format: int, error: type[SaffronError]) -> dict[str
     if not path.exists():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as invalid:
         raise error(f"{path} is damaged: it is not valid JSON: {invalid}") from invalid
-    if not isinstance(found, dict) or found.get("format") != of_format:
+    if not isinstance(content, dict) or content.get("format") != of_format:
         raise error(f"{path} is not of format {of_format}: update langchain-saffron")
-    return found
+    return content
 
 
 def _flush(path: Path) -> None:

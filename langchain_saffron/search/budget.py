@@ -84,21 +84,21 @@ class BudgetMeter:
             and (limits.max_tflops is None or self.tflops + cost <= limits.max_tflops)
         )
 
-    def width(self, wanted: int, length: int, steps: int) -> int:
+    def width(self, requested: int, length: int, steps: int) -> int:
         """The width that lets `steps` more steps fit, for `on_exhausted="narrow"`.
 
         Args:
-            wanted: The width that the user set.
+            requested: The width that the user set.
             length: Response tokens so far.
             steps: Steps that the answer may still take.
 
         Returns:
-            Between 1 and `wanted`; `wanted` for the other behaviours.
+            Between 1 and `requested`; `requested` for the other behaviours.
         """
         limits = self.limits
         if limits.on_exhausted != "narrow" or steps < 1:
-            return wanted
-        fits = [float(wanted)]
+            return requested
+        fits = [float(requested)]
         # a search that asks a process reward model does so once a row
         calls = self._calls_per_row + self._asks_prm
         if limits.max_reward_calls is not None and calls:
@@ -113,4 +113,4 @@ class BudgetMeter:
             pace = (self._clock() - self._searching_since) / self._rows
             if pace > 0:
                 fits.append((limits.max_seconds - self.seconds) / (steps * pace))
-        return max(1, min(wanted, int(min(fits))))
+        return max(1, min(requested, int(min(fits))))

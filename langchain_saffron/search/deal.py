@@ -56,10 +56,10 @@ class _Lookahead:
             if count == 1:
                 self.chosen = first[0]
                 continue
-            found = yield from self._look(first)
-            if found is None:
+            lookahead = yield from self._look(first)
+            if lookahead is None:
                 return out_of_budget(self.chosen, inputs, self.widest)
-            rewards, following = found
+            rewards, following = lookahead
             best = max(range(count), key=lambda i: self._score(float(kept[i]), rewards[i]))
             self.chosen = first[best].with_reward(rewards[best])
             logits = following.get(self.chosen.node)

@@ -110,13 +110,13 @@ def select(
         if not again:
             break
         whole = True
-    found = [
+    candidates = [
         Candidate(int(beam), int(token), logprob, reward, score, bool(end))
         for beam, token, logprob, reward, score, end in rows
         if score > -torch.inf
     ]
     # equal scores: the better beam first, then the lower token, so that ties do not depend on the machine
-    return Selection(sorted(found, key=lambda c: (-c.score, c.beam, c.token)), int(fallbacks))
+    return Selection(sorted(candidates, key=lambda c: (-c.score, c.beam, c.token)), int(fallbacks))
 
 
 def _rank(
