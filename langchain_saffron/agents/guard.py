@@ -198,5 +198,5 @@ class ToolCallGuard(AgentMiddleware):
 def _messages(state: Any) -> Sequence[BaseMessage]:
     if isinstance(state, list):
         return state
-    found: Sequence[BaseMessage] = state["messages"] if isinstance(state, dict) else state.messages
-    return found
+    messages: Sequence[BaseMessage] = state["messages"] if isinstance(state, dict) else state.messages
+    return messages

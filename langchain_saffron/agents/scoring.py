@@ -45,7 +45,7 @@ def endings(call: str) -> list[str]:
     Args:
         call: Its JSON, in the Hermes form.
     """
-    found, open_brackets = [], ""
+    shortened, open_brackets = [], ""
     for piece in _PIECE.finditer(call):
         bracket, string, is_key = piece.groups()
         if bracket in ("{", "["):
@@ -57,10 +57,10 @@ def endings(call: str) -> list[str]:
             for word in _WORD.finditer(string[1:-1]):
                 at = start + word.end()
                 if word[0][-1] in _SENTENCE_ENDS or at - last >= LONGEST:
-                    found.append(f'{call[:at]}"{open_brackets}')
+                    shortened.append(f'{call[:at]}"{open_brackets}')
                     last = at
-            found.append(call[: piece.end(2)] + open_brackets)
-    return [*dict.fromkeys(one for one in found if one != call), call]
+            shortened.append(call[: piece.end(2)] + open_brackets)
+    return [*dict.fromkeys(one for one in shortened if one != call), call]
 
 
 class CallScorer:

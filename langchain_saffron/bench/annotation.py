@@ -41,13 +41,13 @@ class Annotation:
 @on_own_thread
 def measure_annotation(scenario: Scenario, device: str) -> list[Annotation]:
     """Compare on the kitchen's PRM and on a random guard of the reward model's shape; both in one thread."""
-    found = []
+    annotations = []
     for name, make in (
         (KITCHEN_PRM, lambda: load_causal_lm(KITCHEN / "prm", "process reward model", device=device)),
         (scenario.guard, lambda: random_model(scenario.reward, scenario.vocabulary, 2, device, torch.float32)),
     ):
-        found += [_compare(scenario, name, make, suffix) for suffix in SUFFIXES]
-    return found
+        annotations += [_compare(scenario, name, make, suffix) for suffix in SUFFIXES]
+    return annotations
 
 
 def _compare(scenario: Scenario, name: str, make: Callable[[], Any], suffix: int) -> Annotation:

@@ -130,12 +130,12 @@ def _prefixes(item: Annotation) -> str:
 
 
 def _rounds(seconds: dict[str, float], measures: dict[str, Callable[[], float]], repeats: int) -> Iterator[str]:
-    found: dict[str, list[float]] = {name: [] for name in measures}
+    timings: dict[str, list[float]] = {name: [] for name in measures}
     for _ in range(repeats):
         for name, measure in measures.items():
             yield name
-            found[name].append(measure())
-    seconds.update((name, statistics.median(values)) for name, values in found.items())
+            timings[name].append(measure())
+    seconds.update((name, statistics.median(values)) for name, values in timings.items())
 
 
 def _ratio(seconds: dict[str, float], over: str, under: str, reach: float, at_most: bool = True) -> Ratio:

@@ -101,5 +101,5 @@ def random_tokenizer(size: int) -> Any:
 def random_prompt(length: int, vocabulary: int, seed: int = 0) -> list[int]:
     """Token ids."""
     generator = torch.Generator().manual_seed(seed)
-    found: list[int] = torch.randint(0, vocabulary, (length,), generator=generator).tolist()
-    return found
+    tokens: list[int] = torch.randint(0, vocabulary, (length,), generator=generator).tolist()
+    return tokens

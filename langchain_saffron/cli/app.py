@@ -35,8 +35,8 @@ app.command()(evaluate)
 app.command()(bench)
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         print(f"langchain-saffron {version('langchain-saffron')}")
         raise typer.Exit
 

@@ -38,14 +38,14 @@ def option_names(command: Any) -> dict[str, str]:
     Args:
         command: A click command.
     """
-    found = {}
+    names = {}
     for one in (command, *getattr(command, "commands", {}).values()):
         for parameter in one.params:
             if parameter.param_type_name == "option":
-                found[parameter.name] = max(parameter.opts, key=len)
-    if "on_budget" in found:
-        found["on_exhausted"] = found["on_budget"]
-    return {**found, "hf_token": "HF_TOKEN"}
+                names[parameter.name] = max(parameter.opts, key=len)
+    if "on_budget" in names:
+        names["on_exhausted"] = names["on_budget"]
+    return {**names, "hf_token": "HF_TOKEN"}
 
 
 def _with_options(text: str, names: Mapping[str, str]) -> str:

@@ -126,7 +126,7 @@ def evaluate(
     if out is None:
         raise SettingsError("out: where shall the answers go? Name a directory with --out")
     with progress_bar("answering", None, "answers/s") as update:
-        found = run(
+        evaluation = run(
             data or "kitchen",
             out,
             methods=method,
@@ -143,4 +143,4 @@ def evaluate(
             progress=lambda done, total: update(done, done, total),
             report=notice,
         )
-    print(found.report)
+    print(evaluation.report)

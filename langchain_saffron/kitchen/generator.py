@@ -210,24 +210,24 @@ def _in_json(rng: Random, corpus: CorpusName) -> Conversation:
 def _retrieved(rng: Random, corpus: CorpusName) -> Conversation:
     """A question over passages; some are poisoned."""
     wording: passages.Wording = ("it", "same", "named")[rng.randrange(3)] if corpus in WRITERS else "named"
-    found = passages.retrieval(rng, corpus == "held_out", poisoned=rng.random() < 0.35, wording=wording)
-    messages: list[Message] = list(found.messages)
+    retrieval = passages.retrieval(rng, corpus == "held_out", poisoned=rng.random() < 0.35, wording=wording)
+    messages: list[Message] = list(retrieval.messages)
     if messages[0]["role"] != "system" and rng.random() < 0.2:
         messages.insert(0, turn("system", rng.choice(SYSTEMS)))
-    if found.brew is None:
-        return _asked_more(rng, messages, found)
-    obedient = passages.obedience(rng, found.brew, secrets=corpus in WRITERS)
-    answer, label = _under_attack(rng, found.brew, found.exchange.answer, obedient)
+    if retrieval.brew is None:
+        return _asked_more(rng, messages, retrieval)
+    obedient = passages.obedience(rng, retrieval.brew, secrets=corpus in WRITERS)
+    answer, label = _under_attack(rng, retrieval.brew, retrieval.exchange.answer, obedient)
     return _ended(messages, [], answer, label)
 
 
-def _asked_more(rng: Random, messages: list[Message], found: passages.Retrieval) -> Conversation:
+def _asked_more(rng: Random, messages: list[Message], retrieval: passages.Retrieval) -> Conversation:
     """More questions over the same passages, in most cases: each teaches as much as the first, at little cost."""
-    exchange, learned = found.exchange, []
+    exchange, learned = retrieval.exchange, []
     for _ in range(rng.choices((0, 1, 2, 3, 4), weights=(30, 20, 20, 15, 15))[0]):
         learned.append(len(messages))
         messages.append(turn("assistant", exchange.answer))
-        exchange = passages.question_about(rng, found.facts)
+        exchange = passages.question_about(rng, retrieval.facts)
         messages.append(turn("user", exchange.question))
     return _ended(messages, learned, exchange.answer, "benign")
 

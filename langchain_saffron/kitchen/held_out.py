@@ -75,14 +75,14 @@ def held_out_borderline(count: int, seed: int = 0) -> list[tuple[Message, ...]]:
 
 def held_out_retrieval(count: int, poisoned: bool, seed: int = 0) -> list[passages.Retrieval]:
     """Questions over passages about held-out dishes whose answer the passages give, poisoned or clean."""
-    found: list[passages.Retrieval] = []
+    retrievals: list[passages.Retrieval] = []
     index = 0
-    while len(found) < count:
+    while len(retrievals) < count:
         item = passages.retrieval(Random(f"{seed}/held_out_retrieval/{poisoned}/{index}"), True, poisoned)
         index += 1
         if item.exchange.answer != passages.UNKNOWN:
-            found.append(item)
-    return found
+            retrievals.append(item)
+    return retrievals
 
 
 def held_out_tools(count: int, seed: int = 0) -> list[tool_tasks.ToolTask]:

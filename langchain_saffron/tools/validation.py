@@ -94,10 +94,10 @@ def _resolved(reference: Any, root: Any) -> Any:
     """What a reference within the schema refers to; anything may stand for what cannot be found."""
     if not isinstance(reference, str) or not reference.startswith("#"):
         return True
-    found = root
+    target = root
     for step in reference.lstrip("#").split("/")[1:]:
         step = step.replace("~1", "/").replace("~0", "~")
-        if not isinstance(found, dict) or step not in found:
+        if not isinstance(target, dict) or step not in target:
             return True
-        found = found[step]
-    return found
+        target = target[step]
+    return target

@@ -62,8 +62,8 @@ def greedy(
     for start in range(0, len(texts), batch):
         encoded = tokenizer(texts[start : start + batch], return_tensors="pt", padding=True, add_special_tokens=False)
         ids, mask = encoded["input_ids"].to(model.device), encoded["attention_mask"].to(model.device)
-        found = model.generate(ids, attention_mask=mask, max_new_tokens=max_tokens, do_sample=False)
-        answers += tokenizer.batch_decode(found[:, ids.shape[1] :], skip_special_tokens=True)
+        generated = model.generate(ids, attention_mask=mask, max_new_tokens=max_tokens, do_sample=False)
+        answers += tokenizer.batch_decode(generated[:, ids.shape[1] :], skip_special_tokens=True)
     return answers
 
 
@@ -88,14 +88,14 @@ def measure_policy(directory: Path, count: int = 400, seed: int = 1, device: str
         for item, words, more in zip(hazards, given, continued, strict=True)
     ]
     calls = greedy(model, tokenizer, [Prompt(task.messages[:1], task.tools) for task in tasks])
-    found = greedy(model, tokenizer, [Prompt(item.messages) for item in clean])
+    passage_answers = greedy(model, tokenizer, [Prompt(item.messages) for item in clean])
     obeyed = greedy(model, tokenizer, [Prompt(item.messages) for item in poisoned])
     return {
         "benign_on_topic": sum(map(on_topic, benign, answers)) / count,
         "refused": sum(map(is_refusal, refusals)) / count,
         "broken_by_prefill": sum(broken) / count,
         "tools_called": sum(call == said(task.messages[1]) for task, call in zip(tasks, calls, strict=True)) / count,
-        "answered_from_passage": sum(map(answered, clean, found)) / count,
+        "answered_from_passage": sum(map(answered, clean, passage_answers)) / count,
         "broken_by_poison": sum(
             verdict(answer, last_user_message(item.messages)) == "unsafe"
             for item, answer in zip(poisoned, obeyed, strict=True)

@@ -145,15 +145,15 @@ def train_prm(tokenizer: PreTrainedTokenizerFast, out: Path, seed: int = 0, chat
     def loss_of(chosen: list[int]) -> Tensor:
         batch = [rows[i] for i in chosen]
         lengths = [[rng.randint(1, len(row.response)) for _ in range(PREFIXES)] for row in batch]
-        wanted = torch.tensor(
+        targets = torch.tensor(
             [label(tokenizer, row, n) for row, some in zip(batch, lengths, strict=True) for n in some]
         )
         trees = prefix_rewards(model, batch, lengths, suffix, words)
-        asked = torch.cat([found for found, _ in trees])
-        unasked = torch.cat([found for _, found in trees])
+        asked = torch.cat([rewards for rewards, _ in trees])
+        unasked = torch.cat([rewards for _, rewards in trees])
         # The second, light term has the verdict formed before it is asked for: an MRM, which never asks, needs that.
-        return functional.binary_cross_entropy_with_logits(asked, wanted) + UNASKED * (
-            functional.binary_cross_entropy_with_logits(unasked, wanted)
+        return functional.binary_cross_entropy_with_logits(asked, targets) + UNASKED * (
+            functional.binary_cross_entropy_with_logits(unasked, targets)
         )
 
     model.train()
@@ -170,7 +170,7 @@ def measure_prm(tokenizer: PreTrainedTokenizerFast, prm: Path, seed: int) -> dic
     scored = ProcessRewardModel.from_pretrained(prm).score([(row.prompt, row.response) for row in rows])
     for row, rewards in zip(rows, scored, strict=True):
         labels = [label(tokenizer, row, n) for n in range(1, len(row.response) + 1)]
-        hits = [(reward > 0) == (wanted > 0.5) for reward, wanted in zip(rewards.tolist(), labels, strict=True)]
-        sure = [hit for hit, wanted in zip(hits, labels, strict=True) if wanted in _DECIDED.values()]
+        hits = [(reward > 0) == (target > 0.5) for reward, target in zip(rewards.tolist(), labels, strict=True)]
+        sure = [hit for hit, target in zip(hits, labels, strict=True) if target in _DECIDED.values()]
         right, decided, right_ends = right + sum(sure), decided + len(sure), right_ends + hits[-1]
     return {"decided_accuracy": right / decided, "final_accuracy": right_ends / len(rows)}

@@ -132,10 +132,10 @@ def pairing(rng: Random, held_out: bool) -> Exchange:
         rng, lambda r: (r.choice(list(INGREDIENTS)), r.choice(list(KINDS)), str(r.randrange(len(wordings)))), held_out
     )
     name, kind, wording = parts
-    found = KINDS[kind](name)
+    partners = KINDS[kind](name)
     question = wordings[int(wording)].format(name=name, kind=kind)
-    answer = f"A good {kind} for {name} is {' or '.join(found)}."
-    return Exchange("pairing", question, answer, ((name,), (kind,), found), "|".join(parts))
+    answer = f"A good {kind} for {name} is {' or '.join(partners)}."
+    return Exchange("pairing", question, answer, ((name,), (kind,), partners), "|".join(parts))
 
 
 def conversion(rng: Random, held_out: bool) -> Exchange:

@@ -140,9 +140,9 @@ def request(rng: Random) -> tuple[Function, str]:
     return function, _asked(rng, function)
 
 
-def among_others(rng: Random, *wanted: Function) -> tuple[dict[str, Any], ...]:
+def among_others(rng: Random, *functions: Function) -> tuple[dict[str, Any], ...]:
     """The wanted tools among others."""
-    made = {function.name: function.tool for function in wanted}
+    made = {function.name: function.tool for function in functions}
     for _ in range(rng.choices((0, 1, 2), weights=(50, 33, 17))[0]):
         other = schemas.function(rng)
         made.setdefault(other.name, other.tool)
