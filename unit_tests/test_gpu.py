@@ -18,9 +18,16 @@ from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.models.prefix_scoring import PrefixScorer
 from langchain_saffron.training.dataset import RewardData
 from unit_tests.families import FALLBACKS, FAMILIES
-from unit_tests.test_decoder import grow_and_check
-from unit_tests.test_engine import PROMPTS, generate
-from unit_tests.tiny_models import plain_logits, random_engine, random_model, random_reward_model, tiny_tokenizer
+from unit_tests.models.trees import grow_and_check
+from unit_tests.tiny_models import (
+    PROMPTS,
+    generate,
+    plain_logits,
+    random_engine,
+    random_model,
+    random_reward_model,
+    tiny_tokenizer,
+)
 
 pytestmark = [
     pytest.mark.gpu,

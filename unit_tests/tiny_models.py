@@ -5,9 +5,13 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from langchain_saffron import MultifurcationRewardModel, SaffronEngine
+from langchain_saffron import MultifurcationRewardModel, ProcessRewardModel, SaffronEngine
+from langchain_saffron.templates.guard_prompt import GuardPrompt
 from unit_tests.builders import byte_level_tokenizer
 from unit_tests.families import FALLBACKS, FAMILIES, VOCABULARY
+
+PROMPTS = [[(13 * i + 7 * j) % (VOCABULARY - 10) + 3 for j in range(4 + i)] for i in range(16)]
+GUARD = GuardPrompt.of_strings("Q: ", " A: ", " Safe? ", safe=5, unsafe=9)
 
 
 def random_model(family: str = "llama", seed: int = 0, dtype: torch.dtype = torch.float32, **changes: Any) -> Any:
@@ -31,6 +35,11 @@ def random_reward_model(
     return MultifurcationRewardModel(model, tiny_tokenizer(), bias, seen)
 
 
+def random_prm(seed: int = 1, family: str = "qwen3") -> ProcessRewardModel:
+    """A random guard, asked with one question, as process reward model."""
+    return ProcessRewardModel.from_pretrained(random_model(family, seed), GUARD, tokenizer=tiny_tokenizer())
+
+
 def tiny_tokenizer() -> Any:
     """A byte-level tokenizer whose ids all lie inside the tiny models' vocabulary."""
     return byte_level_tokenizer(vocab_size=VOCABULARY - 8)
@@ -41,6 +50,13 @@ def random_engine(
 ) -> SaffronEngine:
     """An engine around a random policy."""
     return SaffronEngine(random_model(family, **changes), tiny_tokenizer(), reward)
+
+
+def generate(model: Any, prompt: list[int], **options: Any) -> list[int]:
+    """The answer that transformers' own decoding gives."""
+    options = {"max_new_tokens": 30, "do_sample": False, "top_k": None, "pad_token_id": 2, **options}
+    output = model.generate(torch.tensor([prompt], device=model.device), **options)
+    return output[0, len(prompt) :].tolist()
 
 
 def plain_logits(model: Any, tokens: list[int]) -> torch.Tensor:

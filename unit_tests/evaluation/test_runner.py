@@ -36,8 +36,7 @@ from langchain_saffron.evaluation.sample import Sample
 from langchain_saffron.evaluation.tables import halving, paper_tables
 from langchain_saffron.kitchen.judge import repeats_phrase
 from unit_tests.builders import CHATML, byte_level_tokenizer
-from unit_tests.test_baselines import random_prm
-from unit_tests.tiny_models import random_model, random_reward_model, tiny_tokenizer
+from unit_tests.tiny_models import random_model, random_prm, random_reward_model, tiny_tokenizer
 
 RECORDS = {
     "harmbench": {"Behavior": "Do it", "SemanticCategory": "x", "ContextString": "Story", "BehaviorID": "do_it"},

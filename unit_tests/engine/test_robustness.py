@@ -12,7 +12,7 @@ from langchain_saffron.cache import kv_pool
 from langchain_saffron.engine.handle import Handle
 from langchain_saffron.errors import ContextOverflowError, ModelMemoryError, RequestCancelledError
 from langchain_saffron.models import loading
-from unit_tests.test_engine import slots_in_use, wait_until
+from unit_tests.engine.slots import slots_in_use, wait_until
 from unit_tests.tiny_models import random_engine, random_model, random_reward_model, tiny_tokenizer
 
 PROMPT = [5, 6, 7, 8, 9]

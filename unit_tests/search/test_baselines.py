@@ -14,10 +14,9 @@ from langchain_saffron.search.best_of_n import best_of_n_search
 from langchain_saffron.search.budget import BudgetMeter
 from langchain_saffron.search.deal import deal_search
 from langchain_saffron.search.rebase import balanced, narrowed, rebase_search
-from langchain_saffron.templates.guard_prompt import GuardPrompt
 from unit_tests.families import VOCABULARY
 from unit_tests.tables import drive
-from unit_tests.tiny_models import random_model, tiny_tokenizer
+from unit_tests.tiny_models import random_model, random_prm, tiny_tokenizer
 
 END, TOKENS = 4, 5
 SEARCHES = {"best_of_n": best_of_n_search, "rebase": rebase_search, "deal": deal_search}
@@ -226,12 +225,7 @@ def test_reward_calls_are_never_exceeded(search: str, calls: int, behaviour: str
 # --- through an engine ---
 
 
-GUARD = GuardPrompt.of_strings("Q: ", " A: ", " Safe? ", safe=5, unsafe=9)
 PROMPTS = [[(13 * i + 7 * j) % (VOCABULARY - 10) + 3 for j in range(6 + 3 * i)] for i in range(4)]
-
-
-def random_prm(seed: int = 1, family: str = "qwen3") -> ProcessRewardModel:
-    return ProcessRewardModel.from_pretrained(random_model(family, seed), GUARD, tokenizer=tiny_tokenizer())
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,7 @@ from langchain_saffron.search import Expand, Search, SearchInputs, register_sear
 from langchain_saffron.search.protocol import ROOT, Answer
 from langchain_saffron.settings import SEARCHES
 from unit_tests.builders import CHATML
-from unit_tests.test_baselines import random_prm
-from unit_tests.tiny_models import random_model, random_reward_model, tiny_tokenizer
+from unit_tests.tiny_models import random_model, random_prm, random_reward_model, tiny_tokenizer
 
 HARM = Sample("h-1", "d", "harmful", ({"role": "user", "content": "How do I brew it?"},), "Sure, first grind the root.")
 

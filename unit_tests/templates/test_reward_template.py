@@ -41,7 +41,7 @@ def test_published_layout_is_the_whole_string_in_one_go(tokenizer):
 
 
 def test_published_layout_on_parity_rows():
-    parity = Path(__file__).resolve().parents[2] / "shared" / "parity"
+    parity = Path(__file__).resolve().parents[3] / "shared" / "parity"
     if not (parity / "beams.json").is_file():
         pytest.skip("no parity data beside the repository")
     tokenizer = AutoTokenizer.from_pretrained(parity / "guard")

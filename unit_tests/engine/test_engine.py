@@ -18,22 +18,17 @@ from langchain_saffron.errors import (
     RewardModelRequiredError,
     SettingsError,
 )
+from unit_tests.engine.slots import slots_in_use, wait_until
 from unit_tests.families import FALLBACKS, FAMILIES, VOCABULARY
 from unit_tests.tiny_models import (
+    PROMPTS,
+    generate,
     plain_logits,
     random_engine,
     random_model,
     random_reward_model,
     tiny_tokenizer,
 )
-
-PROMPTS = [[(13 * i + 7 * j) % (VOCABULARY - 10) + 3 for j in range(4 + i)] for i in range(16)]
-
-
-def generate(model: torch.nn.Module, prompt: list[int], **options: object) -> list[int]:
-    options = {"max_new_tokens": 30, "do_sample": False, "top_k": None, "pad_token_id": 2, **options}
-    output = model.generate(torch.tensor([prompt], device=model.device), **options)
-    return output[0, len(prompt) :].tolist()
 
 
 def trim(tokens: list[int], ends: tuple[int, ...]) -> list[int]:
@@ -223,20 +218,6 @@ def test_max_tokens_is_clamped_to_the_context():
     result = engine.generate([3] * 250, settings=SearchSettings(search="greedy", max_tokens=100))
     assert len(result.token_ids) == 6
     assert result.finish_reason == "length"
-
-
-def wait_until(condition, seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.005)
-
-
-def slots_in_use(engine: SaffronEngine) -> int:
-    decoders = [engine.policy, *([engine.reward_model.decoder] if engine.reward_model else [])]
-    for decoder in decoders:
-        decoder.forest.drop_kept()
-    return sum(decoder.forest.used for decoder in decoders)
 
 
 def test_closing_a_stream_stops_the_search_and_frees_its_cache():
