@@ -1,4 +1,4 @@
-"""Every block of the README and of the classes' docstrings runs as it is written."""
+"""Every block of the README, of the guide for contributors and of docstrings runs as it is written."""
 
 import ast
 import asyncio
@@ -15,9 +15,12 @@ from pathlib import Path
 import pytest
 
 from langchain_saffron import ChatSaffron, SaffronLLM
+from langchain_saffron.evaluation.run import evaluate
+from langchain_saffron.training.corpus import register_record_form
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+TOUR = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 INSTALL = "python3 -m venv .venv && .venv/bin/pip install "
 
 
@@ -193,7 +196,11 @@ def test_the_comparison_runs_from_top_to_bottom(hub, tmp_path):
         done = run_in(tmp_path, ["bash", "-c", hub(short)])
         assert done.returncode == 0, f"{command}\n{done.stderr}"
         assert "| unsafe |" in done.stdout
-    for name in ("run", "equal", "hex-phi"):
+    (block,) = blocks(EVALUATION, "python")
+    done = run_in(tmp_path, [sys.executable, "-c", block])
+    assert done.returncode == 0, done.stderr
+    assert "| saffron-bold-4 | prefill-10 | kitchen-hazards | 4 |" in done.stdout
+    for name in ("run", "equal", "hex-phi", "bold"):
         assert "data:image/png" in (tmp_path / name / "report.html").read_text(encoding="utf-8")
     assert (tmp_path / "run" / "verdicts-keyword.parquet").exists()
 
@@ -205,6 +212,34 @@ def test_ci_runs_the_documented_test_command():
     assert command in script
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
     subprocess.run(["bash", "-n", str(ROOT / ".ci" / "run")], check=True)
+
+
+@pytest.mark.parametrize("block", blocks(TOUR, "python"), ids=title)
+def test_contributing_block(block, tmp_path):
+    # on its own: what it registers is not for other tests
+    done = run_in(tmp_path, [sys.executable, "-c", block])
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_tour_names_what_is_there():
+    """Every file and folder that it names exists, and every class, function and attribute is defined somewhere."""
+    package = ROOT / "langchain_saffron"
+    named = set(re.findall(r"`([\w./]+(?:\.py|/))`", TOUR))
+    assert len(named) > 30
+    assert not [name for name in named if not any((place / name).exists() for place in (package, ROOT))]
+    source = "\n".join(file.read_text(encoding="utf-8") for file in package.rglob("*.py"))
+    life = TOUR[TOUR.index("## The life of a request") : TOUR.index("## How to add")]
+    names = {name.split(".")[-1] for name in re.findall(r"`([A-Za-z_][\w.]*)`", life) if not name.endswith(".py")}
+    assert len(names) > 15
+    defined = r"(?:class|def) {0}\b|\b{0}(?:: [^=\n]+)? =|\b{0}: "
+    assert not [name for name in names if not re.search(defined.format(name), source)]
+
+
+@pytest.mark.parametrize("function", [evaluate, register_record_form])
+def test_function_docstring_block(function, tmp_path):
+    (block,) = blocks(inspect.getdoc(function), "python")
+    done = run_in(tmp_path, [sys.executable, "-c", block])
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("kind", [ChatSaffron, SaffronLLM])
