@@ -20,7 +20,8 @@ class SaffronLLM(SaffronFields, BaseLLM):
     """Text completion by a local Hugging Face policy, decoded safely by SAFFRON (arXiv 2506.06444).
 
     The prompt is continued as it stands, without a chat template; the reward model reads it as a user's
-    turn and the completion as the answer. For chat, take `ChatSaffron`; the fields are the same.
+    turn and the completion as the answer. For chat, take `ChatSaffron`; the fields are the same. The embedded kitchen
+    models know chats only: what they complete plain text with is noise, so take a model of your own.
 
     Setup:
         ```bash

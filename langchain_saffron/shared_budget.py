@@ -96,6 +96,11 @@ class SharedBudget:
 
     Example:
         ```python
+        from langchain_saffron import ComputeBudget, SaffronEngine, SearchSettings
+        from langchain_saffron.shared_budget import SharedBudget
+
+        engine = SaffronEngine.from_pretrained()
+        prompt_ids = engine.tokenizer.encode("Hello!")
         shared = SharedBudget(ComputeBudget(max_tflops=2.0), calls=10)
         with shared.take() as share:
             result = engine.generate(prompt_ids, settings=SearchSettings(budget=share.budget))

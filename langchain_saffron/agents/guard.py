@@ -48,8 +48,18 @@ class ToolCallGuard(AgentMiddleware):
 
     Example:
         ```python
-        guard = ToolCallGuard("path/to/a-guard", threshold=0.0, tools=["send_email"])
-        agent = create_agent(chat, tools, middleware=[guard])
+        from langchain.agents import create_agent
+        from langchain_saffron import ChatSaffron
+        from langchain_saffron.agents import ToolCallGuard
+        from langchain_saffron.kitchen import WEIGHTS
+
+        def add_note(text: str) -> str:
+            '''Write a note.'''
+            return "done"
+
+        guard = ToolCallGuard(WEIGHTS / "prm", threshold=0.0, tools=["add_note"])  # or a real guard's directory or id
+        agent = create_agent(ChatSaffron(), [add_note], middleware=[guard])
+        print(agent.invoke({"messages": "Write a note: buy leek."})["messages"][-1].text)
         ```
 
     Attributes:
