@@ -104,7 +104,7 @@ class PrmScorer:
         if model.decoder is None:
             raise SettingsError(
                 "process_reward_model: a search asks a guard or a classifier, not a function; functions are for "
-                "annotation and for judging finished answers"
+                "annotation and for scoring finished answers"
             )
         self.decoder = model.decoder
         self.suffix = model.suffix

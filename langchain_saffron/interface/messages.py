@@ -86,7 +86,7 @@ class Turn:
         """The turn as the reward model reads it, which knows system, user and assistant only.
 
         A tool's result is input to the model, so it counts as a user's; tool calls are written out, all as text and as
-        `training.turns` does.
+        `training.corpus.turns` does.
         """
         calls = [marked(call_json(call.name, call.arguments)) for call in self.tool_calls]
         return [("user" if self.role == "tool" else self.role, turn_text(self.text, calls))]

@@ -3,7 +3,7 @@
 A chat template is a program that writes control strings around what the messages say. To tell its own control
 strings from those that messages contain (or that come to be where the two meet), every character of the
 messages is set between marks: characters that occur nowhere else. Whatever control string is then found in
-the rendered text is the template's. It gets its private name (see `plain_text`), and the marks are removed.
+the rendered text is the template's. It gets its private name (see `safe_encoder`), and the marks are removed.
 """
 
 import re
