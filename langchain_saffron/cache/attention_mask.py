@@ -1,6 +1,5 @@
 """Who may attend to whom: every new row sees its ancestors in the trie and itself."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +9,38 @@ from langchain_saffron.cache.prefix_forest import NO_PARENT, TokenForest
 
 # reading a span in place beats copying as long as few strangers lie in it
 SPAN_SLACK = 1.5
+
+
+@dataclass(frozen=True)
+class SlotColumns:
+    """The slots that a mask speaks of, one a column.
+
+    Attributes:
+        slots: A span `(low, high)` that is read in place, or an int array, ascending, that is gathered.
+    """
+
+    slots: np.ndarray | tuple[int, int]
+
+    @classmethod
+    def of(cls, slots: np.ndarray, beside: tuple[int, int] = (0, 0)) -> "SlotColumns":
+        """A span where few strangers lie between `slots` (ascending), and nothing of the span `beside`."""
+        low, high = int(slots[0]), int(slots[-1]) + 1
+        in_place = high - low <= SPAN_SLACK * len(slots) and not (low < beside[1] and beside[0] < high)
+        return cls((low, high) if in_place else slots)
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return self.slots[1] - self.slots[0] if isinstance(self.slots, tuple) else len(self.slots)
+
+    def places(self, slots: np.ndarray) -> np.ndarray:
+        """The columns of some of the slots."""
+        return slots - self.slots[0] if isinstance(self.slots, tuple) else np.searchsorted(self.slots, slots)
+
+    def distances(self, forest: TokenForest, rows: np.ndarray) -> np.ndarray:
+        """How much deeper each row lies than each column's slot: int [rows, columns]."""
+        shown = np.arange(*self.slots) if isinstance(self.slots, tuple) else self.slots
+        return forest.depth[rows][:, None] - forest.depth[shown][None, :]
 
 
 @dataclass(frozen=True)
@@ -73,22 +104,10 @@ def visible_rows(forest: TokenForest, rows: np.ndarray, windowed: bool) -> Visib
         windowed: Whether distances are needed for a sliding window.
     """
     above = paths_above(forest, rows)
-    slots = np.unique(np.concatenate([rows, *above.values()]))
-    low, high = int(slots[0]), int(slots[-1]) + 1
-    in_place = high - low <= SPAN_SLACK * len(slots)
-    read: np.ndarray | tuple[int, int] = (low, high) if in_place else slots
-    allowed = seen_columns(
-        forest,
-        rows,
-        above,
-        count=high - low if in_place else len(slots),
-        columns=(lambda seen: seen - low) if in_place else (lambda seen: np.searchsorted(slots, seen)),
-    )
-    distance = None
-    if windowed:
-        shown = np.arange(low, high) if in_place else slots
-        distance = forest.depth[rows][:, None] - forest.depth[shown][None, :]
-    return Visibility(read, allowed, distance)
+    columns = SlotColumns.of(np.unique(np.concatenate([rows, *above.values()])))
+    allowed = seen_columns(forest, rows, above, columns)
+    distance = columns.distances(forest, rows) if windowed else None
+    return Visibility(columns.slots, allowed, distance)
 
 
 def paths_above(forest: TokenForest, rows: np.ndarray) -> dict[int, np.ndarray]:
@@ -100,28 +119,23 @@ def paths_above(forest: TokenForest, rows: np.ndarray) -> dict[int, np.ndarray]:
 
 
 def seen_columns(
-    forest: TokenForest,
-    rows: np.ndarray,
-    above: dict[int, np.ndarray],
-    count: int,
-    columns: Callable[[np.ndarray], np.ndarray],
+    forest: TokenForest, rows: np.ndarray, above: dict[int, np.ndarray], columns: "SlotColumns"
 ) -> np.ndarray:
-    """Who sees what: bool [rows, count].
+    """Who sees what: bool [rows, columns].
 
     Args:
         forest: Where the rows live.
         rows: int array [rows] of slots.
         above: What `paths_above` gave, or the part of it that is shown.
-        count: Slots shown.
-        columns: From slots to their columns.
+        columns: The slots that are shown.
     """
     index = {slot: i for i, slot in enumerate(rows.tolist())}
-    allowed = np.zeros((len(rows), count), dtype=bool)
-    own = columns(rows)
+    allowed = np.zeros((len(rows), columns.count), dtype=bool)
+    own = columns.places(rows)
     # a parent's row is complete before its children copy it, whatever order the rows come in
     for i in np.argsort(forest.depth[rows], kind="stable").tolist():
         if i in above:
-            allowed[i, columns(above[i])] = True
+            allowed[i, columns.places(above[i])] = True
         else:
             allowed[i] = allowed[index[forest.parent(int(rows[i]))]]
         allowed[i, own[i]] = True

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from langchain_saffron.cache.attention_mask import SPAN_SLACK, paths_above, seen_columns
+from langchain_saffron.cache.attention_mask import SlotColumns, paths_above, seen_columns
 from langchain_saffron.cache.prefix_forest import TokenForest
 from langchain_saffron.runtime.devices import upload
 
@@ -181,23 +181,12 @@ def _read(forest: TokenForest, slots: np.ndarray, start: int, window: int | None
     low, high = _longest_run(seen_by_all)
     rest = np.unique(np.concatenate([slots, *above.values()]))
     rest = rest[(rest < low) | (rest >= high)]
-    first, last = int(rest[0]), int(rest[-1]) + 1
-    dense = last - first <= SPAN_SLACK * len(rest) and not (first < high and low < last)
-
-    def columns(seen: np.ndarray) -> np.ndarray:
-        return seen - first if dense else np.searchsorted(rest, seen)
-
-    allowed = seen_columns(
-        forest,
-        slots,
-        {i: path[(path < low) | (path >= high)] for i, path in above.items()},
-        last - first if dense else len(rest),
-        columns,
-    )
+    tail = SlotColumns.of(rest, beside=(low, high))
+    above = {i: path[(path < low) | (path >= high)] for i, path in above.items()}
+    allowed = seen_columns(forest, slots, above, tail)
     if window is not None:
-        shown = np.arange(first, last) if dense else rest
-        allowed &= forest.depth[slots][:, None] - forest.depth[shown][None, :] < window
-    return _Reads(slice(start, start + len(slots)), (low, high), (first, last) if dense else rest, allowed)
+        allowed &= tail.distances(forest, slots) < window
+    return _Reads(slice(start, start + len(slots)), (low, high), tail.slots, allowed)
 
 
 def _merge_small(reads: list[_Reads], to_mask: ToMask) -> list[Group | Batch]:

@@ -5,6 +5,7 @@ No benchmark is shipped, since their licences forbid it: download a file, then n
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -171,8 +172,7 @@ def parse_data(text: str, limit: int) -> list[Sample]:
     name, colon, path = text.partition(":")
     if not colon:
         raise SettingsError(f"data: {text!r} is neither FORMAT:PATH nor one of {', '.join(SETS)}")
-    samples = read_dataset(name, path)
-    return [sample for sample, _ in zip(samples, range(limit), strict=False)]
+    return list(islice(read_dataset(name, path), limit))
 
 
 def read_dataset(name: str, path: str | Path) -> Iterator[Sample]:

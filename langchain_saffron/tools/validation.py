@@ -92,10 +92,11 @@ def _same(one: Any, other: Any) -> bool:
 
 def _resolved(reference: Any, root: Any) -> Any:
     """What a reference within the schema refers to; anything may stand for what cannot be found."""
-    if not isinstance(reference, str) or not reference.startswith("#"):
+    # behind a bare # stands the name of an anchor, which is not looked for
+    if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")):
         return True
     target = root
-    for step in reference.lstrip("#").split("/")[1:]:
+    for step in reference.split("/")[1:]:
         step = step.replace("~1", "/").replace("~0", "~")
         if not isinstance(target, dict) or step not in target:
             return True

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from langchain_saffron.errors import CorpusError
 from langchain_saffron.training.corpus.formats import kind_of
-from langchain_saffron.training.corpus.source import NOT_UTF8, Found, reading
+from langchain_saffron.training.corpus.source import NOT_UTF8, RawRecord, reading
 
 _BOM = b"\xef\xbb\xbf"
 _CHUNK = 1 << 20
@@ -50,7 +50,7 @@ class JsonFile:
                     self._marks.append((offset, number))
                 self.records += 1
 
-    def read(self, start: int, stop: int) -> Iterator[Found]:
+    def read(self, start: int, stop: int) -> Iterator[RawRecord]:
         """The records in a range that is within the file and not empty."""
         mark = self._marks[start // _STRIDE]
         passed = start - start % _STRIDE

@@ -11,7 +11,7 @@ from langchain_saffron.errors import CorpusError
 NOT_UTF8 = "not valid UTF-8"
 
 # where it is, the record, what is wrong with it
-Found = tuple[str, dict[str, Any] | None, str | None]
+RawRecord = tuple[str, dict[str, Any] | None, str | None]
 
 
 class Source(Protocol):
@@ -20,7 +20,7 @@ class Source(Protocol):
     path: Path
     records: int
 
-    def read(self, start: int, stop: int) -> Iterator[Found]:
+    def read(self, start: int, stop: int) -> Iterator[RawRecord]:
         """The records in a range that is within the file and not empty."""
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from langchain_saffron.errors import CorpusError
 from langchain_saffron.extras import TRAINING
-from langchain_saffron.training.corpus.source import NOT_UTF8, Found, reading
+from langchain_saffron.training.corpus.source import NOT_UTF8, RawRecord, reading
 
 _BUFFER = 1 << 20
 _BATCH = 256
@@ -23,7 +23,7 @@ class ParquetFile:
         self._groups = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         self.records = sum(self._groups)
 
-    def read(self, start: int, stop: int) -> Iterator[Found]:
+    def read(self, start: int, stop: int) -> Iterator[RawRecord]:
         """The rows in a range."""
         parquet = TRAINING.load("pyarrow.parquet")
         # neither option off, pyarrow reads all of a row group ahead, which may be all of the file
@@ -72,7 +72,7 @@ class SavedDataset:
         self.records: int = loaded.num_rows
         self.files = [self.path / Path(file["filename"]).name for file in loaded.cache_files]
 
-    def read(self, start: int, stop: int) -> Iterator[Found]:
+    def read(self, start: int, stop: int) -> Iterator[RawRecord]:
         """The rows in a range."""
         with _reading_arrow(self.path):
             for low in range(start, stop, _BATCH):
