@@ -3,8 +3,9 @@
 import csv
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from langchain_saffron.errors import CorpusError
 from langchain_saffron.training.corpus import Corpus
@@ -31,9 +32,9 @@ def read_records(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _read_csv(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file, strict=True)
+    with _opened(path) as file:
+        rows = csv.DictReader(file, strict=True)
+        try:
             columns = rows.fieldnames or []
             if not columns:
                 raise CorpusError(f"{path} is empty: a CSV file starts with the names of its columns")
@@ -42,24 +43,27 @@ def _read_csv(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
                 if None in row or None in row.values():
                     raise CorpusError(f"{where}: {len(columns)} columns expected ({', '.join(columns)})")
                 yield where, row
-    except csv.Error as error:
-        raise CorpusError(f"{path}, line {rows.line_num}: {error}") from error
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"{path} is not UTF-8: {error}") from error
-    except OSError as error:
-        raise CorpusError(f"{path} cannot be read: {error.strerror}") from error
+        except csv.Error as error:
+            raise CorpusError(f"{path}, line {rows.line_num}: {error}") from error
 
 
 def _read_lines(path: Path) -> Iterator[tuple[str, Any]]:
+    with _opened(path) as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                where = f"{path}, line {number}"
+                try:
+                    yield where, json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    raise CorpusError(f"{where}: not valid JSON: {error}") from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[TextIO]:
+    """The file as text, its lines' ends as they are; what is wrong with it is a `CorpusError`."""
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    where = f"{path}, line {number}"
-                    try:
-                        yield where, json.loads(line)
-                    except (ValueError, RecursionError) as error:
-                        raise CorpusError(f"{where}: not valid JSON: {error}") from error
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            yield file
     except UnicodeDecodeError as error:
         raise CorpusError(f"{path} is not UTF-8: {error}") from error
     except OSError as error:
