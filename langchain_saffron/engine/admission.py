@@ -224,7 +224,7 @@ class Admission:
             self._warned = True
             warnings.warn(
                 f"the policy's generation config sets {', '.join(odd)}, which plain decoding here does not apply",
-                stacklevel=5,
+                stacklevel=6,
             )
 
 

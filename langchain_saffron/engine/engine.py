@@ -23,6 +23,7 @@ from langchain_saffron.models.mrm import MultifurcationRewardModel
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.models.vocabulary import check_vocabularies
 from langchain_saffron.search import look_ahead
+from langchain_saffron.search.registry import StartSearch
 from langchain_saffron.settings import SearchSettings
 
 R = TypeVar("R")
@@ -225,8 +226,7 @@ class SaffronEngine:
         """
         settings = (settings or SearchSettings()).model_copy(update={"search": "saffron", "max_tokens": 1, "stop": ()})
         handle = Handle()
-        request = self._admission.request(handle, prompt_ids, reward_prompt_ids, settings, start=look_ahead, **options)
-        self._worker.submit(request)
+        self._submit(handle, prompt_ids, reward_prompt_ids, settings, start=look_ahead, **options)
         result = handle.result()
         return PromptRisk(result.reward, result.stats.min_reward, result.stats)
 
@@ -240,10 +240,7 @@ class SaffronEngine:
     ) -> Handle:
         """Like `generate`, but returns at once; `handle.result()` waits for the answer."""
         handle = Handle()
-        request = self._admission.request(
-            handle, prompt_ids, reward_prompt_ids, settings, record_beams=record_beams, **options
-        )
-        self._worker.submit(request)
+        self._submit(handle, prompt_ids, reward_prompt_ids, settings, record_beams, **options)
         return handle
 
     def stream(
@@ -271,7 +268,7 @@ class SaffronEngine:
         Cancelling the task or closing the iterator stops the search within a step.
         """
         handle = AsyncHandle(asyncio.get_running_loop())
-        self._worker.submit(self._admission.request(handle, prompt_ids, reward_prompt_ids, settings, **options))
+        self._submit(handle, prompt_ids, reward_prompt_ids, settings, **options)
         try:
             ended = False
             while not ended:
@@ -314,3 +311,19 @@ class SaffronEngine:
         return self._admission.resolve(
             settings or SearchSettings(), prompt_length, reward_length, prm_length or reward_length
         )
+
+    def _submit(
+        self,
+        handle: Handle | AsyncHandle,
+        prompt_ids: Sequence[int],
+        reward_prompt_ids: Sequence[int] | None,
+        settings: SearchSettings | None,
+        record_beams: bool = False,
+        start: StartSearch | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> None:
+        """Check a request on the caller's thread, and queue it for the worker."""
+        request = self._admission.request(
+            handle, prompt_ids, reward_prompt_ids, settings, record_beams=record_beams, start=start, **options
+        )
+        self._worker.submit(request)
