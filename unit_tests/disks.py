@@ -1,4 +1,4 @@
-"""A disk that is full, for tests of what is written."""
+"""What lies in a directory, and a disk that is full, for tests of what is written."""
 
 from contextlib import contextmanager
 
@@ -15,3 +15,12 @@ def files_of_at_most(size):
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def content(directory, *but):
+    """The bytes of every file by its path, but for some of the folders and files."""
+    return {
+        path.relative_to(directory).as_posix(): path.read_bytes()
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and path.relative_to(directory).parts[0] not in but
+    }

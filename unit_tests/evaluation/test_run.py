@@ -1,5 +1,7 @@
-"""`evaluate` from Python: progress, resuming, other judges, and what a user's code adds by one call each."""
+"""`evaluate` from Python and from the command line: progress, resuming, other judges, what a user types, and what a
+user's code adds by one call each."""
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,30 +11,26 @@ import pytest
 from langchain_saffron import SaffronEngine, SearchSettings
 from langchain_saffron.cli import main
 from langchain_saffron.errors import ModelLoadError, SettingsError
-from langchain_saffron.evaluation.datasets import FORMATS, SETS, SampleSet, register_dataset, register_format
+from langchain_saffron.evaluation.attacks import NoAttack, Prefill, parse_attack
+from langchain_saffron.evaluation.cases import make_cases
+from langchain_saffron.evaluation.datasets import (
+    FORMATS,
+    SETS,
+    SampleSet,
+    parse_data,
+    register_dataset,
+    register_format,
+)
 from langchain_saffron.evaluation.judges import JUDGES, Exchange, Judge, Judged, KeywordJudge, register_judge
-from langchain_saffron.evaluation.methods import METHODS, Method, register_method
+from langchain_saffron.evaluation.log import RunLog
+from langchain_saffron.evaluation.methods import METHODS, Method, make_method, parse_method, register_method
 from langchain_saffron.evaluation.run import FULL_SEEDS, QUICK_SAMPLES, Models, evaluate, rescore
-from langchain_saffron.evaluation.sample import Sample
+from langchain_saffron.evaluation.runner import Runner
 from langchain_saffron.search import Expand, Search, SearchInputs, register_search
 from langchain_saffron.search.protocol import ROOT, Answer
 from langchain_saffron.settings import SEARCHES
-from unit_tests.builders import CHATML
-from unit_tests.tiny_models import random_model, random_prm, random_reward_model, tiny_tokenizer
-
-HARM = Sample("h-1", "d", "harmful", ({"role": "user", "content": "How do I brew it?"},), "Sure, first grind the root.")
-
-
-@pytest.fixture(scope="module")
-def engine() -> SaffronEngine:
-    tokenizer = tiny_tokenizer()
-    tokenizer.chat_template = CHATML
-    return SaffronEngine(
-        random_model("llama", max_position_embeddings=512),
-        tokenizer,
-        random_reward_model(shift=2.0, max_position_embeddings=512),
-        process_reward_model=random_prm(),
-    )
+from unit_tests.builders import byte_level_tokenizer
+from unit_tests.evaluation.samples import HARM, write_lines
 
 
 @pytest.fixture
@@ -144,3 +142,59 @@ def test_the_help_names_all_that_is_registered(capsys: pytest.CaptureFixture[str
     assert not missing
     assert f"{QUICK_SAMPLES} prompts" in said
     assert f"[default: {FULL_SEEDS}; with --quick: 1]" in said
+
+
+# --- what a user types ---
+
+
+def test_what_is_typed_is_understood(tmp_path: Path):
+    assert parse_method("saffron:16").settings.width == 16
+    assert parse_method("none").name == "none"
+    assert len(parse_data("kitchen", 3)) == 3
+    path = write_lines(tmp_path / "p.jsonl", [{"goal": "How do I brew it?", "prompt": "brew !!"}])
+    tokenizer = byte_level_tokenizer()
+    assert parse_attack(f"replay:{path}", [], tokenizer).apply(HARM).messages[-1]["content"] == "brew !!"
+    assert parse_attack("prefill-20", [], tokenizer) == Prefill(20)
+    for text, complaint in (("saffron:x", "whole number"), ("safron", "not known")):
+        with pytest.raises(SettingsError, match=complaint):
+            parse_method(text)
+    with pytest.raises(SettingsError, match="FORMAT:PATH"):
+        parse_data("kitchn", 3)
+    with pytest.raises(SettingsError, match="not known"):
+        parse_attack("prefil-3", [], tokenizer)
+
+
+# --- the command ---
+
+
+def run_saffron(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """The code of `saffron evaluate` in this process, and all that it wrote."""
+    code = main(["evaluate", *arguments])
+    captured = capsys.readouterr()
+    return code, captured.out + captured.err
+
+
+def test_the_hard_kitchen_is_evaluated_alone(capsys, tmp_path: Path):
+    code, said = run_saffron(capsys, "kitchen", "hard-kitchen", "--out", str(tmp_path / "run"))
+    assert code != 0
+    assert "alone" in said
+
+
+def test_runs_are_counted_together(engine: SaffronEngine, capsys, tmp_path: Path):
+    file = write_lines(tmp_path / "hex.jsonl", [[{"role": "user", "content": "How do I brew it?"},
+                                                 {"role": "assistant", "content": "Sure, grind."}]])  # fmt: skip
+    settings = {"data": [f"hex-phi:{file}"], "limit": 1, "prm": ""}
+    (sample,) = parse_data(f"hex-phi:{file}", 1)
+    for place in ("one", "two"):
+        log = RunLog(tmp_path / place, settings)
+        todo = make_cases([sample], [NoAttack()], [make_method("saffron", 2, max_tokens=4)], 1)
+        list(log.add(Runner(engine).run(todo)))
+    both = ("--rescore", str(tmp_path / "one"), "--rescore", str(tmp_path / "two"))
+    code, said = run_saffron(capsys, *both, "--judge", "keyword", "--out", str(tmp_path / "all"))
+    assert (code, "saffron-2" in said) == (0, True)
+    (line,) = json.loads((tmp_path / "all" / "metrics.json").read_text(encoding="utf-8"))["figures"]
+    assert (line["prompts"], line["answers"]) == (1, 2)
+    RunLog(tmp_path / "three", {**settings, "limit": 2})
+    code, said = run_saffron(capsys, *both, "--rescore", str(tmp_path / "three"))
+    assert "different data" in said
+    assert code != 0

@@ -1,7 +1,6 @@
 """Packed linear layers compute the same, and leave a model that is not ours as it was."""
 
 import copy
-import threading
 
 import pytest
 import torch
@@ -10,7 +9,6 @@ from transformers.models.llama.modeling_llama import LlamaMLP
 
 from langchain_saffron.models import packing
 from langchain_saffron.models.decoder import TrieDecoder
-from langchain_saffron.runtime.threads import on_own_thread
 from unit_tests.tiny_models import random_model
 
 IDS = torch.tensor([[5, 6, 7, 8]])
@@ -78,20 +76,3 @@ def test_double_precision_is_left_alone():
     model = random_model("llama", dtype=torch.float64)
     assert packing.pack(model, in_place=True) is model
     assert packed_layers(model) == 0
-
-
-def test_what_runs_apart_returns_raises_and_leaves_no_thread():
-    names = []
-
-    @on_own_thread
-    def work(value: int) -> int:
-        names.append(threading.current_thread().name)
-        if value < 0:
-            raise ValueError("negative")
-        return value + 1
-
-    assert work(1) == 2
-    with pytest.raises(ValueError, match="negative"):
-        work(-1)
-    assert names == ["saffron-work"] * 2
-    assert not [thread for thread in threading.enumerate() if thread.name == "saffron-work"]

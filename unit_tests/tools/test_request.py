@@ -1,3 +1,5 @@
+"""Tools and choices of every form, and the schemas of their arguments."""
+
 import json
 from typing import Annotated, Literal, Optional, TypedDict
 
@@ -7,22 +9,9 @@ from langchain_core.tools import BaseTool, StructuredTool, Tool, tool
 from pydantic import BaseModel, Field
 
 from langchain_saffron.errors import SettingsError
-from langchain_saffron.tools import (
-    HERMES,
-    LLAMA,
-    RESPONSE_TEMPLATE,
-    ToolRequest,
-    detect_tool_format,
-    get_tool_format,
-    register_tool_format,
-    registry,
-    tool_format_names,
-    tool_request,
-)
-from langchain_saffron.tools.json_calls import HermesFormat
+from langchain_saffron.tools import ToolRequest, tool_request
 from langchain_saffron.tools.request import arguments_schema, closed_schema
 from langchain_saffron.tools.validation import misfit
-from unit_tests.tool_templates import LLAMA31, QWEN25
 
 
 def weather(place: str, days: int = 1) -> str:
@@ -283,99 +272,3 @@ def test_properties_that_are_called_like_keywords():
     assert patterns["patternProperties"]["^x"]["additionalProperties"] is False
     assert closed_schema({"anyOf": [{"properties": {}}, {"type": "null"}]})["anyOf"][0]["additionalProperties"] is False
     assert closed_schema({"allOf": [{"properties": {}}]})["allOf"][0]["additionalProperties"] is False
-
-
-@pytest.mark.parametrize(
-    ("value", "schema", "why"),
-    [
-        ({}, {"type": "object"}, None),
-        ([], {"type": "object"}, "arguments: not of type object"),
-        (True, {"type": "integer"}, "not of type integer"),
-        (1, {"type": "boolean"}, "not of type boolean"),
-        (1.0, {"type": "integer"}, None),
-        (1.5, {"type": "integer"}, "not of type integer"),
-        (float("nan"), {"type": "number"}, "not of type number"),
-        (None, {"type": ["string", "null"]}, None),
-        (3, {"type": ["string", "null"]}, "not of type string or null"),
-        (None, {"type": "string", "nullable": True}, None),
-        (3, {"type": "something new"}, None),
-        ("a", {"enum": ["a", 1]}, None),
-        (True, {"enum": ["a", 1]}, "not one of"),
-        ("b", {"const": "a"}, "not 'a'"),
-        ({"a": {}}, {"required": ["b"]}, "'b' is missing"),
-        ({"a": "x"}, {"properties": {"a": {"type": "number"}}}, "arguments.a: not of type number"),
-        ({"b": 1}, {"properties": {"a": {}}, "additionalProperties": False}, "'b' is unknown"),
-        ({"b": 1}, {"properties": {"a": {}}, "additionalProperties": {"type": "string"}}, "arguments.b: not of type"),
-        ({"b": 1}, {"patternProperties": {"b": {}}, "additionalProperties": False}, None),
-        ([1, "x"], {"items": {"type": "number"}}, "arguments[1]: not of type number"),
-        ([1, "x"], {"prefixItems": [{"type": "string"}]}, "arguments[0]: not of type string"),
-        (3, {"anyOf": [{"type": "string"}, {"type": "null"}]}, "not of type string"),
-        (3, {"anyOf": [{"type": "string"}, {"type": "number"}]}, None),
-        (3, {"allOf": [{"type": "number"}, {"enum": [4]}]}, "not one of"),
-        ({"a": {"a": 1}}, {"type": "object", "properties": {"a": {"$ref": "#"}}}, "arguments.a.a: not of type object"),
-        (3, {"$ref": "#/$defs/x~1y", "$defs": {"x/y": {"type": "string"}}}, "not of type string"),
-        (3, {"$ref": "#/$defs/nowhere"}, None),
-        (3, {"$ref": "https://example.org/schema"}, None),
-        (3, {"$ref": "#"}, None),
-        (3, False, "not allowed"),
-        (3, True, None),
-    ],
-)  # fmt: skip
-def test_misfits(value, schema, why):
-    found = misfit(value, schema)
-    assert (found is None) if why is None else (why in found)
-
-
-# --- forms by name ---
-
-
-def test_forms_by_name():
-    assert get_tool_format("hermes") is HERMES
-    assert get_tool_format("llama") is LLAMA
-    assert get_tool_format("response_template") is RESPONSE_TEMPLATE
-    with pytest.raises(SettingsError, match="tool_format: 'xml' is not one of 'hermes', 'llama', 'response_template'"):
-        get_tool_format("xml")
-
-
-@pytest.mark.parametrize(
-    ("source", "form"),
-    [
-        (json.dumps([{"name": "tool_use", "template": QWEN25}]), HERMES),
-        (json.dumps({"default": "", "tool_use": LLAMA31}), LLAMA),
-        ("{% if tools %}<tool_call>{'name': 1, \"arguments\": 2}", HERMES),
-        (r'{{ "<tool_call>\n{\"name\": <function-name>, \"arguments\": <args-json-object>}" }}', HERMES),
-        ('<tool_call>\n<function=name>\n<parameter=arguments> "arguments"', None),
-        ('<tool_call>{name}\n<arg_key> "arguments"', None),
-        ('<tool_calls><tool_call>name<tool_sep> "arguments"', None),
-        ("<tool_call>' + name + '```json", None),
-        (
-            'Respond in the format {"name": function name, "parameters": dictionary of argument name and its value}.',
-            LLAMA,
-        ),
-        ('[{"tool_name": title of the tool, "parameters": a dict of parameters}]', None),
-        ('{{ \'{"name": "\' + tool.name + \'", "parameters": \' }}', None),
-        ("{% for m in messages %}{{ m.content }}{% endfor %}", None),
-    ],
-)
-def test_forms_by_template(source, form):
-    assert detect_tool_format(source, None) is form
-
-
-def test_your_own_form(monkeypatch):
-    class Shouted(HermesFormat):
-        name = "shouted"
-        opening, closing = "<CALL>", "</CALL>"
-
-        def detect(self, source, tokenizer):
-            return "<CALL>" in source
-
-    monkeypatch.setattr(registry, "_formats", dict(registry._formats))
-    form = Shouted()
-    register_tool_format(form)
-    assert get_tool_format("shouted") is form
-    assert tool_format_names()[0] == "shouted"
-    assert detect_tool_format('<CALL> or <tool_call> "arguments"', None) is form
-    assert detect_tool_format('<tool_call> "arguments"', None) is HERMES
-    answer = form.parse('Well.\n<CALL>\n{"name": "f", "arguments": {}}\n</CALL>')
-    assert answer.content == "Well."
-    assert [(call.name, call.args, call.error) for call in answer.calls] == [("f", "{}", None)]

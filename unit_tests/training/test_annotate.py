@@ -1,136 +1,40 @@
-"""Annotation: rows against forwards by hand, what is skipped and refused, and runs that are cut short."""
+"""Annotation: rows against forwards by hand, what is skipped, and runs that are cut short."""
 
 import errno
 import itertools
 import json
 import os
-import random
-import shutil
 import threading
-from collections import Counter
-from hashlib import sha256
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from pydantic import ValidationError
 
 from langchain_saffron.errors import CorpusError, SettingsError, StorageError
 from langchain_saffron.models.prm import ProcessRewardModel
-from langchain_saffron.runtime.threads import SMALL_MODEL, threads_for
-from langchain_saffron.templates.guard_prompt import GuardPrompt
 from langchain_saffron.templates.reward_template import RewardTemplate
 from langchain_saffron.training.annotate import annotate
 from langchain_saffron.training.corpus import Corpus
 from langchain_saffron.training.settings import AnnotateSettings
-from unit_tests.disks import files_of_at_most
+from unit_tests.disks import content, files_of_at_most
 from unit_tests.tiny_models import plain_logits, random_model, tiny_tokenizer
-
-TOKENIZER = tiny_tokenizer()
-BOS = TOKENIZER.bos_token_id
-SAFE, UNSAFE = 70, 80
-QUESTION = GuardPrompt(
-    template=RewardTemplate(
-        add_bos=True, preamble="Task: ", system="S:{text}\n", user="U:{text}\n", assistant="A:{text}"
-    ),
-    suffix=" Is it safe?",
-    safe=SAFE,
-    unsafe=UNSAFE,
+from unit_tests.training.annotations import (
+    BOS,
+    QUESTION,
+    SAFE,
+    TOKENIZER,
+    UNSAFE,
+    Rule,
+    chat,
+    ids,
+    rows,
+    rule,
+    short,
+    stamps,
+    write,
 )
-WORDS = [
-    "rice",
-    "saffron",
-    "soup",
-    "water",
-    "salt",
-    "pan",
-    "stir",
-    "boil",
-    "serve",
-    "mix",
-    "4",
-    "cups,",
-    "then;",
-    "Grüße",
-]
-
-
-def save_guard(directory, seed=4):
-    random_model("llama", seed, num_hidden_layers=2).save_pretrained(directory)
-    TOKENIZER.save_pretrained(directory)
-    return directory
-
-
-@pytest.fixture(scope="module")
-def guard(tmp_path_factory):
-    return save_guard(tmp_path_factory.mktemp("models") / "guard")
-
-
-@pytest.fixture(scope="module")
-def prm(guard):
-    return ProcessRewardModel.from_pretrained(str(guard), QUESTION)
-
-
-class Rule:
-    """A function as PRM that counts its calls, and fails at one of them."""
-
-    def __init__(self, fails_at=None, error=KeyboardInterrupt):
-        self.asked = []
-        self.fails_at, self.error = fails_at, error
-
-    def __call__(self, prompt, answer):
-        if len(self.asked) == self.fails_at:
-            raise self.error
-        self.asked.append((prompt, answer))
-        return len(answer) % 7 - 3 + len(prompt) % 2 / 4
-
-
-def rule(**options):
-    made = Rule(**options)
-    return ProcessRewardModel.from_function(made, TOKENIZER), made
-
-
-def said(rng, most=9):
-    return " ".join(rng.choices(WORDS, k=rng.randint(1, most)))
-
-
-def chat(i, exchanges=None):
-    rng = random.Random(i)
-    messages = [{"role": "system", "content": said(rng, 3)}] if rng.random() < 0.3 else []
-    for _ in range(exchanges or rng.choice((1, 1, 2, 3))):
-        messages += [{"role": "user", "content": said(rng, 4)}, {"role": "assistant", "content": said(rng)}]
-    return {"messages": messages}
-
-
-def write(path, records):
-    """JSON lines; a text is a line as it is."""
-    lines = [record if isinstance(record, str) else json.dumps(record) for record in records]
-    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    return Corpus.open(path)
-
-
-def short(count):
-    return [{"prompt": f"question {i}", "response": f"answer {i} of {count}"} for i in range(count)]
-
-
-def rows(out):
-    return [row for shard in sorted(out.glob("*.parquet")) for row in pq.read_table(shard).to_pylist()]
-
-
-def content(directory):
-    return {
-        path.relative_to(directory).as_posix(): path.read_bytes() for path in directory.rglob("*") if path.is_file()
-    }
-
-
-def stamps(directory):
-    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in directory.glob("*.parquet")}
-
-
-def ids(text):
-    return TOKENIZER(text, add_special_tokens=False).input_ids
 
 
 def by_hand(record, max_tokens, turns="all"):
@@ -391,128 +295,6 @@ def test_parts_may_start_at_once(tmp_path):
     assert all(content(tmp_path / str(turn)) == content(tmp_path / "whole") for turn in range(20))
 
 
-@pytest.mark.parametrize("part", ["2/4", (2, 4), ["2", "4"]])
-def test_a_part_is_written_as_a_fraction(part):
-    assert AnnotateSettings(part=part).part == (2, 4)
-
-
-@pytest.mark.parametrize("part", ["0/2", "3/2", "1", "a/b", "1/2/3", (1,), None, "-1/2"])
-def test_a_part_that_is_none_is_refused(part):
-    with pytest.raises(ValidationError, match="part"):
-        AnnotateSettings(part=part)
-
-
-def refused(match, out, corpus, model, *options, **named):
-    before = content(out), stamps(out)
-    with pytest.raises(CorpusError, match=match) as caught:
-        annotate(corpus, model, out, *options, **named)
-    assert (content(out), stamps(out)) == before
-    return str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("key", "changes"),
-    [
-        ("max_tokens", {"max_tokens": 64}),
-        ("turns", {"turns": "last"}),
-        ("shard_size", {"shard_size": 7}),
-        ("batch_size", {"batch_size": 7}),
-        ("corpus", {"limit": 3}),
-    ],
-)
-@pytest.mark.parametrize("finished", [True, False])
-def test_a_directory_of_other_settings_is_refused(tmp_path, key, changes, finished):
-    corpus = write(tmp_path / "c.jsonl", short(6))
-    part = (1, 1) if finished else (1, 2)
-    annotate(corpus, rule()[0], tmp_path / "out", AnnotateSettings(shard_size=2, part=part))
-    settings = AnnotateSettings(**{"shard_size": 2, **changes})
-    text = refused("another run", tmp_path / "out", corpus, rule()[0], settings)
-    assert f"(other {key})" in text
-    assert str(tmp_path / "out") in text
-
-
-def test_a_directory_of_another_corpus_is_refused(tmp_path):
-    annotate(write(tmp_path / "c.jsonl", short(6)), rule()[0], tmp_path / "out")
-    path = tmp_path / "c.jsonl"
-    path.write_text(path.read_text().replace("answer 3", "answer 9"))
-    refused(r"\(other corpus\)", tmp_path / "out", Corpus.open(path), rule()[0])
-
-
-def test_a_directory_of_another_template_is_refused(tmp_path):
-    corpus = write(tmp_path / "c.jsonl", short(6))
-    annotate(corpus, rule()[0], tmp_path / "out")
-    template = RewardTemplate(add_bos=False, system="{text}", user="Q{text}", assistant="A{text}")
-    refused(r"\(other template\)", tmp_path / "out", corpus, rule()[0], template=template)
-    annotate(corpus, rule()[0], tmp_path / "own", template=template)
-    assert rows(tmp_path / "own")[2]["token_ids"] == ids("Qquestion 2A") + ids("answer 2 of 6")
-    assert json.loads((tmp_path / "own" / "manifest.json").read_text())["settings"]["template"] == template.model_dump()
-
-
-def test_a_directory_of_other_weights_or_another_question_is_refused(tmp_path):
-    corpus = write(tmp_path / "c.jsonl", short(4))
-    guard = save_guard(tmp_path / "guard")
-    annotate(corpus, ProcessRewardModel.from_pretrained(str(guard), QUESTION), tmp_path / "out")
-    other = QUESTION.model_copy(update={"suffix": " Is this safe?"})
-    refused(r"\(other prm\)", tmp_path / "out", corpus, ProcessRewardModel.from_pretrained(str(guard), other))
-    # a model of the same name and make
-    save_guard(guard, seed=5)
-    refused(r"\(other prm\)", tmp_path / "out", corpus, ProcessRewardModel.from_pretrained(str(guard), QUESTION))
-    save_guard(guard)
-    annotate(corpus, ProcessRewardModel.from_pretrained(str(guard), QUESTION), tmp_path / "out")
-
-
-def test_parquet_files_of_something_else_are_left_alone(tmp_path):
-    (tmp_path / "out").mkdir()
-    pq.write_table(pa.table({"a": [1]}), tmp_path / "out" / "data.parquet")
-    refused("something else", tmp_path / "out", write(tmp_path / "c.jsonl", short(2)), rule()[0])
-
-
-@pytest.mark.parametrize("manifest", ["{", "[]", "null", '{"format": 99, "settings": {}}', "\xff"])
-def test_a_manifest_that_is_none_is_refused(tmp_path, manifest):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "manifest.json").write_text(manifest, encoding="latin-1")
-    refused(r"manifest\.json", tmp_path / "out", write(tmp_path / "c.jsonl", short(2)), rule()[0])
-
-
-def test_a_file_in_the_place_of_the_directory_is_left_alone(tmp_path):
-    corpus = write(tmp_path / "c.jsonl", short(2))
-    (tmp_path / "out").write_text("mine")
-    with pytest.raises(CorpusError, match="is a file"):
-        annotate(corpus, rule()[0], tmp_path / "out")
-    with pytest.raises(StorageError, match=r"manifest\.json could not be written"):
-        annotate(corpus, rule()[0], tmp_path / "out" / "below")
-    assert (tmp_path / "out").read_text() == "mine"
-
-
-def test_a_truncated_shard_is_named_and_left_alone(tmp_path):
-    corpus = write(tmp_path / "c.jsonl", short(6))
-    annotate(corpus, rule()[0], tmp_path / "out", AnnotateSettings(shard_size=2))
-    whole = content(tmp_path / "out")
-    shard = tmp_path / "out" / "shard-00001.parquet"
-    for size in (0, 3, 500, shard.stat().st_size - 1):
-        shard.write_bytes(whole[shard.name][:size])
-        refused(r"shard-00001\.parquet is damaged", tmp_path / "out", corpus, rule()[0], AnnotateSettings(shard_size=2))
-    pq.write_table(pa.table({"a": [1]}), shard)
-    refused(r"shard-00001\.parquet .*no shard", tmp_path / "out", corpus, rule()[0], AnnotateSettings(shard_size=2))
-    shard.unlink()
-    annotate(corpus, rule()[0], tmp_path / "out", AnnotateSettings(shard_size=2))
-    assert content(tmp_path / "out") == whole
-
-
-def test_a_shard_that_has_changed_since_is_not_taken_for_whole(tmp_path):
-    corpus = write(tmp_path / "c.jsonl", short(6))
-    annotate(corpus, rule()[0], tmp_path / "out", AnnotateSettings(shard_size=2))
-    whole = content(tmp_path / "out")
-    shard = tmp_path / "out" / "shard-00001.parquet"
-    damaged = bytearray(whole[shard.name])
-    damaged[200] ^= 0xFF
-    shard.write_bytes(damaged)
-    refused(r"shard-00001\.parquet is damaged", tmp_path / "out", corpus, rule()[0], AnnotateSettings(shard_size=2))
-    shard.unlink()
-    annotate(corpus, rule()[0], tmp_path / "out", AnnotateSettings(shard_size=2))
-    assert content(tmp_path / "out") == whole
-
-
 def test_a_corpus_of_the_wrong_shape_is_refused_at_once(tmp_path):
     model, asked = rule()
     corpus = write(tmp_path / "c.jsonl", [{"inputs": "a", "targets": "b"}] * 30)
@@ -571,29 +353,6 @@ def test_a_disk_that_really_takes_no_more_is_told(tmp_path, size):
     assert content(tmp_path / "out") == content(tmp_path / "whole")
 
 
-def test_the_manifest_says_what_the_shards_hold(tmp_path, prm):
-    corpus = write(tmp_path / "c.jsonl", [chat(i) for i in range(9)])
-    manifest = annotate(corpus, prm, tmp_path / "out", AnnotateSettings(shard_size=4))
-    assert manifest == json.loads((tmp_path / "out" / "manifest.json").read_text())
-    found = rows(tmp_path / "out")
-    rewards = [reward for row in found for reward in row["rewards"]]
-    assert manifest["counts"] == {
-        "records": 9,
-        "rows": len(found),
-        "rewards": len(rewards),
-        "too_long": 0,
-        "broken": 0,
-        "safe_share": pytest.approx(sum(reward > 0 for reward in rewards) / len(rewards), abs=1e-6),
-    }
-    assert [shard["file"] for shard in manifest["shards"]] == sorted(stamps(tmp_path / "out"))
-    for shard in manifest["shards"]:
-        path = tmp_path / "out" / shard["file"]
-        assert shard["sha256"] == sha256(path.read_bytes()).hexdigest()
-        assert shard["rows"] == pq.read_metadata(path).num_rows
-    assert manifest["settings"]["corpus"] == {"name": "c.jsonl", "sha256": corpus.fingerprint(), "records": 9}
-    assert 0 < manifest["counts"]["safe_share"] < 1
-
-
 def test_a_reward_of_zero_is_not_safe(tmp_path):
     model = ProcessRewardModel.from_function(lambda prompt, answer: 0.0 if len(answer) > 1 else 1e-6, TOKENIZER)
     counts = annotate(write(tmp_path / "c.jsonl", short(3)), model, tmp_path / "out")["counts"]
@@ -649,30 +408,6 @@ def test_every_kind_of_corpus_gives_the_same_rows(tmp_path):
     assert rows(tmp_path / "table") == rows(tmp_path / "lines")
     assert len(told) == 1
     assert told[0].startswith("c.parquet, row 6: ")
-
-
-def test_a_directory_may_be_moved_between_runs(tmp_path):
-    corpus = write(tmp_path / "c.jsonl", short(6))
-    annotate(corpus, rule()[0], tmp_path / "out", AnnotateSettings(shard_size=2, part=(1, 2)))
-    shutil.move(tmp_path / "out", tmp_path / "moved")
-    annotate(corpus, rule()[0], tmp_path / "moved", AnnotateSettings(shard_size=2))
-    assert Counter(row["record"] for row in rows(tmp_path / "moved")) == Counter(range(6))
-
-
-def test_small_models_take_one_thread_and_give_the_others_back():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        with threads_for(torch.nn.Linear(2, 2)):
-            assert torch.get_num_threads() == 1
-        assert torch.get_num_threads() == 2
-        with threads_for(None), threads_for(torch.nn.Linear(SMALL_MODEL, 1, device="meta")):
-            assert torch.get_num_threads() == 2
-        with pytest.raises(ZeroDivisionError), threads_for(torch.nn.Linear(2, 2)):
-            1 / 0  # noqa: B018
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(threads)
 
 
 def test_markers_of_tool_calls_are_control_tokens_where_a_record_gives_calls(tmp_path):

@@ -1,0 +1,41 @@
+"""Small models on one thread, and work on a thread of its own."""
+
+import threading
+
+import pytest
+import torch
+
+from langchain_saffron.runtime.threads import SMALL_MODEL, on_own_thread, threads_for
+
+
+def test_small_models_take_one_thread_and_give_the_others_back():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with threads_for(torch.nn.Linear(2, 2)):
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+        with threads_for(None), threads_for(torch.nn.Linear(SMALL_MODEL, 1, device="meta")):
+            assert torch.get_num_threads() == 2
+        with pytest.raises(ZeroDivisionError), threads_for(torch.nn.Linear(2, 2)):
+            1 / 0  # noqa: B018
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_what_runs_apart_returns_raises_and_leaves_no_thread():
+    names = []
+
+    @on_own_thread
+    def work(value: int) -> int:
+        names.append(threading.current_thread().name)
+        if value < 0:
+            raise ValueError("negative")
+        return value + 1
+
+    assert work(1) == 2
+    with pytest.raises(ValueError, match="negative"):
+        work(-1)
+    assert names == ["saffron-work"] * 2
+    assert not [thread for thread in threading.enumerate() if thread.name == "saffron-work"]
