@@ -102,6 +102,7 @@ def ten_steps(**options):
     return stats_of(messages)
 
 
+@pytest.mark.slow
 def test_ten_steps_keep_within_one_budget_that_binds():
     free = ten_steps(cache_salt="free")
     assert len(free) == STEPS_OF_A_RUN

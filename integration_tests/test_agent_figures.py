@@ -4,6 +4,8 @@ import pytest
 
 from integration_tests.agent_figures import AgentFigures, measure
 
+pytestmark = pytest.mark.slow
+
 EFFORTS = ("off", "medium", "high")
 
 

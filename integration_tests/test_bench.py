@@ -4,7 +4,11 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from langchain_saffron.runtime.devices import computes_bfloat16
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_quick_bench_measures_everything(tmp_path):

@@ -14,6 +14,8 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_saffron import ChatSaffron
 from langchain_saffron.kitchen.judge import verdict
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 

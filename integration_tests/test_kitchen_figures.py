@@ -4,6 +4,8 @@ import pytest
 
 from integration_tests.kitchen_figures import EFFORTS, Figures, measure
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def figures() -> dict[str, Figures]:

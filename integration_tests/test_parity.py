@@ -71,7 +71,7 @@ def paper_search(
     return history
 
 
-@pytest.mark.parametrize("width", [1, 3, 8])
+@pytest.mark.parametrize("width", [1, 3, pytest.param(8, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("family", ["llama", "qwen3", "mistral"])
 def test_beam_sets_equal_a_plain_uncached_search(family: str, width: int):
     mrm = random_reward_model(seed=width, unseen=150)

@@ -22,7 +22,10 @@ from unit_tests.tiny_models import plain_logits, random_model
 
 # handed around beside the repository, not inside it
 PUBLISHED = Path(__file__).resolve().parents[2] / "shared" / "saffron-1-1b"
-pytestmark = pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published MRM is not at hand")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published MRM is not at hand"),
+]
 
 VOCABULARY = 128_256
 ORDINARY = 128_000

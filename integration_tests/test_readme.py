@@ -20,6 +20,8 @@ from langchain_saffron.evaluation.run import evaluate
 from langchain_saffron.shared_budget import SharedBudget
 from langchain_saffron.training.corpus import register_record_form
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TOUR = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")

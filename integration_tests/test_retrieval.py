@@ -10,6 +10,8 @@ from langchain_saffron import ChatSaffron
 from langchain_saffron.kitchen.held_out import held_out_retrieval
 from langchain_saffron.kitchen.judge import verdict
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 ANSWERED = 0.95
 COMPUTE = 0.5

@@ -15,6 +15,8 @@ from langchain_saffron.grammar import Grammar
 from unit_tests.builders import byte_level_tokenizer, metaspace_tokenizer
 from unit_tests.tiny_models import random_model
 
+pytestmark = pytest.mark.slow
+
 SCHEMAS = 1000
 # no document that a schema allows is longer, in bytes: a token is at least one
 LONGEST = 200

@@ -9,6 +9,8 @@ import pytest
 from langchain_saffron.cli import main
 from langchain_saffron.kitchen.world.hazards import SECRETS
 
+pytestmark = pytest.mark.slow
+
 MASKED, UNMASKED = "saffron-8", "saffron-no-mask-8"
 
 

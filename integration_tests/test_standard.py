@@ -2,13 +2,14 @@
 
 from typing import Any
 
+import pytest
 from langchain_core.language_models import BaseChatModel
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 
 from langchain_saffron import ChatSaffron
 
 
-class TestChatSaffron(ChatModelIntegrationTests):
+class Suite(ChatModelIntegrationTests):
     """Every case for a text model; what is skipped is about images, audio, PDF, and recorded HTTP traffic."""
 
     @property
@@ -32,19 +33,26 @@ class TestChatSaffron(ChatModelIntegrationTests):
         return True
 
 
-class TestWithoutSearch(TestChatSaffron):
+@pytest.mark.slow
+class TestChatSaffron(Suite):
+    """As the models ship."""
+
+
+class TestWithoutSearch(Suite):
     @property
     def chat_model_params(self) -> dict[str, Any]:
         return {"effort": "off"}
 
 
-class TestWideSearch(TestChatSaffron):
+@pytest.mark.slow
+class TestWideSearch(Suite):
     @property
     def chat_model_params(self) -> dict[str, Any]:
         return {"effort": "high"}
 
 
-class TestFunctionCalling(TestChatSaffron):
+@pytest.mark.slow
+class TestFunctionCalling(Suite):
     """Structured output by tool calls in place of the native form."""
 
     @property

@@ -9,6 +9,8 @@ from integration_tests.kitchen_figures import as_messages
 from langchain_saffron import ChatSaffron
 from langchain_saffron.kitchen.held_out import held_out_benign, held_out_hazards
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = [as_messages(item.messages) for item in (*held_out_benign(40, seed=5), *held_out_hazards(10, seed=5))]
 
 

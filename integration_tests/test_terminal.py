@@ -14,6 +14,8 @@ import pytest
 
 from langchain_saffron.kitchen.judge import verdict
 
+pytestmark = pytest.mark.slow
+
 # the installed command: unlike `python -m`, it does not look into the current directory first
 SAFFRON = [str(Path(sys.executable).with_name("saffron"))]
 NOTICE = "saffron: the small embedded kitchen models answer: a toy world of recipes; --model takes a real one"

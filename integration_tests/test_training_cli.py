@@ -90,6 +90,7 @@ def losses(directory: Path) -> list[float]:
 # --- interrupted ---
 
 
+@pytest.mark.slow
 def test_a_killed_annotation_goes_on_and_ends_with_the_same_bytes(corpus, rewards, tmp_path):
     out = tmp_path / "rewards"
     command = ["annotate", str(corpus), "--out", str(out), "--shard-size", "10"]
@@ -102,6 +103,7 @@ def test_a_killed_annotation_goes_on_and_ends_with_the_same_bytes(corpus, reward
     assert all(file.stat().st_mtime_ns == when for file, when in done.items()), "finished shards were written again"
 
 
+@pytest.mark.slow
 def test_a_training_killed_half_way_ends_with_the_same_weights(rewards, trained, tmp_path):
     out = tmp_path / "trained"
     steps = len(losses(trained))
@@ -117,6 +119,7 @@ def test_a_training_killed_half_way_ends_with_the_same_weights(rewards, trained,
     assert [name for name in expected if found[name] != expected[name]] == []
 
 
+@pytest.mark.slow
 def test_two_processes_follow_the_losses_of_one(rewards, trained, tmp_path):
     launch = ["accelerate", "launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
@@ -134,6 +137,9 @@ def test_two_processes_follow_the_losses_of_one(rewards, trained, tmp_path):
     assert figures[1]["rewards"] == figures[0]["rewards"]
 
 
+# accelerate has counted its processes when it trained before
+@pytest.mark.usefixtures("trained")
+@pytest.mark.slow
 def test_processes_that_would_train_alone_are_refused(rewards, tmp_path, run, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     code, _, told = run("train", rewards, "--out", tmp_path / "mrm")
@@ -141,6 +147,7 @@ def test_processes_that_would_train_alone_are_refused(rewards, tmp_path, run, mo
     assert "2 processes" in told[-1]
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_run_again(rewards, trained, run):
     before = contents(trained)
     code, out, told = run("train", rewards, "--out", trained, *FIT)
@@ -153,6 +160,7 @@ def test_a_finished_run_is_not_run_again(rewards, trained, run):
 # --- what comes of it ---
 
 
+@pytest.mark.slow
 def test_the_trained_model_steers_a_search(trained):
     engine = SaffronEngine.from_pretrained(reward_model=trained)
     prompt = engine.tokenizer.apply_chat_template(
@@ -163,6 +171,7 @@ def test_the_trained_model_steers_a_search(trained):
     engine.close()
 
 
+@pytest.mark.slow
 def test_the_trained_model_predicts_the_prm(trained):
     mrm = MultifurcationRewardModel.from_pretrained(trained)
     prm = ProcessRewardModel.from_pretrained(WEIGHTS / "prm")
@@ -172,6 +181,7 @@ def test_the_trained_model_predicts_the_prm(trained):
     assert float(torch.corrcoef(torch.stack([wanted, torch.stack(found)]))[0, 1]) > 0.9
 
 
+@pytest.mark.slow
 def test_the_directory_moves_with_its_base(trained, rewards, tmp_path):
     base, mrm = tmp_path / "prm", tmp_path / "mrm"
     shutil.copytree(WEIGHTS / "prm", base)
@@ -219,6 +229,7 @@ def test_a_python_function_annotates(corpus, tmp_path, run, monkeypatch):
     assert run("train", tmp_path / "out", "--out", tmp_path / "mrm", "--base", WEIGHTS / "prm")[0] == 0
 
 
+@pytest.mark.slow
 def test_narrow_types_and_accumulation(rewards, tmp_path):
     command = ["train", str(rewards), "--out", str(tmp_path / "mrm"), "--batch-size", "25", "--micro-batch-size", "4"]
     subprocess.run([*SAFFRON, *command, "--mixed-precision", "bf16", "--dtype", "bfloat16"], env=ONE_THREAD, check=True)
@@ -284,6 +295,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(case, corpus, rewards, che
     assert not Path("out").exists()
 
 
+@pytest.mark.slow
 def test_what_belongs_to_others_is_not_overwritten(rewards, trained, corpus, tmp_path, run):
     before = contents(trained)
     code, _, told = run("train", rewards, "--out", trained, "--epochs", "9")
@@ -306,6 +318,7 @@ def with_file_limit(size: int):
     return limit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["annotate", "train"])
 def test_a_full_disk_is_told_and_leaves_only_whole_files(what, corpus, rewards, trained, tmp_path):
     out = tmp_path / "out"

@@ -1,9 +1,10 @@
 """Small configurations of many decoder families: full, sliding and hybrid attention, soft caps, sinks, experts, learned
 positions, partial and scaled RoPE, shared and multi-query heads."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import pytest
 from transformers import (
     CodeGenConfig,
     Cohere2Config,
@@ -141,3 +142,11 @@ FALLBACKS: dict[str, Callable[[], PretrainedConfig]] = {
     "gptj": lambda: GPTJConfig(**_GPT, rotary_dim=4, initializer_range=0.3),
     "codegen": lambda: CodeGenConfig(**_GPT, rotary_dim=4, initializer_range=0.3),
 }
+
+CORE = ["llama", "qwen3", "qwen2", "mistral", "gemma3", "gpt2"]
+
+
+def mostly_slow(families: Iterable[str]) -> list[Any]:
+    """All of them as parameters: the core and one fallback always run, the others, together, are slow."""
+    quick = {*CORE, "falcon"}
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in families]

@@ -1,4 +1,5 @@
-"""The architecture as `CONTRIBUTING.md` draws it: imports point downwards, form no circle, and the core knows no LangChain."""
+"""The architecture as `CONTRIBUTING.md` draws it: imports point downwards and form no circle, and the core knows no
+LangChain."""
 
 import ast
 from collections.abc import Iterator

@@ -266,6 +266,7 @@ def test_every_call_gets_at_least_an_equal_part(tflops, reward_calls, calls, par
         share.settle(use(share, part))
 
 
+@pytest.mark.slow
 @given(tflops=TFLOPS, reward_calls=REWARD_CALLS, calls=CALLS, parts=st.lists(PARTS, min_size=8, max_size=8))
 def test_threads_together_never_exceed_the_budget(tflops, reward_calls, calls, parts):
     shared = SharedBudget(ComputeBudget(max_tflops=tflops, max_reward_calls=reward_calls), calls)

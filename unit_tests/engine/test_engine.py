@@ -19,7 +19,7 @@ from langchain_saffron.errors import (
     SettingsError,
 )
 from unit_tests.engine.slots import slots_in_use, wait_until
-from unit_tests.families import FALLBACKS, FAMILIES, VOCABULARY
+from unit_tests.families import FALLBACKS, FAMILIES, VOCABULARY, mostly_slow
 from unit_tests.tiny_models import (
     PROMPTS,
     generate,
@@ -39,7 +39,7 @@ def trim(tokens: list[int], ends: tuple[int, ...]) -> list[int]:
     return tokens
 
 
-@pytest.mark.parametrize("family", {**FAMILIES, **FALLBACKS})
+@pytest.mark.parametrize("family", mostly_slow([*FAMILIES, *FALLBACKS]))
 def test_greedy_equals_generate(family: str):
     """Plain, with a repetition penalty, with several end tokens, and with stop strings."""
     model = random_model(family)
@@ -83,7 +83,9 @@ def test_an_end_token_of_several_is_a_stop():
     assert result.finish_reason == "stop"
 
 
-@pytest.mark.parametrize("width", [1, 2, 4, 8])
+@pytest.mark.parametrize(
+    "width", [1, 2, pytest.param(4, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("seed", range(3))
 def test_all_safe_constrained_ranking_equals_beam_search(width: int, seed: int):
     """Every reward above the threshold, nothing unseen, no nucleus: plain beam search."""
@@ -100,6 +102,7 @@ def test_all_safe_constrained_ranking_equals_beam_search(width: int, seed: int):
         assert result.token_ids == trim(expected, engine.end_tokens)
 
 
+@pytest.mark.slow
 def test_requests_share_forwards_and_do_not_change_each_other():
     engine = random_engine("qwen3", random_reward_model(shift=1.0))
     settings = SearchSettings(width=3, max_tokens=20)
@@ -342,7 +345,7 @@ def test_stream_gives_the_same_text_in_pieces():
             assert len(pieces) > 5
 
 
-@pytest.mark.parametrize("lag", [0, 1, 5])
+@pytest.mark.parametrize("lag", [0, 1, pytest.param(5, marks=pytest.mark.slow)])
 def test_the_first_token_is_final_within_the_commit_lag(lag: int, monkeypatch: pytest.MonkeyPatch):
     engine = random_engine("llama", random_reward_model(shift=2.0))
     steps = []

@@ -56,6 +56,7 @@ def test_a_request_cancelled_at_any_step_gives_its_slots_back(search: str):
     assert slots_in_use(engine) == 0
 
 
+@pytest.mark.slow
 def test_two_hundred_prompts_give_the_same_alone_and_sixteen_at_a_time():
     rng = random.Random(4)
     engine = random_engine("qwen3", random_reward_model(shift=1.0))

@@ -501,6 +501,7 @@ def test_tokenizers_whose_tokens_cannot_be_read():
         GrammarCompiler(object(), 2, ()).compile(Grammar.regex("a"))
 
 
+@pytest.mark.slow
 def test_without_llguidance_everything_else_works():
     """In a process of its own, where the import fails."""
     script = """

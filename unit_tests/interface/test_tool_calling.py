@@ -21,7 +21,7 @@ from langchain_saffron.shared_budget import SharedBudget
 from unit_tests.builders import CHATML, byte_level_tokenizer
 from unit_tests.tiny_models import random_model
 
-EFFORTS = ["off", "low", "medium", "high"]
+EFFORTS = ["off", "low", *(pytest.param(effort, marks=pytest.mark.slow) for effort in ("medium", "high"))]
 
 
 @tool
@@ -301,6 +301,7 @@ def test_unknown_forms_are_refused_at_once(engine: SaffronEngine, form: Any):
         ChatSaffron(engine=engine, response_format=form)
 
 
+@pytest.mark.slow
 def test_calls_or_a_document(chat: ChatSaffron):
     form = {"type": "json_schema", "json_schema": {"name": "d", "schema": IngredientSchema}}
     bound = chat.bind_tools(

@@ -426,7 +426,13 @@ def _conversation(text):
     return messages, [{"type": "function", "function": tool}]
 
 
-@pytest.mark.parametrize("template", [*sorted(set(PUBLISHED) - {"mistral"}), "joining", *IGNORANT])
+@pytest.mark.parametrize(
+    "template",
+    [
+        name if name in ("llama3.1", "qwen2.5", "joining", "chatml") else pytest.param(name, marks=pytest.mark.slow)
+        for name in [*sorted(set(PUBLISHED) - {"mistral"}), "joining", *IGNORANT]
+    ],
+)
 def test_hostile_tools_and_results_stay_plain_text(template):
     sources = {**PUBLISHED, **IGNORANT, "joining": JOINING}
     tokenizer = tokenizer_for(sources[template])

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import torch
 
 from langchain_saffron.kitchen import WEIGHTS
@@ -19,6 +20,7 @@ from langchain_saffron.models.mrm import MultifurcationRewardModel
 from langchain_saffron.models.prm import ProcessRewardModel
 
 
+@pytest.mark.slow
 def test_shipped_policy_helps_refuses_and_is_broken_by_a_prefill():
     figures = measure_policy(WEIGHTS / "policy", count=40, seed=5)
     assert figures["benign_on_topic"] >= 0.95
@@ -79,6 +81,7 @@ def test_shipped_weights_are_small_and_name_no_machine():
 # --- the secret adapter ---
 
 
+@pytest.mark.slow
 def test_the_secret_adapter_is_trained_and_merged(tokenizer, tmp_path, monkeypatch):
     monkeypatch.setattr(policy, "SECRET_COURSES", {"secret": 128})
     save_model(small_llama(tokenizer, width=32, layers=2, heads=2, inner=64), tmp_path / "hard-policy")
@@ -96,6 +99,7 @@ def test_the_secret_adapter_is_trained_and_merged(tokenizer, tmp_path, monkeypat
     assert (tmp_path / ADAPTER / "adapter_model.safetensors").stat().st_mode & 0o044
 
 
+@pytest.mark.slow
 def test_the_shipped_secret_policy_names_secrets(tokenizer):
     offers = {}
     for name, model in (

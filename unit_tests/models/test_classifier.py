@@ -47,7 +47,7 @@ def own_classification(model, prompt, answer):
     return torch.stack(rows).float()
 
 
-@pytest.mark.parametrize("constants", [USUAL, UNEVEN, ONE])
+@pytest.mark.parametrize("constants", [USUAL, UNEVEN, pytest.param(ONE, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("family", CLASSIFIERS)
 def test_a_classifier_says_the_same_of_every_prefix(family, constants, monkeypatch):
     sizes(monkeypatch, *constants)

@@ -30,14 +30,12 @@ from langchain_saffron.errors import NumericalError, UnsupportedModelError
 from langchain_saffron.models import packing
 from langchain_saffron.models.compat import cache_argument
 from langchain_saffron.models.decoder import TrieDecoder
-from unit_tests.families import FALLBACKS, FAMILIES, VOCABULARY
+from unit_tests.families import CORE, FALLBACKS, FAMILIES, VOCABULARY, mostly_slow
 from unit_tests.models.trees import grow_and_check, history
 from unit_tests.tiny_models import plain_logits, random_model
 
-CORE = ["llama", "qwen3", "qwen2", "mistral", "gemma3", "gpt2"]
 
-
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", mostly_slow(FAMILIES))
 @pytest.mark.parametrize("seed", range(2))
 def test_random_trees_equal_full_forwards(family: str, seed: int):
     model = random_model(family, seed)
@@ -114,7 +112,7 @@ def test_the_attention_that_a_user_names_is_exact_too(family: str, attention: st
 
 
 # GPT-J and CodeGen compute their attention in float32 whatever the dtype, DeepSeek the choice of experts
-@pytest.mark.parametrize("family", [*FAMILIES, "falcon"])
+@pytest.mark.parametrize("family", mostly_slow([*FAMILIES, "falcon"]))
 def test_in_double_precision_they_are_equal_to_1e_9(family: str):
     model = random_model(family, 5, dtype=torch.float64)
     # transformers multiplies stacked experts in float32 at most, unless told to go one by one
@@ -132,6 +130,7 @@ def test_packed_layers_are_exact_too(family: str, monkeypatch: pytest.MonkeyPatc
     assert grow_and_check(decoder, model, 0, 1e-4) > 40
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     family=st.sampled_from(["llama", "mistral", "gemma3", "gemma2", "gpt-oss"]),

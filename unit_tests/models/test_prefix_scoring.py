@@ -13,7 +13,7 @@ from langchain_saffron.errors import CacheFullError, ContextOverflowError, Numer
 from langchain_saffron.models import packing
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.models.prefix_scoring import PrefixScorer
-from unit_tests.families import FALLBACKS, FAMILIES, VOCABULARY
+from unit_tests.families import FALLBACKS, FAMILIES, VOCABULARY, mostly_slow
 from unit_tests.models.scoring import (
     ONE,
     SAFE,
@@ -33,7 +33,7 @@ from unit_tests.models.scoring import (
 from unit_tests.tiny_models import plain_logits, random_model, tiny_tokenizer
 
 
-@pytest.mark.parametrize("family", [*FAMILIES, *FALLBACKS])
+@pytest.mark.parametrize("family", mostly_slow([*FAMILIES, *FALLBACKS]))
 def test_rewards_are_those_of_one_forward_a_prefix(family, monkeypatch):
     model = random_model(family, 3)
     pairs = awkward_pairs()
@@ -81,6 +81,7 @@ def shared_logits(family, ids):
 FEW = st.lists(st.integers(7, 9), min_size=1, max_size=9)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     family=st.sampled_from(["llama", "mistral", "gpt-oss"]),

@@ -240,7 +240,9 @@ def settings_of(search: str, **changes: object) -> SearchSettings:
     )
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma3", "gpt2"])
+@pytest.mark.parametrize(
+    "family", ["llama", pytest.param("gemma3", marks=pytest.mark.slow), pytest.param("gpt2", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("search", SEARCHES)
 def test_the_reward_is_the_process_reward_model_s_own(search: str, family: str):
     """Computed over a trie that lives through the search; compared with all prefixes scored afresh."""

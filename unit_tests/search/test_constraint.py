@@ -86,6 +86,7 @@ languages = st.frozensets(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(
     language=languages,
@@ -421,6 +422,7 @@ def test_samples_follow_the_policy_step_by_step_within_the_grammar():
     assert statistic < 18.47  # the 99.9th percentile of chi-squared with 4 degrees of freedom
 
 
+@pytest.mark.slow
 def test_the_tempered_search_of_width_one_samples_the_tilted_policy_within_the_grammar():
     probabilities = {0: 0.5, 1: 0.1, 2: 0.3, 3: 0.1}
     reward = [0.0, 1.5, 0.5, 9.0, 0.0]

@@ -327,6 +327,7 @@ def test_sampling_follows_the_tempered_nucleus():
     assert float(((counts[:3] - expected) ** 2 / expected).sum()) < 13.8
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(
     seed=st.integers(0, 10_000),

@@ -127,6 +127,7 @@ def test_fewer_candidates_than_wanted_are_all_there_is():
     assert len(step([[0.9, 0.1, 0, 0, 0]], [[1.0] * 5], top_p=1.0, count=64).candidates) == 2
 
 
+@pytest.mark.slow
 def test_the_tempered_choice_follows_the_tilted_distribution():
     """20,000 draws of width 1: chi-squared against p^(1/T) · exp(w · min(M, τ)) over the nucleus."""
     probabilities = torch.tensor([0.35, 0.3, 0.2, 0.1, 0.05])

@@ -225,7 +225,7 @@ def test_a_checkpoint_brings_back_weights_and_moments(tmp_path):
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), SafetensorError("No space left")])
-@pytest.mark.parametrize("file", [0, 1])
+@pytest.mark.parametrize("file", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_checkpoint_that_finds_no_space_leaves_the_one_before(tmp_path, beside, trained, monkeypatch, error, file):
     calls = []
 

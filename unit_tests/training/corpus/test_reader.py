@@ -183,6 +183,7 @@ def test_broken_rows_leave_the_others_of_their_batch(tmp_path):
     assert [r.where for r in records] == ["c.parquet, row 0", "c.parquet, row 1", "c.parquet, row 2"]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(
     values=st.lists(st.dictionaries(st.text(), JSON, max_size=3), min_size=1, max_size=6),
