@@ -240,6 +240,7 @@ async def test_plain_decoding_obeys_the_hostile_result(example):
     assert verdict(answer.text, asked) == "unsafe"
 
 
+@pytest.mark.slow
 def test_the_example_tells_what_happened(example, capsys):
     example.main()
     said = capsys.readouterr().out

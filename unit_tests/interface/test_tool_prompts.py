@@ -119,7 +119,7 @@ def conversations(seed, count, parallel):
 
 
 @pytest.mark.parametrize("template", PUBLISHED)
-@pytest.mark.parametrize("make", ["llama3", "gpt2", "unigram"])
+@pytest.mark.parametrize("make", ["llama3", pytest.param("gpt2", marks=pytest.mark.slow), "unigram"])
 def test_ordinary_text_gives_the_ids_of_apply_chat_template(template, make):
     if make == "unigram":
         tokenizer = metaspace_tokenizer("unigram", chat_template=PUBLISHED[template])

@@ -36,7 +36,7 @@ from unit_tests.tiny_models import plain_logits, random_model
 
 
 @pytest.mark.parametrize("family", mostly_slow(FAMILIES))
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_random_trees_equal_full_forwards(family: str, seed: int):
     model = random_model(family, seed)
     decoder = TrieDecoder(model, "policy", max_cache_tokens=400)
@@ -121,7 +121,9 @@ def test_in_double_precision_they_are_equal_to_1e_9(family: str):
     assert grow_and_check(decoder, model, 5, 1e-9) > 40
 
 
-@pytest.mark.parametrize("family", [*CORE, "phi", "gpt-neox", "opt", "glm4", "qwen3-moe", "gpt-oss", "falcon"])
+@pytest.mark.parametrize(
+    "family", mostly_slow([*CORE, "phi", "gpt-neox", "opt", "glm4", "qwen3-moe", "gpt-oss", "falcon"])
+)
 def test_packed_layers_are_exact_too(family: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(packing, "SMALLEST_WEIGHT", 1)
     model = random_model(family)

@@ -462,9 +462,9 @@ GRAMMAR = Grammar.json_schema(SCHEMA)
 KINDS = [
     {"width": 1},
     {"width": 4, "commit_lag": 3},
-    {"width": 6, "temperature": 1.0, "seed": 4, "top_p": 0.95},
+    pytest.param({"width": 6, "temperature": 1.0, "seed": 4, "top_p": 0.95}, marks=pytest.mark.slow),
     {"search": "greedy"},
-    {"search": "sample", "temperature": 1.0, "seed": 2},
+    pytest.param({"search": "sample", "temperature": 1.0, "seed": 2}, marks=pytest.mark.slow),
 ]
 
 

@@ -23,7 +23,10 @@ pytestmark = PEFT_WARNINGS
 
 
 # every fourth line of `progress` comes before a checkpoint that is not there then
-@pytest.mark.parametrize(("step", "known"), [(1, 0), (4, 3), (7, 6), (10, 9)])
+@pytest.mark.parametrize(
+    ("step", "known"),
+    [(1, 0), pytest.param(4, 3, marks=pytest.mark.slow), (7, 6), pytest.param(10, 9, marks=pytest.mark.slow)],
+)
 def test_a_run_that_was_cut_short_ends_the_same_to_the_bit(tmp_path, beside, trained, step, known):
     out, news = tmp_path / "out", []
     cut_short(out, beside, step)
@@ -50,6 +53,7 @@ def test_how_the_work_is_spread_may_change_between(tmp_path, beside, trained):
     assert figures["mse"] == pytest.approx(trained[1]["mse"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_that_broke_while_it_wrote_its_result_ends_the_same(tmp_path, beside, trained, monkeypatch):
     out = tmp_path / "out"
     for broken in (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), KeyboardInterrupt()):
@@ -249,7 +253,14 @@ def test_a_checkpoint_that_finds_no_space_leaves_the_one_before(tmp_path, beside
 
 # the log of a run, a file of a checkpoint
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-@pytest.mark.parametrize(("size", "named"), [(10, "logs"), (300, "logs"), (7000, "step-00000003")])
+@pytest.mark.parametrize(
+    ("size", "named"),
+    [
+        pytest.param(10, "logs", marks=pytest.mark.slow),
+        pytest.param(300, "logs", marks=pytest.mark.slow),
+        (7000, "step-00000003"),
+    ],
+)
 def test_a_disk_that_really_takes_no_more_is_told(tmp_path, beside, trained, size, named):
     out = tmp_path / "out"
     with files_of_at_most(size), pytest.raises(StorageError, match=f"{named} could not be written.*too large"):

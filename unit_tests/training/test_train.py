@@ -151,6 +151,7 @@ def test_progress_and_logs_tell_the_losses(tmp_path, beside):
     assert [path.stat().st_size > 100 for path in (tmp_path / "out" / "logs").rglob("events*")] == [True]
 
 
+@pytest.mark.slow
 def test_a_narrow_base_is_trained_in_float32(tmp_path, beside):
     settings = {"dtype": "bfloat16"}
     narrow = SETTINGS.model_copy(update=settings)
@@ -182,7 +183,7 @@ def test_layers_that_can_have_no_adapter_are_refused(tmp_path, beside, target, t
     assert not (tmp_path / "out").exists() or not content(tmp_path / "out")
 
 
-@pytest.mark.parametrize("family", ["gpt2", "gemma2"])
+@pytest.mark.parametrize("family", ["gpt2", pytest.param("gemma2", marks=pytest.mark.slow)])
 def test_other_families_train_and_load(tmp_path, family):
     """Conv1D and tied embeddings; soft-capped logits."""
     save_base(tmp_path / "base", family)

@@ -172,6 +172,7 @@ SHAPED = st.recursive(
 MESSAGES = st.lists(st.fixed_dictionaries({"role": WORDS, "content": WORDS | SHAPED}), max_size=4)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=600)
 @given(JSON | SHAPED | st.dictionaries(NAMES, WORDS | SHAPED | MESSAGES, max_size=6))
 def test_any_value_is_conversations_or_a_shape_error(value):
