@@ -61,6 +61,18 @@ class EngineClosedError(SaffronError, RuntimeError):
     """The engine was closed before or while the request ran."""
 
 
+class EngineFailedError(SaffronError, RuntimeError):
+    """Something failed inside the engine that nobody expected; the cause is attached. The next call works again."""
+
+
+class ReentrantCallError(SaffronError, RuntimeError):
+    """A call from the engine's own thread, within `engine.call`, that would wait for itself."""
+
+
+class RequestTimeoutError(SaffronError, TimeoutError):
+    """A request outlived its `timeout=`."""
+
+
 class RequestCancelledError(SaffronError, RuntimeError):
     """The request was cancelled before it had an answer."""
 

@@ -1,7 +1,6 @@
 """One compute budget over several calls, such as the steps of an agent."""
 
 import math
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from langchain_saffron.errors import BudgetError, SettingsError
+from langchain_saffron.runtime.forks import ForkSafeLock
 from langchain_saffron.settings import ComputeBudget, OnExhausted
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class SharedBudget:
         self.budget = budget
         self.calls = calls
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._start: float | None = None
         self._taken = 0
         self._out: set[Share] = set()

@@ -22,13 +22,20 @@ class KeyValuePool(Cache):
         super().__init__(layers=[])
         self.capacity = capacity
         self.gathers = 0
-        self._slots = min(capacity, initial)
+        self._initial = self._slots = min(capacity, initial)
         self._keys: dict[int, torch.Tensor] = {}
         self._values: dict[int, torch.Tensor] = {}
         self._write: torch.Tensor | slice = slice(0, 0)
         self._span: tuple[int, int] | None = (0, 0)
         self._read: torch.Tensor | None = torch.empty(0, dtype=torch.long)
         self._copies: dict[tuple[int, torch.device], torch.Tensor] = {}
+
+    def clear(self) -> None:
+        """Give all memory back."""
+        self._slots = self._initial
+        self._keys.clear()
+        self._values.clear()
+        self._copies.clear()
 
     @property
     def allocated_bytes(self) -> int:

@@ -32,15 +32,19 @@ class TokenForest:
         if capacity < 1:
             raise ValueError(f"capacity must be at least 1, got {capacity}")
         self.capacity = capacity
-        self.filled = np.zeros(capacity, dtype=bool)
-        self.depth = np.zeros(capacity, dtype=np.int64)
-        self._token = [0] * capacity
-        self._parent = [NO_PARENT] * capacity
-        self._references = [0] * capacity
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything: references that others still hold mean nothing any more."""
+        self.filled = np.zeros(self.capacity, dtype=bool)
+        self.depth = np.zeros(self.capacity, dtype=np.int64)
+        self._token = [0] * self.capacity
+        self._parent = [NO_PARENT] * self.capacity
+        self._references = [0] * self.capacity
         self._children: dict[int, dict[int, int]] = {}
         self._roots: dict[str, dict[int, int]] = {}
         self._salt_of_root: dict[int, str] = {}
-        self._free = list(range(capacity))
+        self._free = list(range(self.capacity))
         self._kept: OrderedDict[int, None] = OrderedDict()
         self._paths: dict[int, np.ndarray] = {}
 
@@ -113,12 +117,16 @@ class TokenForest:
                 node = self._below(held, salt).get(token)
                 if node is None:
                     node = self._create(token, held, salt)
-                self.acquire(node)
+                try:
+                    self.acquire(node)
+                except BaseException:
+                    self._drop_unused(node)
+                    raise
                 if held != NO_PARENT:
                     self.release(held)
                 held = node
                 nodes.append(node)
-        except CacheFullError:
+        except BaseException:
             if held != NO_PARENT:
                 self.release(held)
             raise
@@ -133,8 +141,7 @@ class TokenForest:
         if self._references[node] < 1:
             raise ValueError(f"slot {node} is not held")
         self._references[node] -= 1
-        while node != NO_PARENT and self._references[node] == 0 and not self._children.get(node):
-            node = self._remove(node)
+        self._drop_unused(node)
 
     def keep(self, node: int) -> None:
         """Let the path to `node` stay until it is the least recently used and slots are short."""
@@ -158,6 +165,11 @@ class TokenForest:
                 seen.add(node)
                 node = self._parent[node]
         return len(seen)
+
+    def _drop_unused(self, node: int) -> None:
+        """Give the slots of `node` and of what is above it back, as far as nobody needs them."""
+        while node != NO_PARENT and self._references[node] == 0 and not self._children.get(node):
+            node = self._remove(node)
 
     def _below(self, parent: int, salt: str) -> dict[int, int]:
         return self._roots.get(salt, {}) if parent == NO_PARENT else self._children.get(parent, {})

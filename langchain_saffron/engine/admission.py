@@ -45,6 +45,7 @@ class Admission:
     All of it happens on the caller's thread and before any forward.
 
     Attributes:
+        tokenizer: The policy's tokenizer.
         end_tokens: Tokens that end a turn.
     """
 
@@ -71,7 +72,7 @@ class Admission:
         """
         self.end_tokens = tuple(end_tokens)
         self._policy = policy
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._reward_model = reward_model
         self._seen = seen
         self._prm = prm
@@ -124,7 +125,7 @@ class Admission:
             settings=settings,
             end_tokens=self.end_tokens,
             seen=self._seen,
-            stops=StopChecker(self._tokenizer, settings.stop, context),
+            stops=StopChecker(self.tokenizer, settings.stop, context),
             budget=self._meter(settings, len(policy_ids), len(reward_ids), len(prm_ids)),
             repetition_penalty=getattr(self._generation, "repetition_penalty", None) or 1.0,
             prompt=policy_ids,
@@ -138,7 +139,7 @@ class Admission:
             reward_ids=None if plain else reward_ids,
             prm_ids=prm_ids if prm else None,
             salt=options.get("cache_salt", ""),
-            stream=TextStream(self._tokenizer, settings.stop, context),
+            stream=TextStream(self.tokenizer, settings.stop, context),
             send=handle.put,
             deadline=None if timeout is None else time.perf_counter() + timeout,
             cancelled=handle.cancelled,
@@ -214,7 +215,7 @@ class Admission:
             return None
         compiler = self._compiler
         if compiler is None or compiler.end_tokens != self.end_tokens:
-            self._compiler = compiler = GrammarCompiler(self._tokenizer, self._policy.vocabulary, self.end_tokens)
+            self._compiler = compiler = GrammarCompiler(self.tokenizer, self._policy.vocabulary, self.end_tokens)
         return compiler.compile(grammar)
 
     def _warn_of_processors(self) -> None:

@@ -37,10 +37,10 @@ class SaffronEngine:
 
     Attributes:
         policy: The policy over its trie cache.
-        tokenizer: The policy's tokenizer.
         reward_model: The MRM, if there is one.
         process_reward_model: The PRM, if there is one.
         is_kitchen: Whether this is the small embedded demonstration model.
+        loaded_from: What it was asked for by, where it is shared by all who ask for the same; empty otherwise.
     """
 
     def __init__(
@@ -77,7 +77,6 @@ class SaffronEngine:
         self.process_reward_model = process_reward_model
         prm = None if process_reward_model is None else PrmScorer(process_reward_model)
         self.policy = TrieDecoder(model, "policy", max_cache_tokens, attn_implementation, owned)
-        self.tokenizer = tokenizer
         self.reward_model = reward_model
         self.is_kitchen = is_kitchen
         rewards = None if reward_model is None else RewardColumns(reward_model, self.policy)
@@ -95,6 +94,16 @@ class SaffronEngine:
         self.scheduler = Scheduler(self.policy, decoder, rewards, prm)
         self._worker = Worker(self.scheduler)
         self._finalizer = weakref.finalize(self, self._worker.close)
+        self.loaded_from: dict[str, Any] = {}
+
+    @property
+    def tokenizer(self) -> Any:
+        """The policy's tokenizer."""
+        return self._admission.tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: Any) -> None:
+        self._admission.tokenizer = tokenizer
 
     @property
     def end_tokens(self) -> tuple[int, ...]:
@@ -276,13 +285,14 @@ class SaffronEngine:
                 ended = isinstance(item, SearchResult)
                 yield item
         finally:
-            handle.cancelled.set()
+            handle.close()
 
     def call(self, function: Callable[[], R]) -> R:
         """Run `function` on the engine's thread, between two steps of its requests, and wait for it.
 
         Models must not be used from two threads at once; and on a CPU, a second thread that computes slows the
-        first one down for as long as it lives.
+        first one down for as long as it lives. Within `function`, another `call` runs at once, and a request is a
+        `ReentrantCallError`: it would wait for itself.
 
         Raises:
             EngineClosedError: The engine was closed.
@@ -292,6 +302,11 @@ class SaffronEngine:
     def close(self) -> None:
         """Stop the worker; running requests fail with `EngineClosedError`."""
         self._finalizer()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, and takes no more requests."""
+        return self._worker.closed
 
     def resolve(
         self,
@@ -326,4 +341,5 @@ class SaffronEngine:
         request = self._admission.request(
             handle, prompt_ids, reward_prompt_ids, settings, record_beams=record_beams, start=start, **options
         )
+        handle.watch(self._worker, request.deadline)
         self._worker.submit(request)

@@ -3,10 +3,18 @@
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Iterator
 
 from langchain_saffron.engine.request import Done, Event, Failed
 from langchain_saffron.engine.result import SearchResult
+from langchain_saffron.engine.scheduler import TIMED_OUT
+from langchain_saffron.engine.worker import Worker
+from langchain_saffron.errors import EngineFailedError, ReentrantCallError, RequestTimeoutError
+
+# seconds between looks at whether the engine lives, and beyond the deadline before the caller gives up by itself
+LOOK = 5.0
+GRACE = 0.25
 
 
 class Handle:
@@ -19,21 +27,49 @@ class Handle:
     def __init__(self) -> None:
         self.cancelled = threading.Event()
         self._queue: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._worker: Worker | None = None
+        self._deadline: float | None = None
+
+    def watch(self, worker: Worker, deadline: float | None) -> None:
+        """Say on whom it waits, and until when (a reading of `time.perf_counter`)."""
+        self._worker, self._deadline = worker, deadline
 
     def put(self, event: Event) -> None:
         """Deliver an event; called on the engine's thread."""
         self._queue.put(event)
 
     def events(self) -> Iterator[str | SearchResult]:
-        """Text as it becomes final, then the result. Closing it cancels the request."""
+        """Text as it becomes final, then the result. Closing it cancels the request.
+
+        Raises:
+            ReentrantCallError: The caller is the engine's own thread, which would wait for itself.
+            RequestTimeoutError: The request's timeout passed, also where the engine is too busy to say so.
+            EngineFailedError: The engine failed.
+        """
         try:
+            if self._worker is not None and self._worker.is_current:
+                raise ReentrantCallError(
+                    "a request from the engine's own thread, within engine.call, would wait for itself: make it outside"
+                )
             ended = False
             while not ended:
-                item = _open(self._queue.get())
+                item = _open(self._next())
                 ended = isinstance(item, SearchResult)
                 yield item
         finally:
             self.cancelled.set()
+
+    def _next(self) -> Event:
+        """The next event; while there is none, look now and then whether there can be one."""
+        while True:
+            left = None if self._deadline is None else self._deadline + GRACE - time.perf_counter()
+            try:
+                return self._queue.get(timeout=LOOK if left is None else max(0.0, min(left, LOOK)))
+            except queue.Empty:
+                if left is not None and left <= 0:
+                    raise RequestTimeoutError(TIMED_OUT) from None
+                if self._worker is not None and not self._worker.alive and self._queue.empty():
+                    raise EngineFailedError("the engine's thread is gone: ask again") from None
 
     def result(self) -> SearchResult:
         """Wait for the result."""
@@ -55,6 +91,20 @@ class AsyncHandle:
         self.cancelled = threading.Event()
         self._loop = loop
         self._queue: asyncio.Queue[Event] = asyncio.Queue()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def watch(self, worker: Worker, deadline: float | None) -> None:
+        """Say on whom it waits, and until when (a reading of `time.perf_counter`)."""
+        if deadline is not None:
+            late = Failed(RequestTimeoutError(TIMED_OUT))
+            left = deadline + GRACE - time.perf_counter()
+            self._timer = self._loop.call_later(max(0.0, left), self._queue.put_nowait, late)
+
+    def close(self) -> None:
+        """Stop the request within a step, if it still runs."""
+        self.cancelled.set()
+        if self._timer is not None:
+            self._timer.cancel()
 
     def put(self, event: Event) -> None:
         """Deliver an event; called on the engine's thread."""

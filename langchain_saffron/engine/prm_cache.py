@@ -35,15 +35,16 @@ class PrmRequestCache(RequestCache):
         Raises:
             CacheFullError: No slot is left.
         """
-        forest, fresh = self.decoder.forest, dict[Node, int]()
-        for node in (ROOT, *expand.prm_nodes, *expand.nodes, *expand.retain):
-            if node not in fresh:
-                fresh[node] = self._slots[node] if node in self._slots else self._insert(node)
-        for node, slot in self._slots.items():
-            if node not in fresh:
-                forest.release(slot)
+        forest = self.decoder.forest
+        needed = dict.fromkeys((ROOT, *expand.prm_nodes, *expand.nodes, *expand.retain))
+        for node in needed:
+            # held from here on, whatever fails behind it
+            if node not in self._slots:
+                self._slots[node] = self._insert(node)
+        fresh = {node: self._slots[node] for node in needed}
+        for node in [node for node in self._slots if node not in fresh]:
+            forest.release(self._slots.pop(node))
         self._drop_questions()
-        self._slots = fresh
         self.frontier, self._path_slots = [], []
         for node in expand.prm_nodes:
             question = forest.insert(self._suffix, parent=fresh[node]) if self._suffix else []

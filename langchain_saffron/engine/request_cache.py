@@ -85,9 +85,10 @@ class RequestCache:
         while node is not None and node not in self._slots:
             node = node.parent
         tip = self._slots[node if node is not None else ROOT]
-        if forest.filled[tip]:
-            forest.keep(tip)
-        for slot in self._slots.values():
-            forest.release(slot)
-        self._slots = {}
-        self.frontier = []
+        slots, self._slots, self.frontier = list(self._slots.values()), {}, []
+        try:
+            if forest.filled[tip]:
+                forest.keep(tip)
+        finally:
+            for slot in slots:
+                forest.release(slot)

@@ -4,6 +4,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -12,12 +13,22 @@ from langchain_saffron.engine.prm_cache import PrmScorer
 from langchain_saffron.engine.request import Delta, Done, Failed, Request
 from langchain_saffron.engine.request_cache import RequestCache
 from langchain_saffron.engine.result import RefusalText, SearchResult
-from langchain_saffron.errors import BudgetError, NumericalError, RequestCancelledError
+from langchain_saffron.errors import (
+    BudgetError,
+    EngineFailedError,
+    ModelMemoryError,
+    NumericalError,
+    RequestCancelledError,
+    RequestTimeoutError,
+    SaffronError,
+)
 from langchain_saffron.models.decoder import TrieDecoder
+from langchain_saffron.runtime.memory import is_out_of_memory
 from langchain_saffron.search import Answer, Expand, Scores
 
 logger = logging.getLogger(__name__)
 
+TIMED_OUT = "the request ran into its timeout; raise timeout= or lower effort="
 POLICY, REWARD, PRM = "policy", "reward", "prm"
 
 
@@ -71,6 +82,18 @@ class Scheduler:
         for request in [r for r in self._active if not r.waiting_for]:
             self._advance(request)
 
+    @property
+    def on_cpu(self) -> bool:
+        """Whether all models are on the CPU."""
+        return all(decoder.device.type == "cpu" for decoder in self._decoders.values())
+
+    def reset(self) -> None:
+        """Forget all requests and all that is cached: for a forked child, or after an error at an unknown place."""
+        self._waiting.clear()
+        self._active.clear()
+        for decoder in self._decoders.values():
+            decoder.clear()
+
     def fail_all(self, error: BaseException) -> None:
         """End every request with `error`."""
         for request in [*self._waiting, *self._active]:
@@ -83,7 +106,7 @@ class Scheduler:
             if request.cancelled.is_set():
                 self._fail(request, RequestCancelledError("the request was cancelled"))
             elif request.deadline is not None and now > request.deadline:
-                self._fail(request, TimeoutError("the request ran into its timeout; raise timeout= or lower effort="))
+                self._fail(request, RequestTimeoutError(TIMED_OUT))
 
     def _start_waiting(self) -> None:
         capacity = min(d.forest.capacity for d in self._decoders.values())
@@ -95,7 +118,7 @@ class Scheduler:
             self._active.append(request)
             try:
                 self._begin(request)
-            except Exception as error:
+            except BaseException as error:
                 self._fail(request, error)
 
     def _begin(self, request: Request) -> None:
@@ -129,26 +152,27 @@ class Scheduler:
         """Run every model once for the requests that wait for it."""
         forwards: list[SharedForward] = []
         for name in self._decoders:
-            waiting = [request for request in self._active if name in request.waiting_for]
-            forward = self._attempt(waiting, name)
+            forward = self._attempt([request for request in self._active if name in request.waiting_for], name)
             if forward is not None:
                 forwards.append(forward)
         # one look at the device for all models
-        for forward, damaged in zip(forwards, read_flags(forwards), strict=True):
-            if not damaged:
-                self._settle(forward)
-                continue
-            forward.forget()
-            # whose rows are to blame? each alone: the others must not suffer for it
-            logger.warning("the %s returned NaN", forward.decoder.name)
-            for request in forward.requests:
-                self._score_alone(request, forward.name)
+        for forward, damaged in zip(forwards, self._damaged(forwards), strict=True):
+            try:
+                if damaged:
+                    # whose rows are to blame? each alone: the others must not suffer for it
+                    logger.warning("the %s returned NaN", forward.decoder.name)
+                    forward.forget()
+                    self._score_one_by_one(forward)
+                else:
+                    self._settle(forward)
+            except BaseException as error:
+                self._blame(forward, error)
 
     def _attempt(self, requests: list[Request], name: str) -> SharedForward | None:
         """A forward for several requests, or, where it fails, for each alone."""
         try:
             forward = SharedForward.run(requests, name, self._decoders[name], self._prefill_rows)
-        except Exception as error:
+        except BaseException as error:
             if len(requests) == 1:
                 self._fail(requests[0], error)
                 return None
@@ -159,47 +183,61 @@ class Scheduler:
         self.forwards[name] += forward is not None
         return forward
 
+    def _damaged(self, forwards: list[SharedForward]) -> list[bool]:
+        """Which forwards returned NaN; all of them where the device does not even tell that."""
+        try:
+            return read_flags(forwards)
+        except BaseException:
+            logger.warning("the flags of a step could not be read", exc_info=True)
+            return [True] * len(forwards)
+
+    def _blame(self, forward: SharedForward, error: BaseException) -> None:
+        """What fails after a forward is the fault of one of its requests: which, each alone will tell."""
+        if len(forward.requests) == 1:
+            self._fail(forward.requests[0], error)
+        else:
+            logger.warning("a shared step of the %s failed; its requests are tried one by one", forward.decoder.name)
+            self._score_one_by_one(forward)
+
+    def _score_one_by_one(self, forward: SharedForward) -> None:
+        for request in forward.requests:
+            if forward.name in request.waiting_for:
+                self._score_alone(request, forward.name)
+
     def _score_alone(self, request: Request, name: str) -> None:
         forward = self._attempt([request], name)
         if forward is None:
             return
-        if not any(read_flags([forward])):
-            self._settle(forward)
+        try:
+            if not any(read_flags([forward])):
+                self._settle(forward)
+                return
+            forward.forget()
+        except BaseException as error:
+            self._fail(request, error)
             return
-        forward.forget()
-        error = NumericalError(
+        reason = (
             f"the {forward.decoder.name} returned NaN: its weights may be damaged, or its dtype too narrow "
             "(try dtype='float32')"
         )
-        self._fail(request, error, keep_prompt=False)
+        self._fail(request, NumericalError(reason), keep_prompt=False)
 
     def _settle(self, forward: SharedForward) -> None:
-        for request, rows, scored in forward.spent:
-            self._pay(request, forward.name, forward.decoder, rows, scored)
-        for request, logits in forward.scores():
-            translate = self._translate.get(forward.name)
-            request.scored[forward.name] = translate(logits) if translate else logits
-
-    def _pay(self, request: Request, name: str, decoder: TrieDecoder, rows: list[int], scored: int) -> None:
-        if not rows and not scored:
-            return
-        tflops = decoder.cost(rows, scored) if rows else 0.0
-        calls = 0 if name == POLICY else scored
-        request.inputs.budget.spend(tflops, calls, rows=scored if name == POLICY else 0)
-        stats = request.stats
-        stats.tflops += tflops
-        if name == POLICY:
-            stats.policy_calls += scored
-            stats.policy_tokens += len(rows)
-        else:
-            stats.reward_calls += scored
-            stats.reward_tokens += len(rows)
+        """Book what a forward cost, and give the requests their scores: both or, where something fails, neither."""
+        decoder, translate = forward.decoder, self._translate.get(forward.name)
+        scores = [(request, translate(logits) if translate else logits) for request, logits in forward.scores()]
+        costs = [decoder.cost(rows, scored) if rows else 0.0 for _, rows, scored in forward.spent]
+        for (request, rows, scored), tflops in zip(forward.spent, costs, strict=True):
+            if rows or scored:
+                _pay(request, forward.name, tflops, len(rows), scored)
+        for request, found in scores:
+            request.scored[forward.name] = found
 
     def _advance(self, request: Request) -> None:
         scores = Scores(request.scored[POLICY], request.scored.get(REWARD), request.scored.get(PRM))
         try:
             self._step(request, scores)
-        except Exception as error:
+        except BaseException as error:
             self._fail(request, error)
 
     def _step(self, request: Request, scores: Scores | None) -> None:
@@ -248,28 +286,52 @@ class Scheduler:
     def _send(self, request: Request, event: Delta | Done | Failed) -> None:
         try:
             request.send(event)
-        except Exception:
+        except BaseException:
             # nobody listens any more (a closed event loop): as good as cancelled
             request.cancelled.set()
 
     def _fail(self, request: Request, error: BaseException, keep_prompt: bool = True) -> None:
         if request in self._waiting:
             self._waiting.remove(request)
-        if not keep_prompt:
-            for cache in request.caches.values():
-                cache.wipe()
-        self._retire(request, None)
-        self._send(request, Failed(error))
+        self._retire(request, None, keep_prompt)
+        self._send(request, Failed(typed_error(error)))
 
-    def _retire(self, request: Request, answer: Answer | None) -> None:
-        """Give everything back that the request holds."""
-        if request.search is not None:
-            request.search.close()
-        for cache in request.caches.values():
-            cache.close(keep=answer.node if answer else None)
-        request.caches = {}
+    def _retire(self, request: Request, answer: Answer | None, keep_prompt: bool = True) -> None:
+        """Give everything back that the request holds, whatever fails on the way."""
         if request in self._active:
             self._active.remove(request)
+        caches, request.caches = list(request.caches.values()), {}
+        steps: list[Callable[[], None]] = [] if request.search is None else [request.search.close]
+        if not keep_prompt:
+            steps += [cache.wipe for cache in caches]
+        steps += [partial(cache.close, keep=answer.node if answer else None) for cache in caches]
+        for step in steps:
+            try:
+                step()
+            except BaseException:
+                logger.warning("something failed while a request was closed", exc_info=True)
+
+
+def typed_error(error: BaseException) -> Exception:
+    """An error that callers can expect: ours as they are, and whatever else as one of ours with that as its cause."""
+    if isinstance(error, SaffronError):
+        return error
+    kind = ModelMemoryError if is_out_of_memory(error) else EngineFailedError
+    typed = kind(f"the engine could not answer ({type(error).__name__}: {error})")
+    typed.__cause__ = error
+    return typed
+
+
+def _pay(request: Request, name: str, tflops: float, rows: int, scored: int) -> None:
+    request.inputs.budget.spend(tflops, 0 if name == POLICY else scored, rows=scored if name == POLICY else 0)
+    stats = request.stats
+    stats.tflops += tflops
+    if name == POLICY:
+        stats.policy_calls += scored
+        stats.policy_tokens += rows
+    else:
+        stats.reward_calls += scored
+        stats.reward_tokens += rows
 
 
 def _prompt_cost(cache: RequestCache) -> float:

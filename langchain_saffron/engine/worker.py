@@ -3,13 +3,15 @@
 import logging
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from langchain_saffron.engine.request import Failed, Request
-from langchain_saffron.engine.scheduler import Scheduler
-from langchain_saffron.errors import EngineClosedError
+from langchain_saffron.engine.scheduler import Scheduler, typed_error
+from langchain_saffron.errors import EngineClosedError, EngineFailedError
+from langchain_saffron.runtime.forks import renew_after_fork
 
 logger = logging.getLogger(__name__)
 
@@ -21,30 +23,69 @@ class Worker:
     """Runs a scheduler on a daemon thread, which starts with the first request.
 
     torch forwards from two threads at once are many times slower than one after the other on few cores, so
-    there is exactly one.
+    there is exactly one. Should it end by an error, whoever waits for it is told so, and the next call starts
+    another; a forked child, which has none of its parent's threads, starts one of its own.
     """
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
+        self._closed = False
+        self._unusable: str | None = None
+        self._tasks: deque[Task] = deque()
+        self._begin()
+        renew_after_fork(self)
+
+    def _begin(self) -> None:
         self._inbox: queue.SimpleQueue[Request | Task | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._closed = False
+        self._tasks.clear()
+
+    def renew(self) -> None:
+        """In a forked child: the thread, and what it was doing, are the parent's."""
+        self._begin()
+        if self._scheduler.on_cpu:
+            self._scheduler.reset()
+        else:
+            self._unusable = (
+                "this process was forked from one that had loaded the engine on an accelerator, which does not survive "
+                "that: load the engine in the child, or start processes by spawn"
+            )
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        thread = self._thread
+        return thread is not None and thread.is_alive()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller is on that thread."""
+        return threading.current_thread() is self._thread
+
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no more work."""
+        return self._closed
 
     def submit(self, request: Request) -> None:
         """Hand a request over.
 
         Raises:
             EngineClosedError: The engine was closed.
+            EngineFailedError: It cannot be used in this process.
         """
         self._put(request)
 
     def call(self, function: Callable[[], R]) -> R:
-        """Run `function` on the thread, between two steps, and wait for it.
+        """Run `function` on the thread, between two steps, and wait for it. On the thread itself it runs at once.
 
         Raises:
             EngineClosedError: The engine was closed.
+            EngineFailedError: It cannot be used in this process.
         """
+        if self.is_current:
+            return function()
         future: Future[R] = Future()
         self._put((function, future))
         return future.result()
@@ -64,39 +105,69 @@ class Worker:
         with self._lock:
             if self._closed:
                 raise EngineClosedError("the engine is closed: load a new one")
+            if self._unusable:
+                raise EngineFailedError(self._unusable)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="saffron-engine", daemon=True)
                 self._thread.start()
             self._inbox.put(item)
 
     def _run(self) -> None:
-        scheduler = self._scheduler
-        while True:
-            try:
-                while not (scheduler.busy and self._inbox.empty()):
-                    item = self._inbox.get()
-                    if item is None:
-                        self._end()
-                        return
-                    if isinstance(item, tuple):
-                        _do(*item)
-                    else:
-                        scheduler.admit(item)
-                scheduler.tick()
-            except Exception as error:
-                # a bug of ours must reach the callers, not hang them
-                logger.exception("the engine's step failed")
-                scheduler.fail_all(error)
+        try:
+            while self._round():
+                pass
+        except BaseException as error:
+            logger.critical("the engine's thread ended", exc_info=True)
+            self._die(error)
 
-    def _end(self) -> None:
-        error = EngineClosedError("the engine was closed while the request ran")
+    def _round(self) -> bool:
+        """Take in what has come, run one task, advance the requests; `False` at the end."""
+        scheduler = self._scheduler
+        idle = not (scheduler.busy or self._tasks)
+        while idle or not self._inbox.empty():
+            idle = False
+            item = self._inbox.get()
+            if item is None:
+                self._end(EngineClosedError("the engine was closed while the request ran"))
+                return False
+            if isinstance(item, tuple):
+                self._tasks.append(item)
+            else:
+                scheduler.admit(item)
+        # one a round: whoever calls without a pause must not keep requests from their steps
+        if self._tasks:
+            _do(*self._tasks.popleft())
+        try:
+            scheduler.tick()
+        except Exception as error:
+            # a bug of ours must reach the callers, not hang them
+            logger.exception("the engine's step failed")
+            scheduler.fail_all(typed_error(error))
+            scheduler.reset()
+        return True
+
+    def _end(self, error: BaseException) -> None:
+        """Fail whatever is there."""
         self._scheduler.fail_all(error)
+        while self._tasks:
+            self._tasks.popleft()[1].set_exception(error)
         while not self._inbox.empty():
             item = self._inbox.get()
             if isinstance(item, tuple):
                 item[1].set_exception(error)
             elif item is not None:
                 item.send(Failed(error))
+
+    def _die(self, error: BaseException) -> None:
+        """Tell everybody, and leave all such that the next call can start a thread."""
+        failure = EngineFailedError(f"the engine's thread ended ({type(error).__name__}: {error}); ask again")
+        failure.__cause__ = error
+        with self._lock:
+            try:
+                self._end(failure)
+                self._scheduler.reset()
+            finally:
+                self._thread = None
 
 
 def _do(function: Callable[[], Any], future: "Future[Any]") -> None:

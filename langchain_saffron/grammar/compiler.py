@@ -1,7 +1,6 @@
 """From grammars to matchers, for one model."""
 
 import re
-import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import lru_cache
@@ -13,6 +12,7 @@ from langchain_saffron.grammar.grammar import Grammar
 from langchain_saffron.grammar.lark import lark
 from langchain_saffron.grammar.matcher import GrammarMatcher, Tokens, readable
 from langchain_saffron.grammar.vocabulary import TokenBytes, token_bytes
+from langchain_saffron.runtime.forks import ForkSafeLock
 
 
 class GrammarCompiler:
@@ -31,7 +31,7 @@ class GrammarCompiler:
         self._vocabulary = vocabulary
         self.end_tokens = tuple(end_tokens)
         self._kept = kept
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._roots: OrderedDict[Grammar, GrammarMatcher] = OrderedDict()
         self._library: Any = None
         self._tokens: TokenBytes | None = None

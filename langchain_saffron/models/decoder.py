@@ -204,6 +204,11 @@ class TrieDecoder:
         mask = torch.zeros(allowed.shape, dtype=self.model.dtype)
         return mask.masked_fill_(torch.from_numpy(~allowed), -torch.inf)
 
+    def clear(self) -> None:
+        """Forget everything that is cached."""
+        self.forest.clear()
+        self.pool.clear()
+
     def forget(self, rows: Sequence[int]) -> None:
         """Zero the keys and values of `rows`, which then count as not computed."""
         slots = np.asarray(rows, dtype=np.int64)

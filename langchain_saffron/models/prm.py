@@ -1,6 +1,5 @@
 """The process reward model: the safety reward of every prefix of an answer."""
 
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +12,7 @@ from langchain_saffron.models.classifier import TokenClassifier, label_weights
 from langchain_saffron.models.decoder import DEFAULT_CACHE_TOKENS, TrieDecoder
 from langchain_saffron.models.loading import ModelSource, load_causal_lm, load_tokenizer
 from langchain_saffron.models.prefix_scoring import Pair, PrefixScorer
+from langchain_saffron.runtime.forks import ForkSafeLock
 from langchain_saffron.templates.guard_prompt import PRESETS, GuardPrompt, Turn, preset_of
 from langchain_saffron.templates.reward_template import RewardTemplate
 
@@ -61,7 +61,7 @@ class ProcessRewardModel:
         self._weights = weights or {}
         self._function = function
         # a trie is one thread's at a time
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
 
     @classmethod
     def from_pretrained(

@@ -14,7 +14,7 @@ def memory_errors(message: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         # the traceback holds the frames of the failed forward, and so all that it had allocated
         error = error.with_traceback(None)
@@ -23,7 +23,8 @@ def memory_errors(message: str) -> Iterator[None]:
         raise ModelMemoryError(message) from error
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, in any of torch's ways."""
     text = str(error)
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
         sign in text for sign in ("can't allocate memory", "out of memory", "not enough memory")

@@ -10,7 +10,6 @@ pre-tokenizer, model and added-token rules, ordinary text gets exactly the ids o
 import json
 import re
 import secrets
-import threading
 from collections.abc import Iterable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -19,6 +18,7 @@ from tokenizers import Tokenizer
 from tokenizers.pre_tokenizers import ByteLevel
 
 from langchain_saffron.errors import PromptError
+from langchain_saffron.runtime.forks import ForkSafeLock
 
 _LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 
@@ -107,7 +107,7 @@ class SafeEncoder:
 
 
 _encoders: "WeakKeyDictionary[Any, tuple[int, SafeEncoder]]" = WeakKeyDictionary()
-_lock = threading.Lock()
+_lock = ForkSafeLock()
 
 
 def safe_encoder(tokenizer: Any) -> SafeEncoder:
