@@ -8,36 +8,22 @@ from functools import partial
 
 import torch
 
-from langchain_saffron.engine.forward_batch import SharedForward, read_flags
 from langchain_saffron.engine.prm_cache import PrmScorer
 from langchain_saffron.engine.request import Delta, Done, Failed, Request
 from langchain_saffron.engine.request_cache import RequestCache
 from langchain_saffron.engine.result import RefusalText, SearchResult
-from langchain_saffron.errors import (
-    BudgetError,
-    EngineFailedError,
-    ModelMemoryError,
-    NumericalError,
-    RequestCancelledError,
-    RequestTimeoutError,
-    SaffronError,
-)
+from langchain_saffron.engine.step_scorer import POLICY, PRM, REWARD, StepScorer, typed_error
+from langchain_saffron.errors import BudgetError, RequestCancelledError, RequestTimeoutError
 from langchain_saffron.models.decoder import TrieDecoder
-from langchain_saffron.runtime.memory import is_out_of_memory
 from langchain_saffron.search import Answer, Expand, Scores
 
 logger = logging.getLogger(__name__)
 
 TIMED_OUT = "the request ran into its timeout; raise timeout= or lower effort="
-POLICY, REWARD, PRM = "policy", "reward", "prm"
 
 
 class Scheduler:
-    """Runs many searches over the same forwards; lives on the engine's one thread.
-
-    Attributes:
-        forwards: Forwards by model, so that sharing can be checked.
-    """
+    """Runs many searches over the same forwards; lives on the engine's one thread."""
 
     def __init__(
         self,
@@ -59,11 +45,15 @@ class Scheduler:
         models = {POLICY: policy, REWARD: reward, PRM: prm.decoder if prm else None}
         self._decoders = {name: decoder for name, decoder in models.items() if decoder is not None}
         self._prm = prm
-        self._translate = {REWARD: to_rewards, PRM: prm.rewards if prm else None}
-        self._prefill_rows = prefill_rows
+        translate = {REWARD: to_rewards, PRM: prm.rewards if prm else None}
+        self._scorer = StepScorer(self._decoders, translate, self._fail, prefill_rows)
         self._waiting: deque[Request] = deque()
         self._active: list[Request] = []
-        self.forwards = dict.fromkeys(self._decoders, 0)
+
+    @property
+    def forwards(self) -> dict[str, int]:
+        """Forwards by model, so that sharing can be checked."""
+        return self._scorer.forwards
 
     @property
     def busy(self) -> bool:
@@ -78,7 +68,7 @@ class Scheduler:
         """Advance every live request by at most one step."""
         self._drop_ended()
         self._start_waiting()
-        self._score()
+        self._scorer.score(list(self._active))
         for request in [r for r in self._active if not r.waiting_for]:
             self._advance(request)
 
@@ -147,91 +137,6 @@ class Scheduler:
             cache.expand(expand)
         # a model that is asked nothing has answered
         request.scored = {name: torch.empty(0) for name, cache in request.caches.items() if not cache.frontier}
-
-    def _score(self) -> None:
-        """Run every model once for the requests that wait for it."""
-        forwards: list[SharedForward] = []
-        for name in self._decoders:
-            forward = self._attempt([request for request in self._active if name in request.waiting_for], name)
-            if forward is not None:
-                forwards.append(forward)
-        # one look at the device for all models
-        for forward, damaged in zip(forwards, self._damaged(forwards), strict=True):
-            try:
-                if damaged:
-                    # whose rows are to blame? each alone: the others must not suffer for it
-                    logger.warning("the %s returned NaN", forward.decoder.name)
-                    forward.forget()
-                    self._score_one_by_one(forward)
-                else:
-                    self._settle(forward)
-            except BaseException as error:
-                self._blame(forward, error)
-
-    def _attempt(self, requests: list[Request], name: str) -> SharedForward | None:
-        """A forward for several requests, or, where it fails, for each alone."""
-        try:
-            forward = SharedForward.run(requests, name, self._decoders[name], self._prefill_rows)
-        except BaseException as error:
-            if len(requests) == 1:
-                self._fail(requests[0], error)
-                return None
-            logger.warning("a shared forward of the %s failed; its requests are tried one by one", name)
-            for request in requests:
-                self._score_alone(request, name)
-            return None
-        self.forwards[name] += forward is not None
-        return forward
-
-    def _damaged(self, forwards: list[SharedForward]) -> list[bool]:
-        """Which forwards returned NaN; all of them where the device does not even tell that."""
-        try:
-            return read_flags(forwards)
-        except BaseException:
-            logger.warning("the flags of a step could not be read", exc_info=True)
-            return [True] * len(forwards)
-
-    def _blame(self, forward: SharedForward, error: BaseException) -> None:
-        """What fails after a forward is the fault of one of its requests: which, each alone will tell."""
-        if len(forward.requests) == 1:
-            self._fail(forward.requests[0], error)
-        else:
-            logger.warning("a shared step of the %s failed; its requests are tried one by one", forward.decoder.name)
-            self._score_one_by_one(forward)
-
-    def _score_one_by_one(self, forward: SharedForward) -> None:
-        for request in forward.requests:
-            if forward.name in request.waiting_for:
-                self._score_alone(request, forward.name)
-
-    def _score_alone(self, request: Request, name: str) -> None:
-        forward = self._attempt([request], name)
-        if forward is None:
-            return
-        try:
-            if not any(read_flags([forward])):
-                self._settle(forward)
-                return
-            forward.forget()
-        except BaseException as error:
-            self._fail(request, error)
-            return
-        reason = (
-            f"the {forward.decoder.name} returned NaN: its weights may be damaged, or its dtype too narrow "
-            "(try dtype='float32')"
-        )
-        self._fail(request, NumericalError(reason), keep_prompt=False)
-
-    def _settle(self, forward: SharedForward) -> None:
-        """Book what a forward cost, and give the requests their scores: both or, where something fails, neither."""
-        decoder, translate = forward.decoder, self._translate.get(forward.name)
-        scores = [(request, translate(logits) if translate else logits) for request, logits in forward.scores()]
-        costs = [decoder.cost(rows, scored) if rows else 0.0 for _, rows, scored in forward.spent]
-        for (request, rows, scored), tflops in zip(forward.spent, costs, strict=True):
-            if rows or scored:
-                _pay(request, forward.name, tflops, len(rows), scored)
-        for request, found in scores:
-            request.scored[forward.name] = found
 
     def _advance(self, request: Request) -> None:
         scores = Scores(request.scored[POLICY], request.scored.get(REWARD), request.scored.get(PRM))
@@ -310,28 +215,6 @@ class Scheduler:
                 step()
             except BaseException:
                 logger.warning("something failed while a request was closed", exc_info=True)
-
-
-def typed_error(error: BaseException) -> Exception:
-    """An error that callers can expect: ours as they are, and whatever else as one of ours with that as its cause."""
-    if isinstance(error, SaffronError):
-        return error
-    kind = ModelMemoryError if is_out_of_memory(error) else EngineFailedError
-    typed = kind(f"the engine could not answer ({type(error).__name__}: {error})")
-    typed.__cause__ = error
-    return typed
-
-
-def _pay(request: Request, name: str, tflops: float, rows: int, scored: int) -> None:
-    request.inputs.budget.spend(tflops, 0 if name == POLICY else scored, rows=scored if name == POLICY else 0)
-    stats = request.stats
-    stats.tflops += tflops
-    if name == POLICY:
-        stats.policy_calls += scored
-        stats.policy_tokens += rows
-    else:
-        stats.reward_calls += scored
-        stats.reward_tokens += rows
 
 
 def _prompt_cost(cache: RequestCache) -> float:

@@ -9,7 +9,8 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from langchain_saffron.engine.request import Failed, Request
-from langchain_saffron.engine.scheduler import Scheduler, typed_error
+from langchain_saffron.engine.scheduler import Scheduler
+from langchain_saffron.engine.step_scorer import typed_error
 from langchain_saffron.errors import EngineClosedError, EngineFailedError
 from langchain_saffron.runtime.forks import renew_after_fork
 

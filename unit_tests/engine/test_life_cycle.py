@@ -12,7 +12,7 @@ import pytest
 
 from langchain_saffron import SaffronEngine, SearchSettings
 from langchain_saffron.cache import TokenForest
-from langchain_saffron.engine import registry
+from langchain_saffron.engine import registry, step_scorer
 from langchain_saffron.engine.registry import shared_engine
 from langchain_saffron.engine.scheduler import Scheduler
 from langchain_saffron.errors import (
@@ -125,14 +125,12 @@ def test_what_fails_behind_a_shared_forward_fails_one_request_at_most(engine, mo
     kinds = [WIDE, *[GREEDY] * 3, *[WIDE] * 3]
     error = MemoryError("out of memory")
     if place == "rewards":
-        translate = engine.scheduler._translate
+        translate = engine.scheduler._scorer._translate
         monkeypatch.setitem(translate, "reward", failing(translate["reward"], 3, error))
     elif place == "cost":
         monkeypatch.setattr(engine.reward_model.decoder, "cost", failing(engine.reward_model.decoder.cost, 9, error))
     else:
-        from langchain_saffron.engine import scheduler
-
-        monkeypatch.setattr(scheduler, "read_flags", failing(scheduler.read_flags, 3, error))
+        monkeypatch.setattr(step_scorer, "read_flags", failing(step_scorer.read_flags, 3, error))
     handles = [engine.submit(PROMPT, settings=kind) for kind in kinds]
     told = [in_thread(handle.result) for handle in handles]
     failed = [one for one in told if isinstance(one, BaseException)]
