@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from langchain_saffron.errors import CorpusError, SettingsError
-from langchain_saffron.evaluation.datasets import FORMATS, read_dataset
+from langchain_saffron.evaluation.datasets import FORMATS, parse_data, read_dataset
 from unit_tests.evaluation.samples import write_lines
 
 RECORDS = {
@@ -89,6 +89,14 @@ def test_a_malformed_file_is_refused_with_its_line(name: str, text: str, complai
     path.write_text(text, encoding="utf-8")
     with pytest.raises(CorpusError, match=complaint):
         list(read_dataset(name, path))
+
+
+def test_a_limit_reads_no_record_too_many(tmp_path: Path):
+    path = tmp_path / "file.jsonl"
+    path.write_text('{"prompt": "a"}\n{prompt}\n', encoding="utf-8")
+    assert [sample.request for sample in parse_data(f"jsonl:{path}", 1)] == ["a"]
+    with pytest.raises(CorpusError, match="line 2"):
+        parse_data(f"jsonl:{path}", 2)
 
 
 def test_a_malformed_csv_is_refused_with_its_line(tmp_path: Path):

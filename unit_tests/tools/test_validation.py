@@ -44,3 +44,11 @@ from langchain_saffron.tools.validation import misfit
 def test_misfits(value, schema, why):
     found = misfit(value, schema)
     assert (found is None) if why is None else (why in found)
+
+
+def test_an_anchor_is_not_taken_for_the_root():
+    """It is not looked for, so anything may stand there; the root itself is another matter."""
+    schema = {"type": "object", "properties": {"city": {"$ref": "#city"}, "inner": {"$ref": "#"}}}
+    assert misfit({"city": "Bonn"}, schema) is None
+    assert misfit({"inner": {"city": 1}}, schema) is None
+    assert misfit({"inner": "Bonn"}, schema) is not None

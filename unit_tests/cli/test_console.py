@@ -1,0 +1,31 @@
+"""Errors name what sets a field on the command line, as the commands themselves declare it."""
+
+import typer
+
+from langchain_saffron.cli.app import app
+from langchain_saffron.cli.console import one_line, option_names
+from langchain_saffron.errors import SettingsError
+
+NAMES = option_names(typer.main.get_command(app))
+
+
+def test_every_option_goes_by_its_longest_name():
+    assert NAMES["max_tflops"] == "--max-tflops"
+    assert NAMES["model"] == "--model"
+    assert NAMES["out"] == "--out"
+    assert NAMES["as_json"] == "--json"
+    assert NAMES["rescored"] == "--rescore"
+    assert NAMES["on_exhausted"] == NAMES["on_budget"] == "--on-budget"
+    assert NAMES["hf_token"] == "HF_TOKEN"
+    # an argument is no option
+    assert "prompt" not in NAMES
+
+
+def test_fields_become_options_where_they_are_named():
+    error = SettingsError("width: too small; pass reward_model= (not search=), see on_exhausted: it says so")
+    assert one_line(error, NAMES) == (
+        "--width: too small; pass --reward-model (not search=), see on_exhausted: it says so"
+    )
+    assert one_line(SettingsError("timeout: x; seed: y"), NAMES) == "timeout: x; --seed: y"
+    assert one_line(error) == str(error)
+    assert one_line(ValueError("nobody expected this"), NAMES) is None
