@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Self
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun, Callbacks
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.language_models.llms import BaseLLM
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
@@ -14,6 +14,9 @@ from langchain_saffron.engine import SearchResult
 from langchain_saffron.interface.base import INTERFACE_CONFIG, SaffronFields
 from langchain_saffron.interface.invocation import Invocation
 from langchain_saffron.interface.response_format import read_response_format
+
+# what `BaseLLM` takes beside the options of a model
+LANGCHAIN_OPTIONS = ("tags", "metadata", "run_name", "run_id")
 
 
 class SaffronLLM(SaffronFields, BaseLLM):
@@ -76,6 +79,36 @@ class SaffronLLM(SaffronFields, BaseLLM):
     def get_token_ids(self, text: str) -> list[int]:
         """The policy's tokens of a text."""
         return self.renderer().encode_plain(text)
+
+    def generate(
+        self,
+        prompts: list[str],
+        stop: list[str] | None = None,
+        callbacks: Callbacks | list[Callbacks] | None = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        """Complete prompts; the options of the call are part of its key in LangChain's cache, as the fields are."""
+        model, passed = self._with_call_options(kwargs)
+        return super(SaffronLLM, model).generate(prompts, stop, callbacks, **passed)
+
+    async def agenerate(
+        self,
+        prompts: list[str],
+        stop: list[str] | None = None,
+        callbacks: Callbacks | list[Callbacks] | None = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        """The same without blocking the event loop."""
+        model, passed = self._with_call_options(kwargs)
+        return await super(SaffronLLM, model).agenerate(prompts, stop, callbacks, **passed)
+
+    def _with_call_options(self, options: dict[str, Any]) -> tuple[Self, dict[str, Any]]:
+        """This model with a call's options as fields, and what LangChain itself passes to every call.
+
+        `BaseLLM` leaves a call's options out of the key of its cache: else one tenant would get another's answer.
+        """
+        passed = {name: value for name, value in options.items() if name in LANGCHAIN_OPTIONS}
+        return self.with_options({name: value for name, value in options.items() if name not in passed}), passed
 
     def _generate(
         self,

@@ -123,7 +123,7 @@ class SaffronEngine:
 
     def fingerprint_parts(self) -> tuple[Any, ...]:
         """What its answers depend on, for `models.fingerprint`."""
-        return self.policy.model, self.reward_model
+        return self.policy.model, self.reward_model, self.tokenizer, self.process_reward_model
 
     @classmethod
     def from_pretrained(

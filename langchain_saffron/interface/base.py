@@ -1,5 +1,6 @@
 """What `ChatSaffron` and `SaffronLLM` share: their fields, and how fields become an engine and settings."""
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -45,6 +46,9 @@ LOADING_FIELDS = (
 )
 # what langchain-core hands to every call besides the model's own options
 FOREIGN_OPTIONS = ("stream", "ls_structured_output_format")
+
+# what others call fields
+ALIASES = {"max_new_tokens": "max_tokens", "max_completion_tokens": "max_tokens", "stop_sequences": "stop"}
 
 # fields that no answer depends on
 _NO_PART = ("timeout", "max_retries", "streaming", "shared_budget")
@@ -144,6 +148,46 @@ class SaffronFields(BaseModel):
 
     _loaded: SaffronEngine | None = PrivateAttr(default=None)
     _renderer: tuple[SaffronEngine, PromptRenderer] | None = PrivateAttr(default=None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _other_names(cls, data: Any) -> Any:
+        """OpenAI's and transformers' names of fields, and what an unknown one may have been meant for."""
+        if not isinstance(data, dict):
+            return data
+        given = {ALIASES.get(name, name): value for name, value in data.items()}
+        if len(given) < len(data):
+            twice = next(name for name in data if name in ALIASES and ALIASES[name] in data)
+            raise ValueError(f"{twice} is another name of {ALIASES[twice]}: pass one of them")
+        known = {*cls.model_fields, *(field.alias for field in cls.model_fields.values() if field.alias)}
+        for name in given.keys() - known:
+            if near := get_close_matches(str(name), known - {None}, 1):
+                raise ValueError(f"there is no field {name!r}: did you mean {near[0]!r}?")
+        return given
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """A copy that shares weights, engine and budget."""
+        memo = {} if memo is None else memo
+        shared = [getattr(self, name) for name in (*LOADING_FIELDS, "engine", "shared_budget")]
+        for value in (*shared, self._loaded, self._renderer):
+            memo[id(value)] = value
+        return super().__deepcopy__(memo)
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """What a pickle holds: names and settings, by which weights are loaded again at first use.
+
+        Raises:
+            SettingsError: A loaded object was passed: it belongs to this process.
+        """
+        for name in ("engine", "model", "reward_model", "reward_base", "process_reward_model", "shared_budget"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str | Path):
+                raise SettingsError(
+                    f"{name}: a {type(value).__name__} belongs to this process and cannot be pickled: pass a hub id or "
+                    "directory instead"
+                )
+        state = super().__getstate__()
+        return {**state, "__pydantic_private__": {**state["__pydantic_private__"], "_loaded": None, "_renderer": None}}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -271,7 +315,7 @@ class SaffronFields(BaseModel):
         Raises:
             ValueError: An option is no field, or its value is not allowed.
         """
-        given = {name: value for name, value in options.items() if name not in FOREIGN_OPTIONS}
+        given = {ALIASES.get(name, name): value for name, value in options.items() if name not in FOREIGN_OPTIONS}
         if not given:
             return self
         own = {name: getattr(self, name) for name in self.model_fields_set}

@@ -63,6 +63,11 @@ class ProcessRewardModel:
         # a trie is one thread's at a time
         self._lock = ForkSafeLock()
 
+    def fingerprint_parts(self) -> tuple[Any, ...]:
+        """What its scores depend on, for `models.fingerprint`."""
+        asked = self.prompt.model_dump_json() if self.prompt else ""
+        return self.decoder.model if self.decoder else self.source, str(self._weights), asked
+
     @classmethod
     def from_pretrained(
         cls,
