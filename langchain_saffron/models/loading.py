@@ -166,13 +166,20 @@ def load_tokenizer(
 
 
 def end_token_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    """All tokens that end a turn: what the generation config names, else the tokenizer's own."""
+    """All tokens that end a turn: what the generation config names, else the tokenizer's own.
+
+    Raises:
+        ModelLoadError: The generation config names something else than ids.
+    """
     named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     if named is None:
         named = tokenizer.eos_token_id
     if named is None:
         return ()
-    return tuple(named) if isinstance(named, list | tuple) else (int(named),)
+    ids = tuple(named) if isinstance(named, list | tuple) else (named,)
+    if not all(isinstance(one, int) for one in ids):
+        raise ModelLoadError(f"the generation config's eos_token_id is {named!r}, and has to be a token id or several")
+    return ids
 
 
 @contextmanager

@@ -47,6 +47,11 @@ def merge_adapter(model: torch.nn.Module, config_file: Path, weights_file: Path)
                 f"{weights_file} adapts {path!r}, which the base ({type(model).__name__}) does not have as a plain "
                 "linear layer: the adapter belongs to another base, or the base is quantized"
             )
+        if pair["A"].ndim != 2 or pair["B"].ndim != 2 or len(pair["A"]) != pair["B"].shape[1]:
+            raise ModelLoadError(
+                f"{weights_file}: the two weights for {path!r} do not fit each other: {tuple(pair['A'].shape)} and "
+                f"{tuple(pair['B'].shape)}"
+            )
         delta = (pair["B"].float() @ pair["A"].float()) * scaling
         delta = delta.T if isinstance(module, Conv1D) else delta
         if delta.shape != module.weight.shape:
@@ -58,19 +63,40 @@ def merge_adapter(model: torch.nn.Module, config_file: Path, weights_file: Path)
         module.weight.copy_(merged.to(module.weight.dtype))
 
 
+def read_adapter_config(path: Path) -> dict[str, Any]:
+    """Peft's `adapter_config.json`.
+
+    Raises:
+        ModelLoadError: It is no JSON object.
+    """
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelLoadError(f"{path} is damaged: {error}") from error
+    if not isinstance(config, dict):
+        raise ModelLoadError(f"{path} is damaged: it holds a {type(config).__name__}, not an object")
+    return config
+
+
 def _read(config_file: Path, weights_file: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     for path in (config_file, weights_file):
         if not path.exists():
             raise ModelLoadError(f"{path} is missing")
+    config = read_adapter_config(config_file)
     try:
-        config = json.loads(config_file.read_text(encoding="utf-8"))
         weights = load_file(weights_file)
     except (ValueError, SafetensorError) as error:
-        raise ModelLoadError(f"{config_file.parent} holds a damaged adapter: {error}") from error
+        raise ModelLoadError(f"{weights_file} is damaged: {error}") from error
+    if not weights or not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
+        raise ModelLoadError(f"{weights_file} is damaged: it holds no weights, or NaN or infinity")
     odd = [key for key in UNSUPPORTED if config.get(key)]
     if config.get("peft_type") != "LORA" or odd or config.get("bias", "none") != "none":
         raise ModelLoadError(
             f"{config_file}: only plain LoRA adapters can be merged (found {config.get('peft_type')}"
             f"{' with ' + ', '.join(odd) if odd else ''}): merge it with peft and save the merged model"
         )
+    for name in ("r", "lora_alpha"):
+        value = config.get(name)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or value <= 0:
+            raise ModelLoadError(f"{config_file}: {name} is {value!r}, and has to be a positive number")
     return config, weights

@@ -1,11 +1,13 @@
 """The multifurcation reward model: the predicted safety reward of every next token in one call."""
 
 import copy
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from langchain_saffron.errors import ModelLoadError, SettingsError
 from langchain_saffron.models.decoder import DEFAULT_CACHE_TOKENS, TrieDecoder
@@ -20,7 +22,11 @@ from langchain_saffron.models.mrm_files import (
     write_mrm_files,
 )
 from langchain_saffron.runtime.threads import on_own_thread
+from langchain_saffron.settings import describe_validation
 from langchain_saffron.templates.reward_template import RewardTemplate
+
+# what no reward is beyond: logits of a guard differ by tens
+MOST_REWARD = 1e4
 
 
 class MultifurcationRewardModel:
@@ -62,6 +68,12 @@ class MultifurcationRewardModel:
                 raise ModelLoadError(
                     f"the reward model's {what} has shape {tuple(tensor.shape)}, but its base has {rows} tokens"
                 )
+        if not bool((bias.abs() <= MOST_REWARD).all()):
+            raise ModelLoadError(
+                f"the reward model's bias holds NaN, infinity or numbers beyond ±{MOST_REWARD:g}: it is damaged"
+            )
+        if safety_threshold is not None and not _is_finite(safety_threshold):
+            raise ModelLoadError(f"the reward model's safety_threshold is {safety_threshold!r}, not a finite number")
         self.bias = bias.to(device=device, dtype=torch.float32)
         self.seen = seen.to(device=device, dtype=torch.bool)
         self.template = template or RewardTemplate.published()
@@ -101,6 +113,9 @@ class MultifurcationRewardModel:
         directory = resolve_directory(path, "reward model", load.get("revision"), load.get("hf_token"))
         config = read_config(directory)
         merged = (directory / "config.json").exists() and not (directory / ADAPTER_CONFIG).exists()
+        # what is damaged should not cost the model's loading
+        bias, seen = read_tensors(directory)
+        template = _template(config.get("template"), directory)
         source = base if base is not None else directory if merged else named_base(directory, config)
         model = load_causal_lm(source, "reward model's base", device=device, dtype=dtype, **load)
         if not merged:
@@ -111,14 +126,12 @@ class MultifurcationRewardModel:
             tokenizer = load_tokenizer(
                 source, "reward model's base", load.get("revision"), load.get("hf_token"), load.get("trust_remote_code")
             )
-        bias, seen = read_tensors(directory)
-        template = config.get("template")
         return cls(
             model,
             tokenizer,
             bias,
             seen,
-            template=RewardTemplate(**template) if template else RewardTemplate.published(),
+            template=template,
             safety_threshold=config.get("safety_threshold"),
             details=config,
             max_cache_tokens=max_cache_tokens,
@@ -177,3 +190,19 @@ class MultifurcationRewardModel:
             base_model,
             {**self.details, **details},
         )
+
+
+def _template(stored: Any, directory: Path) -> RewardTemplate:
+    """The stored template; the published one where there is none."""
+    if not stored:
+        return RewardTemplate.published()
+    if not isinstance(stored, dict):
+        raise ModelLoadError(f"{directory}: the reward model's template is a {type(stored).__name__}, not an object")
+    try:
+        return RewardTemplate(**stored)
+    except ValidationError as error:
+        raise ModelLoadError(f"{directory}: the reward model's template: {describe_validation(error)}") from error
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from langchain_saffron.errors import ModelLoadError
+from langchain_saffron.models.lora import read_adapter_config
 from langchain_saffron.models.vocabulary import vocabulary_hash
 from langchain_saffron.runtime.files import read_json
 from langchain_saffron.templates.reward_template import RewardTemplate
@@ -73,7 +74,9 @@ def named_base(directory: Path, config: dict[str, Any]) -> str:
     """
     name = config.get("base_model")
     if name is None and (directory / ADAPTER_CONFIG).exists():
-        name = json.loads((directory / ADAPTER_CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path")
+        name = read_adapter_config(directory / ADAPTER_CONFIG).get("base_model_name_or_path")
+    if name is not None and (not isinstance(name, str) or "\0" in name):
+        raise ModelLoadError(f"{directory} names {name!r} as its base model, which is no name of one")
     if not name:
         raise ModelLoadError(f"{directory} names no base model: pass it as base= (reward_base= in ChatSaffron)")
     beside = directory / name
@@ -91,7 +94,7 @@ def read_tensors(directory: Path) -> tuple[torch.Tensor, torch.Tensor]:
         try:
             tensors = load_file(ours)
             return tensors["bias"], tensors["seen"].bool()
-        except (SafetensorError, KeyError) as error:
+        except (SafetensorError, KeyError, ValueError) as error:
             raise ModelLoadError(f"{ours} is damaged or incomplete ({error}): write the MRM again") from error
     return _read_pickled(directory / "lm_head_bias.pt").float(), ~_read_pickled(directory / "unseen_mask.pt").bool()
 
@@ -106,6 +109,6 @@ def _read_pickled(path: Path) -> torch.Tensor:
         raise ModelLoadError(f"{path} is damaged, or holds more than a plain tensor: {error}") from error
     if isinstance(value, dict) and len(value) == 1:
         value = next(iter(value.values()))
-    if not isinstance(value, torch.Tensor):
-        raise ModelLoadError(f"{path} holds a {type(value).__name__} where a tensor was expected")
+    if not isinstance(value, torch.Tensor) or value.is_complex():
+        raise ModelLoadError(f"{path} holds a {type(value).__name__} where a tensor of real numbers was expected")
     return value.detach().flatten()
