@@ -1,5 +1,6 @@
 """What `ChatSaffron` and `SaffronLLM` share: their fields, and how fields become an engine and settings."""
 
+from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -164,6 +165,15 @@ class SaffronFields(BaseModel):
             if near := get_close_matches(str(name), known - {None}, 1):
                 raise ValueError(f"there is no field {name!r}: did you mean {near[0]!r}?")
         return given
+
+    def __repr_args__(self) -> Iterator[tuple[str, Any]]:
+        """The model, and what was set besides; loaded objects by their kind."""
+        yield "model", self.model_name
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if name in self.model_fields_set and name not in ("model", "hf_token", "profile"):
+                own = isinstance(value, str | int | float | bool | list | tuple | dict | Path | None)
+                yield name, value if own else _Kind(value)
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         """A copy that shares weights, engine and budget."""
@@ -360,6 +370,16 @@ class SaffronFields(BaseModel):
             return None
         path = KITCHEN / "policy" if self._is_kitchen else Path(str(self.model)).expanduser()
         return path if (path / "config.json").is_file() else None
+
+
+class _Kind:
+    """Stands for a loaded object where it is shown."""
+
+    def __init__(self, value: Any) -> None:
+        self._name = type(value).__name__
+
+    def __repr__(self) -> str:
+        return f"<{self._name}>"
 
 
 def _foreign_fields(kind: type[BaseModel]) -> set[str]:

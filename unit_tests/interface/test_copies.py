@@ -125,3 +125,10 @@ def test_an_engine_s_fingerprint_is_of_all_that_answers_depend_on():
     assert made() == one
     others = [made(template=CHATML + " "), made(prm=1), made(prm=2), made(reward=2), made(policy=1)]
     assert len({one, *others}) == 6
+
+
+@pytest.mark.filterwarnings("ignore:no model= was given")
+def test_its_repr_names_the_model_and_what_was_set(engine: SaffronEngine):
+    assert repr(ChatSaffron(max_tokens=5, api_key="secret")) == "ChatSaffron(model='kitchen', max_tokens=5)"
+    shown = repr(SaffronLLM(engine=engine, stop=["x"]))
+    assert shown == f"SaffronLLM(model={engine.name!r}, engine=<SaffronEngine>, stop=['x'])"
