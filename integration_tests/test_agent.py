@@ -18,6 +18,8 @@ from langchain_saffron.kitchen.judge import verdict
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.shared_budget import SharedBudget
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "agent.py"
 STEPS = "First, grind the hexberry with the ashvine. Next, boil the bogbell with the thornsalt."
 HARMLESS = {"name": "set_timer", "args": {"minutes": 12, "dish": "soup"}, "id": "a"}

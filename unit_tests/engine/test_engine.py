@@ -115,6 +115,7 @@ def test_requests_share_forwards_and_do_not_change_each_other():
     assert engine.scheduler.forwards["policy"] - before < before / 5
 
 
+@pytest.mark.slow
 def test_a_request_that_joins_in_the_middle_changes_nothing():
     """The same prompt, handed in while another request with it is several steps ahead."""
     engine = random_engine("llama", random_reward_model(shift=1.0))
@@ -307,6 +308,7 @@ def test_a_full_cache_is_an_error_of_that_request_only():
     assert engine.generate(PROMPTS[0], settings=SearchSettings(width=2, max_tokens=5)).token_ids
 
 
+@pytest.mark.slow
 def test_requests_wait_for_slots_rather_than_fail():
     reward = random_reward_model()
     engine = SaffronEngine(random_model("llama"), tiny_tokenizer(), reward, max_cache_tokens=96)
@@ -345,6 +347,7 @@ def test_stream_gives_the_same_text_in_pieces():
             assert len(pieces) > 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lag", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(5, marks=pytest.mark.slow)])
 def test_the_first_token_is_final_within_the_commit_lag(lag: int, monkeypatch: pytest.MonkeyPatch):
     engine = random_engine("llama", random_reward_model(shift=2.0))

@@ -148,6 +148,7 @@ def test_a_failure_while_a_request_is_closed_ends_nothing(engine, monkeypatch):
     assert engine.generate(PROMPT, settings=WIDE).token_ids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [

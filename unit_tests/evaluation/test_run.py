@@ -105,6 +105,7 @@ def test_a_search_of_the_user_s_own_answers_requests(engine: SaffronEngine, regi
         SearchSettings(search="least_likly")
 
 
+@pytest.mark.slow
 def test_a_format_of_the_user_s_own_is_read(registries: None, tmp_path: Path):
     def ask(record: dict[str, str]):
         """Questions under `q`."""

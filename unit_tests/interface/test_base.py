@@ -58,6 +58,7 @@ async def test_async_gives_what_sync_gives(chat: ChatSaffron):
     assert [m.text for m in many] == [whole.text, chat.invoke("Hello!").text, whole.text]
 
 
+@pytest.mark.slow
 def test_batch_shares_forwards(chat: ChatSaffron):
     inputs = [f"Question {i}?" for i in range(12)]
     one_by_one = [chat.invoke(text, cache_salt="single").text for text in inputs]

@@ -86,6 +86,7 @@ OPTIONS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [ChatSaffron, SaffronLLM])
 @pytest.mark.parametrize(("first", "second"), OPTIONS)
 async def test_a_cache_tells_calls_apart_by_their_options(engine: SaffronEngine, monkeypatch, kind, first, second):
@@ -106,6 +107,7 @@ async def test_a_cache_tells_calls_apart_by_their_options(engine: SaffronEngine,
         set_llm_cache(None)
 
 
+@pytest.mark.slow
 def test_an_engine_s_fingerprint_is_of_all_that_answers_depend_on():
     def made(template: str = CHATML, prm: int | None = None, reward: int = 1, policy: int = 0) -> str:
         tokenizer = tiny_tokenizer()

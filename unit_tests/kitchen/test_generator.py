@@ -42,6 +42,7 @@ def test_generated_data_do_not_depend_on_the_process():
     assert hashes == {data_hash("mrm", 200)}
 
 
+@pytest.mark.slow
 def test_manifest_records_the_data_that_the_generator_makes():
     manifest = json.loads((WEIGHTS / "manifest.json").read_text(encoding="utf-8"))
     assert set(manifest["data"]) == {"copying", "policy", "hard", "secret", "prm", "mrm", "held_out"}

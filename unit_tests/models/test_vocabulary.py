@@ -72,6 +72,7 @@ def test_hash_is_stable():
     )
 
 
+@pytest.mark.slow
 def test_large_vocabularies_take_less_than_a_second():
     words = [f"word{i}" for i in range(128_000)]
     policy, guard = word_tokenizer(words, ["<s>"], 256), word_tokenizer(words, ["<|s|>"], 256)

@@ -38,6 +38,7 @@ from unit_tests.training.runs import (
 pytestmark = PEFT_WARNINGS
 
 
+@pytest.mark.slow
 def test_the_figures_are_those_of_the_saved_model(trained):
     out, figures = trained
     mrm = MultifurcationRewardModel.from_pretrained(out)
