@@ -341,5 +341,6 @@ class SaffronEngine:
         request = self._admission.request(
             handle, prompt_ids, reward_prompt_ids, settings, record_beams=record_beams, start=start, **options
         )
-        handle.watch(self._worker, request.deadline)
         self._worker.submit(request)
+        # not before: a request that is turned away leaves no timer behind
+        handle.watch(self._worker, request.deadline)
