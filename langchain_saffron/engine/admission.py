@@ -202,11 +202,16 @@ class Admission:
             cost = policy.row_cost(prompt_length - 1 + length)
             return cost + reward.row_cost(reward_length - 1 + length) if reward else cost
 
+        prompt_cost = policy.prompt_cost(prompt_length)
+        prompt_cost += reward.prompt_cost(reward_length) if reward else 0.0
+        prompt_cost += prm.decoder.prompt_cost(prm_length + 1) if prm else 0.0
         return BudgetMeter(
             settings.budget,
             row_cost=row_cost,
             calls_per_row=1 if settings.needs_reward_model else 0,
             prm_cost=(lambda length: prm.call_cost(prm_length + length)) if prm else None,
+            prm_row_cost=(lambda length: prm.decoder.row_cost(prm_length + length)) if prm else None,
+            prompt_cost=prompt_cost,
         )
 
     def _constraint(self, grammar: Grammar | None) -> Constraint | None:

@@ -6,14 +6,12 @@ from collections.abc import Callable, Mapping
 import torch
 
 from langchain_saffron.engine.forward_batch import SharedForward, read_flags
-from langchain_saffron.engine.request import Request
+from langchain_saffron.engine.request import POLICY, Request
 from langchain_saffron.errors import EngineFailedError, ModelMemoryError, NumericalError, SaffronError
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.runtime.memory import is_out_of_memory
 
 logger = logging.getLogger(__name__)
-
-POLICY, REWARD, PRM = "policy", "reward", "prm"
 
 Translate = Callable[[torch.Tensor], torch.Tensor]
 
@@ -150,7 +148,6 @@ def typed_error(error: BaseException) -> Exception:
 
 
 def _pay(request: Request, name: str, tflops: float, rows: int, scored: int) -> None:
-    request.inputs.budget.spend(tflops, 0 if name == POLICY else scored, rows=scored if name == POLICY else 0)
     stats = request.stats
     stats.tflops += tflops
     if name == POLICY:

@@ -219,6 +219,10 @@ class TrieDecoder:
         """TFLOP of a forward over `rows` with `scored` outputs."""
         return self.flops.forward(self.forest.depth[np.asarray(rows, dtype=np.int64)], scored) / 1e12
 
+    def prompt_cost(self, length: int) -> float:
+        """TFLOP of reading a prompt of `length` tokens, all but its last, which is scored by itself."""
+        return self.flops.forward(np.arange(length - 1), 0) / 1e12
+
     def row_cost(self, depth: int) -> float:
         """TFLOP of scoring one more node at `depth`."""
         return self.flops.forward(np.array([depth]), 1) / 1e12
