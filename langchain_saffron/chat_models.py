@@ -22,6 +22,7 @@ from langchain_saffron.interface.base import INTERFACE_CONFIG, SaffronFields
 from langchain_saffron.interface.invocation import Invocation, concurrent
 from langchain_saffron.interface.message_builder import AnswerReader
 from langchain_saffron.interface.model_profile import ModelFacts, local_facts, model_profile
+from langchain_saffron.interface.refusals import PROVIDER
 from langchain_saffron.interface.response_format import (
     answer_grammar,
     instructed,
@@ -146,7 +147,7 @@ class ChatSaffron(SaffronFields, BaseChatModel):
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = LangSmithParams(
-            ls_provider="saffron",
+            ls_provider=PROVIDER,
             ls_model_name=str(kwargs.get("model") or self.model_name),
             ls_model_type="chat",
             ls_temperature=kwargs.get("temperature", self.temperature),

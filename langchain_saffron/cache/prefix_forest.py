@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from langchain_saffron.errors import CacheFullError
+from langchain_saffron.errors import CacheFullError, SettingsError
 
 NO_PARENT = -1
 
@@ -30,7 +30,7 @@ class TokenForest:
 
     def __init__(self, capacity: int) -> None:
         if capacity < 1:
-            raise ValueError(f"capacity must be at least 1, got {capacity}")
+            raise SettingsError(f"max_cache_tokens: a KV cache needs at least one slot, not {capacity}")
         self.capacity = capacity
         self.clear()
 

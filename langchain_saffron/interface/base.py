@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from langchain_core.utils import secret_from_env
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError, model_validator
 
 from langchain_saffron.embedded import KITCHEN, KITCHEN_NAME, warn_of_kitchen
 from langchain_saffron.engine import SaffronEngine, SearchResult
 from langchain_saffron.engine.registry import shared_engine
-from langchain_saffron.errors import ModelLoadError, RewardModelRequiredError, SettingsError
+from langchain_saffron.errors import ModelLoadError, RewardModelRequiredError, SaffronError, SettingsError
 from langchain_saffron.extras import GRAMMARS
 from langchain_saffron.interface.prompts import PromptRenderer
 from langchain_saffron.interface.response_format import read_response_format
@@ -26,6 +26,7 @@ from langchain_saffron.settings import (
     SearchName,
     SearchSettings,
     check_effort,
+    describe_validation,
 )
 from langchain_saffron.shared_budget import Share, SharedBudget
 from langchain_saffron.tools import ToolFormat
@@ -143,7 +144,7 @@ class SaffronFields(BaseModel):
     timeout: float | None = None
     """Seconds after which a request fails with `TimeoutError`."""
     max_retries: int = 0
-    """Accepted for compatibility: a local model has no passing failures to retry."""
+    """Accepted for compatibility: `with_retry` and agents' `ModelRetryMiddleware` try again what may pass."""
     streaming: bool = False
     """Whether `invoke` streams internally, for callbacks."""
 
@@ -323,13 +324,17 @@ class SaffronFields(BaseModel):
         """This model with some fields set for one call.
 
         Raises:
-            ValueError: An option is no field, or its value is not allowed.
+            SettingsError: An option is no field, or its value is not allowed.
         """
         given = {ALIASES.get(name, name): value for name, value in options.items() if name not in FOREIGN_OPTIONS}
         if not given:
             return self
         own = {name: getattr(self, name) for name in self.model_fields_set}
-        copy = type(self)(**{**own, **given})
+        try:
+            copy = type(self)(**{**own, **given})
+        except ValidationError as error:
+            # pydantic's error would count as one that another try may pass
+            raise _settings_error(error) from error
         if not any(name in given for name in (*LOADING_FIELDS, "engine", "api_key")):
             copy._loaded = self._loaded
             if not any(name in given for name in ("chat_template", "tool_format")):
@@ -380,6 +385,12 @@ class _Kind:
 
     def __repr__(self) -> str:
         return f"<{self._name}>"
+
+
+def _settings_error(error: ValidationError) -> SaffronError:
+    """What pydantic found, as the error of ours that it wrapped, if there is one."""
+    raised = (problem.get("ctx", {}).get("error") for problem in error.errors())
+    return next((one for one in raised if isinstance(one, SaffronError)), SettingsError(describe_validation(error)))
 
 
 def _foreign_fields(kind: type[BaseModel]) -> set[str]:

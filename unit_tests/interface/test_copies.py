@@ -71,7 +71,7 @@ def test_a_call_may_use_either_name(engine: SaffronEngine):
 def test_an_unknown_field_is_told_what_it_may_have_meant(engine: SaffronEngine):
     with pytest.raises(ValidationError, match="no field 'efort': did you mean 'effort'"):
         ChatSaffron(engine=engine, efort="low")
-    with pytest.raises(ValidationError, match="did you mean 'max_tokens'"):
+    with pytest.raises(SettingsError, match="did you mean 'max_tokens'"):
         ChatSaffron(engine=engine).invoke("Hi", max_token=3)
     with pytest.raises(ValidationError, match="zzz"):
         ChatSaffron(engine=engine, zzz=1)
