@@ -99,7 +99,7 @@ class ModelMemoryError(SaffronError, MemoryError):
 
 
 class NumericalError(SaffronError, ArithmeticError):
-    """A model returned NaN; the message names the model."""
+    """A model returned NaN or infinity; the message names the model."""
 
 
 class EngineBusyError(SaffronError, _Busy, RuntimeError):

@@ -28,6 +28,9 @@ from langchain_saffron.settings import SearchSettings
 
 R = TypeVar("R")
 
+# requests that may wait: far more than one host's threads, and little memory
+DEFAULT_QUEUE = 4096
+
 
 class SaffronEngine:
     """A policy and its reward model behind one queue of requests; knows nothing of LangChain.
@@ -53,6 +56,7 @@ class SaffronEngine:
         attn_implementation: str | None = None,
         owned: bool = False,
         process_reward_model: ProcessRewardModel | None = None,
+        max_queue: int = DEFAULT_QUEUE,
     ) -> None:
         """Take loaded models; `from_pretrained` loads them.
 
@@ -66,6 +70,7 @@ class SaffronEngine:
             owned: Whether `model` may be changed for speed; else that is done in a copy.
             process_reward_model: A guard or classifier, for `search="best_of_n"`, `"rebase"` and `"deal"`. It is
                 asked on the engine's thread: ask it yourself through `call` while the engine lives.
+            max_queue: How many requests may wait until they begin; one more is an `EngineBusyError`.
 
         Raises:
             VocabularyMismatchError: Policy and reward models do not share their ordinary tokens.
@@ -92,7 +97,7 @@ class SaffronEngine:
         # nothing that the worker's thread reaches may hold the engine: dropping the engine ends the thread
         decoder = reward_model.decoder if reward_model else None
         self.scheduler = Scheduler(self.policy, decoder, rewards, prm)
-        self._worker = Worker(self.scheduler)
+        self._worker = Worker(self.scheduler, max_queue)
         self._finalizer = weakref.finalize(self, self._worker.close)
         self.loaded_from: dict[str, Any] = {}
 
@@ -143,6 +148,7 @@ class SaffronEngine:
         trust_remote_code: bool = False,
         hf_token: str | None = None,
         max_cache_tokens: int = DEFAULT_CACHE_TOKENS,
+        max_queue: int = DEFAULT_QUEUE,
     ) -> "SaffronEngine":
         """Load an engine.
 
@@ -164,6 +170,7 @@ class SaffronEngine:
             trust_remote_code: Whether code in checkpoints may run.
             hf_token: For gated or private models.
             max_cache_tokens: The KV cache's bound in tokens, for each model.
+            max_queue: How many requests may wait until they begin; one more is an `EngineBusyError`.
 
         Raises:
             ModelLoadError: Something cannot be found, is damaged, or does not fit.
@@ -184,7 +191,7 @@ class SaffronEngine:
             trust_remote_code=trust_remote_code,
             hf_token=hf_token,
         )
-        return cls(**parts)
+        return cls(**parts, max_queue=max_queue)
 
     def generate(
         self,
@@ -211,6 +218,7 @@ class SaffronEngine:
             GrammarError: A grammar that cannot be compiled, before any forward, or that became too complex.
             ExtraRequiredError: A grammar without llguidance.
             ContextOverflowError: The prompt leaves no room for an answer.
+            EngineBusyError: Too many requests wait already.
             TimeoutError: The timeout passed.
         """
         return self.submit(prompt_ids, reward_prompt_ids, settings, record_beams, **options).result()

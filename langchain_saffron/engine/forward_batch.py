@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from langchain_saffron.engine.request import Request
+from langchain_saffron.engine.request import REWARD, Request
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.runtime.devices import upload
 
@@ -22,7 +22,7 @@ class SharedForward:
         decoder: The model.
         requests: Those that waited for it.
         spent: For each of them that took part, the slots computed for it and how many of its nodes were scored.
-        damaged: bool scalar, on the device: whether any score is NaN.
+        damaged: bool scalar, on the device: whether any score is NaN or infinite.
     """
 
     name: str
@@ -73,7 +73,7 @@ class SharedForward:
             decoder=decoder,
             requests=requests,
             spent=spent,
-            damaged=logits.isnan().any(),
+            damaged=~_sound(logits, name).all(),
             _rows=list(index),
             _logits=logits,
             _ready=[(r, [where[place] for place in frontier]) for r, frontier in zip(ready, frontiers, strict=True)],
@@ -110,6 +110,11 @@ def _share_out(
             claimed[request] += slots
             taken.update(dict.fromkeys(slots))
     return claimed
+
+
+def _sound(logits: torch.Tensor, name: str) -> torch.Tensor:
+    """Which scores, or rows of scores, can be used. Some policies forbid tokens by -inf; no reward may be infinite."""
+    return (logits if name == REWARD else logits.amax(dim=-1)).isfinite()
 
 
 def read_flags(forwards: Sequence[SharedForward]) -> list[bool]:

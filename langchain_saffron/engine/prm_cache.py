@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from langchain_saffron.engine.request_cache import RequestCache
-from langchain_saffron.errors import SettingsError
+from langchain_saffron.errors import NumericalError, SettingsError
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.search import ROOT, Expand, Node
@@ -114,7 +114,14 @@ class PrmScorer:
         return sum(self.decoder.row_cost(length + i) for i in range(len(self.suffix) + 1))
 
     def rewards(self, logits: torch.Tensor) -> torch.Tensor:
-        """`R` [rows] of outputs [rows, columns]."""
+        """`R` [rows] of outputs [rows, columns].
+
+        Raises:
+            NumericalError: One is infinite.
+        """
         columns = list(self._weights)
         signs = torch.tensor([self._weights[column] for column in columns], device=logits.device)
-        return logits[:, columns].float() @ signs
+        rewards = logits[:, columns].float() @ signs
+        if not bool(rewards.isfinite().all()):
+            raise NumericalError("the process reward model returned infinity: its dtype may be too narrow")
+        return rewards

@@ -28,8 +28,8 @@ TIMED_OUT = "the request ran into its timeout; raise timeout= or lower effort="
 class Scheduler:
     """Runs many searches over the same forwards; lives on the engine's one thread.
 
-    Searches share a cache without knowing beforehand what they will hold: where slots run out, one of them pauses, gives
-    its slots back and goes on when there is room.
+    Searches share a cache without knowing beforehand what they will hold: where slots run out, one of them pauses,
+    gives its slots back and goes on when there is room.
 
     Attributes:
         pauses: How often one paused.

@@ -63,7 +63,7 @@ class StepScorer:
             try:
                 if damaged:
                     # whose rows are to blame? each alone: the others must not suffer for it
-                    logger.warning("the %s returned NaN", forward.decoder.name)
+                    logger.warning("the %s returned NaN or infinity", forward.decoder.name)
                     forward.forget()
                     self._score_one_by_one(forward)
                 else:
@@ -87,7 +87,7 @@ class StepScorer:
         return forward
 
     def _damaged(self, forwards: list[SharedForward]) -> list[bool]:
-        """Which forwards returned NaN; all of them where the device does not even tell that."""
+        """Which forwards returned NaN or infinity; all of them where the device does not even tell that."""
         try:
             return read_flags(forwards)
         except BaseException:
@@ -120,7 +120,7 @@ class StepScorer:
             self._fail(request, error, True)
             return
         reason = (
-            f"the {forward.decoder.name} returned NaN: its weights may be damaged, or its dtype too narrow "
+            f"the {forward.decoder.name} returned NaN or infinity: its weights may be damaged, or its dtype too narrow "
             "(try dtype='float32')"
         )
         self._fail(request, NumericalError(reason), False)
