@@ -318,7 +318,7 @@ class ChatSaffron(SaffronFields, BaseChatModel):
         renderer = model.renderer()
         # tools that must not be called are not shown either
         tools = asked.tools if asked.choice != "none" else ()
-        prompt = renderer.render(messages, tools)
+        prompt = renderer.render(messages, tools, model.load().context)
         tool_format = renderer.tool_format if tools else None
         grammar = answer_grammar(asked, tool_format, form)
         settings, share = model.budgeted_settings(stop)

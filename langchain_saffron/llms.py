@@ -154,7 +154,7 @@ class SaffronLLM(SaffronFields, BaseLLM):
 
     def _invocation(self, text: str, stop: list[str] | None, options: dict[str, Any]) -> Invocation:
         model = self.with_options(options)
-        prompt = model.renderer().render_text(text)
+        prompt = model.renderer().render_text(text, model.load().context)
         form = read_response_format(model.response_format)
         settings, share = model.budgeted_settings(stop)
         return Invocation(model, prompt, settings, prompt.policy_ids, form.grammar if form else None, share=share)

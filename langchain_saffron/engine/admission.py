@@ -105,6 +105,7 @@ class Admission:
         Raises:
             SettingsError: Ids or settings that cannot work.
             GrammarError: A grammar that cannot be compiled.
+            RequestTimeoutError: The timeout passed while it was.
             ContextOverflowError: The prompt leaves no room for an answer.
         """
         context, timeout = options.get("context_ids", ())[-CONTEXT_TOKENS:], options.get("timeout")
@@ -116,7 +117,9 @@ class Admission:
         if given is not None and self._prm is not None:
             prm_ids = _checked(given, self._prm.decoder, "prm_prompt_ids")
         settings = self.resolve(settings or SearchSettings(), len(policy_ids), len(reward_ids), len(prm_ids))
-        constraint = self._constraint(options.get("grammar"))
+        # its time runs while the grammar is compiled
+        deadline = None if timeout is None else time.perf_counter() + timeout
+        constraint = self._constraint(options.get("grammar"), timeout)
         plain = not settings.needs_reward_model
         if plain:
             self._warn_of_processors()
@@ -141,7 +144,7 @@ class Admission:
             salt=options.get("cache_salt", ""),
             stream=TextStream(self.tokenizer, settings.stop, context),
             send=handle.put,
-            deadline=None if timeout is None else time.perf_counter() + timeout,
+            deadline=deadline,
             cancelled=handle.cancelled,
             question=len(prm.suffix) if prm else 0,
         )
@@ -214,14 +217,14 @@ class Admission:
             prompt_cost=prompt_cost,
         )
 
-    def _constraint(self, grammar: Grammar | None) -> Constraint | None:
+    def _constraint(self, grammar: Grammar | None, timeout: float | None) -> Constraint | None:
         """The grammar, compiled for the policy's tokens."""
         if grammar is None:
             return None
         compiler = self._compiler
         if compiler is None or compiler.end_tokens != self.end_tokens:
             self._compiler = compiler = GrammarCompiler(self.tokenizer, self._policy.vocabulary, self.end_tokens)
-        return compiler.compile(grammar)
+        return compiler.compile(grammar, timeout)
 
     def _warn_of_processors(self) -> None:
         """Name, once, the parts of the policy's generation config that plain decoding here leaves out."""

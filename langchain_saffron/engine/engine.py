@@ -3,6 +3,7 @@
 import asyncio
 import weakref
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
@@ -118,6 +119,11 @@ class SaffronEngine:
     @end_tokens.setter
     def end_tokens(self, tokens: Sequence[int]) -> None:
         self._admission.end_tokens = tuple(tokens)
+
+    @property
+    def context(self) -> int:
+        """Tokens that there is room for in the policy, prompt and answer together."""
+        return self.policy.context
 
     @property
     def name(self) -> str:
@@ -285,8 +291,13 @@ class SaffronEngine:
         Cancelling the task or closing the iterator stops the search within a step.
         """
         handle = AsyncHandle(asyncio.get_running_loop())
-        self._submit(handle, prompt_ids, reward_prompt_ids, settings, **options)
+        submit = partial(self._submit, handle, prompt_ids, reward_prompt_ids, settings, **options)
         try:
+            if options.get("grammar") is None:
+                submit()
+            else:
+                # a grammar may take seconds to compile
+                await asyncio.to_thread(submit)
             ended = False
             while not ended:
                 item = await handle.receive()
