@@ -133,6 +133,9 @@ def test_bad_options_of_a_call_are_refused(chat: ChatSaffron):
         chat.invoke(HELLO, widht=3)
     with pytest.raises(SettingsError, match="width"):
         chat.invoke(HELLO, width=0)
+    for name, value in (("stop", 5), ("tools", 5), ("tools", "set_timer"), ("timeout", -1), ("timeout", float("nan"))):
+        with pytest.raises(SettingsError, match=name):
+            chat.invoke(HELLO, **{name: value})
     alone = ChatSaffron(model="some/model", effort="off")
     # what one of ours found stays what it is
     with pytest.raises(RewardModelRequiredError, match="reward_model="):

@@ -8,7 +8,7 @@ from langchain_core import exceptions as core
 from langchain_saffron import ChatSaffron, SaffronEngine
 from langchain_saffron.errors import ModelLoadError, ModelNotFoundError, SettingsError
 from langchain_saffron.models.loading import load_causal_lm, load_tokenizer, resolve_directory
-from unit_tests.tiny_models import random_model, tiny_tokenizer
+from unit_tests.tiny_models import random_model, random_prm, tiny_tokenizer
 
 # the last is an id that no hub can have, so that none is asked
 NOWHERE = ["/no/such/directory", "./nowhere", "a/b/c", Path("nowhere"), "no such id!"]
@@ -44,9 +44,10 @@ def test_a_directory_without_its_files_is_damaged_and_not_missing(tmp_path):
     assert not isinstance(raised.value, ModelNotFoundError)
 
 
-def test_a_cache_needs_room():
+@pytest.mark.parametrize("tokens", [0, -1, 1.5, "many"])
+def test_a_cache_needs_room(tokens):
     with pytest.raises(SettingsError, match="max_cache_tokens"):
-        SaffronEngine(random_model(), tiny_tokenizer(), max_cache_tokens=0)
+        SaffronEngine(random_model(), tiny_tokenizer(), max_cache_tokens=tokens)
 
 
 @pytest.mark.parametrize("ids", [["a"], [None], [[1, 2]], 7])
@@ -54,3 +55,10 @@ def test_prompts_are_token_ids(ids):
     engine = SaffronEngine(random_model(), tiny_tokenizer())
     with pytest.raises(SettingsError, match="prompt_ids has to be a sequence of token ids"):
         engine.generate(ids)
+
+
+def test_a_process_reward_model_has_a_vocabulary():
+    prm = random_prm()
+    for prompt, answer in (([10**9], [3]), ([3], [-1])):
+        with pytest.raises(SettingsError, match="outside the vocabulary"):
+            prm.prefix_rewards(prompt, answer)
