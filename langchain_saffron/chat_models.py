@@ -154,7 +154,8 @@ class ChatSaffron(SaffronFields, BaseChatModel):
         )
         if (max_tokens := kwargs.get("max_tokens", self.max_tokens)) is not None:
             params["ls_max_tokens"] = max_tokens
-        if strings := stop or self.stop:
+        # a wrong one is told of where the call is made
+        if (strings := stop or self.stop) and isinstance(strings, Sequence):
             params["ls_stop"] = [strings] if isinstance(strings, str) else list(strings)
         return params
 

@@ -1,5 +1,6 @@
 """What a user sets: the search, its width and ranking, the compute budget, and the effort presets."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -157,6 +158,8 @@ class SearchSettings(_Frozen):
     @field_validator("stop", mode="before")
     @classmethod
     def _stop_strings(cls, value: object) -> object:
+        if value and not isinstance(value, Iterable):
+            raise ValueError("stop has to be a string or a list of strings")
         strings = (value,) if isinstance(value, str) else tuple(value or ())  # type: ignore[arg-type]
         if any(not isinstance(s, str) or not s for s in strings):
             raise ValueError("stop strings must be non-empty strings")

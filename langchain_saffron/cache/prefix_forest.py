@@ -29,8 +29,8 @@ class TokenForest:
     """
 
     def __init__(self, capacity: int) -> None:
-        if capacity < 1:
-            raise SettingsError(f"max_cache_tokens: a KV cache needs at least one slot, not {capacity}")
+        if not isinstance(capacity, int) or capacity < 1:
+            raise SettingsError(f"max_cache_tokens: a KV cache needs at least one slot, not {capacity!r}")
         self.capacity = capacity
         self.clear()
 

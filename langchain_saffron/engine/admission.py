@@ -241,9 +241,12 @@ def _checked(ids: Sequence[int], decoder: TrieDecoder, name: str) -> tuple[int, 
     """Prompt ids as plain integers.
 
     Raises:
-        SettingsError: There are none, or some lie outside the model's vocabulary.
+        SettingsError: There are none, some are no integers, or some lie outside the model's vocabulary.
     """
-    checked = tuple(int(i) for i in ids)
+    try:
+        checked = tuple(int(i) for i in ids)
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"{name} has to be a sequence of token ids, not {type(ids).__name__}: {error}") from error
     if not checked:
         raise SettingsError(f"{name} is empty: a prompt needs at least one token")
     if min(checked) < 0 or max(checked) >= decoder.vocabulary:

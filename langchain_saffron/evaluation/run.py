@@ -153,6 +153,8 @@ def evaluate(
     made = _defaults(names)
     seeds = seeds or (1 if quick else FULL_SEEDS)
     limit = limit or (QUICK_SAMPLES if quick else FULL_SAMPLES)
+    if seeds < 1 or limit < 1:
+        raise SettingsError(f"seeds, limit: at least 1 each, not {seeds} and {limit}")
     common = {"max_tokens": max_tokens or made.max_tokens, "top_p": top_p or made.top_p}
     # a mistake in data, methods or the judge should not cost the model's loading
     samples = [sample for name in names for sample in parse_data(name, limit)]

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from langchain_core.utils import secret_from_env
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError, model_validator
@@ -141,7 +141,7 @@ class SaffronFields(BaseModel):
     response_format: Any = None
     """What an answer has to look like: a JSON schema or class, `{"type": "json_object"}`,
     `{"type": "regex", "regex": …}`, `{"type": "lark", "lark": …}`, or OpenAI's `{"type": "json_schema", …}`."""
-    timeout: float | None = None
+    timeout: Annotated[float, Field(ge=0)] | None = None
     """Seconds after which a request fails with `TimeoutError`."""
     max_retries: int = 0
     """Accepted for compatibility: `with_retry` and agents' `ModelRetryMiddleware` try again what may pass."""

@@ -125,6 +125,8 @@ def test_a_format_of_the_user_s_own_is_read(registries: None, tmp_path: Path):
         ({"data": "hexphi:x"}, "hex-phi"),
         ({"methods": ["safron:3"]}, "'safron' is not known; there are .*saffron-paper"),
         ({"data": ["kitchen", "hard-kitchen"]}, "alone"),
+        ({"limit": -1}, "at least 1"),
+        ({"seeds": -1}, "at least 1"),
     ],
 )
 def test_mistakes_are_told_before_a_model_is_loaded(options, complaint: str, tmp_path: Path):
