@@ -218,7 +218,7 @@ class Scheduler:
         scores = Scores(request.scored[POLICY], request.scored.get(REWARD), request.scored.get(PRM))
         try:
             assert request.expand is not None
-            request.inputs.budget.book(request.expand)
+            request.inputs.budget.book(request.expand.nodes, request.expand.prm_nodes)
             self._step(request, scores)
         except BaseException as error:
             self._fail(request, error)

@@ -1,14 +1,11 @@
 """What a request has spent of its compute budget, and what it can still afford."""
 
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 from langchain_saffron.errors import BudgetError
+from langchain_saffron.search.node import Node
 from langchain_saffron.settings import ComputeBudget
-
-if TYPE_CHECKING:
-    from langchain_saffron.search.protocol import Expand, Node
 
 
 class BudgetMeter:
@@ -81,10 +78,10 @@ class BudgetMeter:
             raise BudgetError(f"max_tflops={limit:g} does not cover the prompt, which takes {needed:g} TFLOP")
         self.tflops = self._prompt_cost
 
-    def book(self, expand: "Expand") -> None:
-        """Book what a search asked for and has got."""
-        cost = sum(self._row_cost(node.length) for node in dict.fromkeys(expand.nodes))
-        for node in dict.fromkeys(expand.prm_nodes):
+    def book(self, nodes: Sequence[Node], prm_nodes: Sequence[Node] = ()) -> None:
+        """Book what a search asked for and has got: scored nodes, and those that a process reward model scored."""
+        cost = sum(self._row_cost(node.length) for node in dict.fromkeys(nodes))
+        for node in dict.fromkeys(prm_nodes):
             cost += self._prm_cost(node.length)
             above = node.parent
             while above is not None and above.parent is not None and above not in self._prm_read:
@@ -92,8 +89,7 @@ class BudgetMeter:
                 self._prm_read.add(above)
                 above = above.parent
             self._prm_read.add(node)
-        scored = len(expand.nodes)
-        self.spend(cost, scored * self._calls_per_row + len(expand.prm_nodes), rows=scored)
+        self.spend(cost, len(nodes) * self._calls_per_row + len(prm_nodes), rows=len(nodes))
 
     def spend(self, tflops: float = 0.0, reward_calls: int = 0, rows: int = 0) -> None:
         """Book what a forward cost; `rows` counts scored nodes, for the pace that `narrow` needs."""

@@ -8,28 +8,10 @@ import torch
 
 from langchain_saffron.search.budget import BudgetMeter
 from langchain_saffron.search.constraint import Constraint
+from langchain_saffron.search.node import Node
 from langchain_saffron.settings import SearchSettings
 
 FinishReason = Literal["stop", "length", "refusal", "budget"]
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Node:
-    """A handle of one prefix: its newest token below its parent. Compared by identity.
-
-    Attributes:
-        parent: The prefix without its newest token; `None` for the root.
-        token: The newest token id; -1 at the root.
-        length: Response tokens in the prefix.
-    """
-
-    parent: "Node | None"
-    token: int
-    length: int
-
-    def child(self, token: int) -> "Node":
-        """A new handle for this prefix followed by `token`."""
-        return Node(self, token, self.length + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +74,6 @@ class Answer:
 
 
 Search: TypeAlias = Generator[Expand, Scores, Answer]
-
-ROOT = Node(None, -1, 0)
 
 
 def _never(tokens: Sequence[int]) -> bool:

@@ -6,7 +6,8 @@ import torch
 
 from langchain_saffron.search.beams import Beam, Pool, Scoring, shared_length
 from langchain_saffron.search.constraint import permitted
-from langchain_saffron.search.protocol import ROOT, Answer, Expand, FinishReason, Search, SearchInputs
+from langchain_saffron.search.node import ROOT
+from langchain_saffron.search.protocol import Answer, Expand, FinishReason, Search, SearchInputs
 from langchain_saffron.search.sampling import seeded
 from langchain_saffron.search.selection import Rules, select
 

@@ -27,7 +27,8 @@ from langchain_saffron.evaluation.methods import METHODS, Method, make_method, p
 from langchain_saffron.evaluation.run import FULL_SEEDS, QUICK_SAMPLES, Models, evaluate, rescore
 from langchain_saffron.evaluation.runner import Runner
 from langchain_saffron.search import Expand, Search, SearchInputs, register_search
-from langchain_saffron.search.protocol import ROOT, Answer
+from langchain_saffron.search.node import ROOT
+from langchain_saffron.search.protocol import Answer
 from langchain_saffron.settings import SEARCHES
 from unit_tests.builders import byte_level_tokenizer
 from unit_tests.evaluation.samples import HARM, write_lines

@@ -28,9 +28,7 @@ def compiler() -> GrammarCompiler:
 def test_a_grammar_that_takes_too_long_is_refused(monkeypatch):
     monkeypatch.setattr("langchain_saffron.grammar.compiler.SECONDS", 1.5)
     began = time.monotonic()
-    with pytest.raises(
-        GrammarError, match=r"the JSON schema takes more than 1\.5 seconds or 2 GB to compile: use fewer"
-    ):
+    with pytest.raises(GrammarError, match=r"the JSON schema takes more than 1\.5 seconds or 2 GB to compile"):
         compiler().compile(intersections(40))
     assert time.monotonic() - began < 10
 
