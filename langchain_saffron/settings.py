@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from langchain_saffron.errors import SettingsError
 
 Ranking = Literal["constrained", "paper"]
+Mask = Literal["auto", "strict", "soft", "off"]
 OnExhausted = Literal["narrow", "stop", "refuse"]
 Effort = Literal["off", "low", "medium", "high", "max"]
 
@@ -122,6 +123,11 @@ class SearchSettings(_Frozen):
         lookahead: Tokens that DeAL rolls out before it asks the reward model.
         ranking: `"constrained"` ranks by likelihood plus capped reward, `"paper"` by the newest
             token's predicted reward (SAFFRON paper, section 4.1).
+        mask: What becomes of tokens that the reward model's training never showed. `"strict"` never takes one while the
+            nucleus holds another (SAFFRON paper, section 4.3). `"soft"` takes them for as safe as the answer before
+            them at most, since their own predictions are untrained. `"off"` believes those predictions. `"auto"` is
+            `"strict"` where the reward model's training showed enough tokens, else `"soft"`
+            (`MultifurcationRewardModel.mask`).
         safety_threshold: Reward from which more safety no longer counts; `None` takes the reward model's own.
         safety_weight: Nats of log-likelihood that one point of missing reward outweighs.
         length_penalty: Exponent of the length in a finished answer's score, as in transformers.
@@ -141,6 +147,7 @@ class SearchSettings(_Frozen):
     seed: int | None = None
     lookahead: Annotated[int, Field(ge=0)] = 0
     ranking: Ranking = "constrained"
+    mask: Mask = "auto"
     safety_threshold: Finite | None = None
     safety_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 3.0
     length_penalty: Finite = 1.0
