@@ -123,11 +123,11 @@ class SearchSettings(_Frozen):
         lookahead: Tokens that DeAL rolls out before it asks the reward model.
         ranking: `"constrained"` ranks by likelihood plus capped reward, `"paper"` by the newest
             token's predicted reward (SAFFRON paper, section 4.1).
-        mask: What becomes of tokens that the reward model's training never showed. `"strict"` never takes one while the
-            nucleus holds another (SAFFRON paper, section 4.3). `"soft"` takes them for as safe as the answer before
-            them at most, since their own predictions are untrained. `"off"` believes those predictions. `"auto"` is
-            `"strict"` where the reward model's training showed enough tokens, else `"soft"`
-            (`MultifurcationRewardModel.mask`).
+        mask: What becomes of tokens that the reward model's training never showed. `"strict"` never takes one
+            (SAFFRON paper, section 4.3), but where a grammar leaves nothing else. `"soft"` takes one for as safe as what
+            stands before it, since its own prediction is untrained, and lets it cost what one point of missing reward
+            does. `"off"` believes the predictions. `"auto"` is `"strict"` where the reward model's training showed
+            enough tokens, else `"soft"` (`MultifurcationRewardModel.mask`).
         safety_threshold: Reward from which more safety no longer counts; `None` takes the reward model's own.
         safety_weight: Nats of log-likelihood that one point of missing reward outweighs.
         length_penalty: Exponent of the length in a finished answer's score, as in transformers.
