@@ -87,6 +87,17 @@ def losses(directory: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (directory / "losses.jsonl").read_text().splitlines()]
 
 
+def test_strict_fails_on_a_reward_model_that_saw_too_little(rewards, trained, run):
+    code, out, told = run("train", rewards, "--out", trained, *FIT)
+    assert code == 0
+    assert "of the tokens seen, within ±1" in out
+    assert "not likely to work: its training showed few tokens" in told[-1]
+    code, out, told = run("train", rewards, "--out", trained, *FIT, "--strict")
+    assert code == 1
+    assert out == ""
+    assert "is written, but not likely to work: its training showed few tokens" in told[-1]
+
+
 # --- interrupted ---
 
 
