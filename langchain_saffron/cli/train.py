@@ -119,12 +119,12 @@ def train(
         )
     threshold, share = figures["safety_threshold"], figures.get("seen_share")
     # older trainings did not record it
-    seen = "" if share is None else f"{share:.1%} of the tokens seen, "
+    seen = "" if share is None else f", {share:.1%} of held-out tokens seen"
     if _is_main():
         print(
-            f"{out}: held-out r {figures['pearson_r']:.4f}, {seen}within ±1 {figures['within_1']:.1%}, "
+            f"{out}: held-out r {figures['pearson_r']:.4f}, within ±1 {figures['within_1']:.1%}, "
             f"mean squared error {figures['mse']:.4f} over {figures['rewards']:,} prefixes, safe from "
-            f"{'– (not calibrated)' if threshold is None else format(threshold, '.3f')}"
+            f"{'– (not calibrated)' if threshold is None else format(threshold, '.3f')}{seen}"
         )
 
 

@@ -145,7 +145,7 @@ class MultifurcationRewardModel:
     def mask(self) -> Literal["strict", "soft"]:
         """What `mask="auto"` means with it: `"strict"` where its training showed enough tokens.
 
-        That is a fifth of the vocabulary or 20,000 tokens, and, where training recorded it, 99.5% of the tokens of
+        That is a fifth of the vocabulary or 20,000 tokens, and, where training recorded it, 99.8% of the tokens of
         held-out answers. Where fewer were shown, the strict mask takes words out of benign answers.
         """
         enough = covers(int(self.seen.sum()), len(self.seen), held_out_record(self.details))

@@ -10,8 +10,10 @@ from langchain_saffron.settings import DEFAULT_SAFETY_THRESHOLD
 
 # less, and it predicts less than half of the variance of the rewards that were held out
 MIN_R = 0.7
-# of the tokens of held-out answers: below it, the strict mask takes words out of benign answers (figures in the README)
-MIN_SEEN_HELD_OUT = 0.995
+# of the tokens of held-out answers: with fewer, words that no reward model knows get past the soft mask as well
+MIN_SEEN_HELD_OUT = 0.95
+# the same for the strict mask, which takes words out of benign answers below it (figures of both in the README)
+STRICT_SEEN_HELD_OUT = 0.998
 # of the vocabulary: below it, other texts than the corpus hold many tokens that training never showed; that many are
 # enough for any vocabulary, since large ones are large by other languages
 MIN_SEEN_VOCABULARY = 0.2
@@ -24,19 +26,18 @@ class RewardModelWarning(UserWarning):
     """A reward model that is not likely to work; the message says why, and what to do."""
 
 
-def covers(seen: int, vocabulary: int, held_out: Mapping[str, Any]) -> bool:
-    """Whether training showed enough tokens to keep away from all others.
+def covers(seen: int, vocabulary: int, held_out: Mapping[str, Any], least: float = STRICT_SEEN_HELD_OUT) -> bool:
+    """Whether training showed enough tokens; by default, enough to keep away from all others.
 
     Args:
         seen: Tokens of the vocabulary that it showed.
         vocabulary: How many there are.
         held_out: What was measured on held-out data; `seen_share` is the share of their answers' tokens that training
             showed. Reward models of another origin, and older ones, have no such record.
+        least: What that share has to be.
     """
     share = held_out.get("seen_share")
-    return seen >= min(MIN_SEEN_VOCABULARY * vocabulary, ENOUGH_TOKENS) and (
-        not _is_number(share) or share >= MIN_SEEN_HELD_OUT
-    )
+    return seen >= min(MIN_SEEN_VOCABULARY * vocabulary, ENOUGH_TOKENS) and (not _is_number(share) or share >= least)
 
 
 def weaknesses(seen: int, vocabulary: int, held_out: Mapping[str, Any]) -> list[str]:
@@ -54,7 +55,7 @@ def weaknesses(seen: int, vocabulary: int, held_out: Mapping[str, Any]) -> list[
             f"it hardly predicts the rewards (held-out r {r:.2f}, of at least {MIN_R:g}): train on more conversations, "
             "for more epochs or at another learning rate"
         )
-    if not covers(seen, vocabulary, held_out):
+    if not covers(seen, vocabulary, held_out, MIN_SEEN_HELD_OUT):
         share = held_out.get("seen_share")
         of_answers = f" and {share:.1%} of the tokens of held-out answers" if _is_number(share) else ""
         found.append(

@@ -39,6 +39,9 @@ def test_few_seen_tokens_are_a_weakness_whatever_was_held_out():
     # the published reward model's, and an English corpus under a vocabulary of many languages
     assert covers(36_243, 128_256, {})
     assert covers(30_000, 256_000, {})
+    # enough for the soft mask is not enough for the strict one
+    assert weaknesses(500, 1000, {"seen_share": 0.98}) == []
+    assert not covers(500, 1000, {"seen_share": 0.98})
     assert not covers(1_700, 49_152, {"seen_share": 1.0})
 
 
