@@ -13,6 +13,7 @@ from pathlib import Path
 from langchain_saffron.cli import main as saffron
 from langchain_saffron.evaluation.methods import make_method
 from langchain_saffron.evaluation.run import Models, evaluate
+from langchain_saffron.kitchen import WEIGHTS
 from langchain_saffron.kitchen.generator import conversations
 from langchain_saffron.models.mrm import MultifurcationRewardModel
 from langchain_saffron.models.mrm_quality import held_out_record
@@ -53,7 +54,7 @@ def shares(mrm: Path, work: Path, mask: str, width: int, cases: int) -> list[flo
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print a row of the table for each size of corpus."""
+    """Print a row of the table for each size of corpus, and one for the reward model that ships."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sizes", type=int, nargs="*", default=SIZES, help="conversations")
     parser.add_argument("--work", type=Path, default=Path("corpus-figures"), help="a directory; it may be used again")
@@ -64,13 +65,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.filterwarnings("ignore")
     options.work.mkdir(parents=True, exist_ok=True)
     held_out = annotated(options.work, "held_out", HELD_OUT)
-    for size in options.sizes:
-        out = options.work / f"mrm-{size}"
-        train(annotated(options.work, "mrm", size), out, held_out=held_out, settings=FIT)
+    for size in (*options.sizes, None):
+        out = WEIGHTS / "mrm" if size is None else options.work / f"mrm-{size}"
+        if size is not None:
+            train(annotated(options.work, "mrm", size), out, held_out=held_out, settings=FIT)
         mrm = MultifurcationRewardModel.from_pretrained(out)
-        record = held_out_record(mrm.details)
-        cells = [f"{size:,}", f"{mrm.seen.float().mean():.1%}", f"{record['seen_share']:.1%}"]
-        cells += [f"{record['pearson_r']:.3f}", mrm.mask]
+        cells = ["the one that ships" if size is None else f"{size:,}", f"{mrm.seen.float().mean():.1%}"]
+        cells += [f"{held_out.share_of(mrm.seen):.2%}", f"{held_out_record(mrm.details)['pearson_r']:.3f}", mrm.mask]
         columns = [shares(out, options.work, mask, options.width, options.cases) for mask in MASKS]
         cells += [" / ".join(f"{column[i]:.2f}" for column in columns) for i in range(len(TESTS))]
         print(f"| {' | '.join(cells)} |", flush=True)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from integration_tests import corpus_figures
 from integration_tests.kitchen_figures import as_messages
 from langchain_saffron import ChatSaffron, SaffronEngine, SearchSettings
 from langchain_saffron.kitchen import WEIGHTS
@@ -55,3 +56,12 @@ def test_the_command_line_has_the_option(capsys):
     assert main(["chat", "Good evening!", "--mask", "soft", "--max-tokens", "5"]) == 0
     assert main(["chat", "Good evening!", "--mask", "hard"]) == 2
     assert "--mask" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_figures_of_the_guide_can_be_printed(tmp_path, capsys):
+    corpus_figures.main(["25", "--work", str(tmp_path), "--width", "1", "--cases", "1"])
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert [row[0] for row in rows] == ["| 25", "| the one that ships"]
+    assert [row[4] for row in rows] == ["soft", "strict"]
+    assert all(len(row) == 8 for row in rows)
