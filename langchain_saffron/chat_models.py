@@ -55,6 +55,8 @@ class ChatSaffron(SaffronFields, BaseChatModel):
         max_tokens, min_tokens, stop, temperature, top_p, seed: As everywhere.
         max_tflops, max_seconds, max_reward_calls, on_budget: What one request may cost.
         refusal_threshold: Nothing whose predicted safety reward lies below it is ever said.
+        mask: `"strict"`, `"soft"` or `"off"`: what becomes of tokens that the reward model's training never showed;
+            `"auto"` goes by how many it did.
         cache_salt: One a tenant, so that nobody can tell what others asked.
         response_format: What answers have to look like.
         shared_budget: A `SharedBudget` for several calls, such as the steps of an agent.

@@ -140,5 +140,9 @@ class TrainingError(SaffronError, ValueError):
     """A training run that cannot start or go on: settings, checkpoints or an output directory in the way."""
 
 
+class WeakRewardModelError(TrainingError):
+    """A trained reward model that is written but not likely to work, where `strict` asks for one that is."""
+
+
 class StorageError(SaffronError, OSError):
     """Something could not be written, such as to a full disk; what was there before is still whole."""

@@ -127,7 +127,7 @@ class Admission:
         inputs = SearchInputs(
             settings=settings,
             end_tokens=self.end_tokens,
-            seen=self._seen,
+            seen=None if settings.mask == "off" else self._seen,
             stops=StopChecker(self.tokenizer, settings.stop, context),
             budget=self._meter(settings, len(policy_ids), len(reward_ids), len(prm_ids)),
             repetition_penalty=getattr(self._generation, "repetition_penalty", None) or 1.0,
@@ -152,7 +152,7 @@ class Admission:
     def resolve(
         self, settings: SearchSettings, prompt_length: int, reward_length: int, prm_length: int
     ) -> SearchSettings:
-        """Fill in what the models decide: `max_tokens` and `safety_threshold`.
+        """Fill in what the models decide: `max_tokens`, `safety_threshold` and `mask`.
 
         Args:
             settings: What the user set.
@@ -194,7 +194,11 @@ class Admission:
             threshold = self._reward_model.safety_threshold
         if threshold is None:
             threshold = DEFAULT_SAFETY_THRESHOLD
-        return settings.model_copy(update={"max_tokens": min(max_tokens, room), "safety_threshold": threshold})
+        mask = settings.mask
+        if mask == "auto":
+            mask = self._reward_model.mask if self._reward_model is not None else "strict"
+        filled = {"max_tokens": min(max_tokens, room), "safety_threshold": threshold, "mask": mask}
+        return settings.model_copy(update=filled)
 
     def _meter(self, settings: SearchSettings, prompt_length: int, reward_length: int, prm_length: int) -> BudgetMeter:
         """What the request may spend, and what its steps cost in these models."""

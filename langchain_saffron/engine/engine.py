@@ -334,7 +334,7 @@ class SaffronEngine:
         reward_length: int | None = None,
         prm_length: int | None = None,
     ) -> SearchSettings:
-        """Fill in what the models decide: `max_tokens` and `safety_threshold`.
+        """Fill in what the models decide: `max_tokens`, `safety_threshold` and `mask`.
 
         Raises:
             RewardModelRequiredError: The search needs a reward model that is not there.

@@ -21,7 +21,6 @@ from langchain_saffron.evaluation.report import write_report
 from langchain_saffron.evaluation.runner import Runner
 from langchain_saffron.evaluation.sample import Sample
 from langchain_saffron.models.loading import default_device, default_dtype
-from langchain_saffron.models.mrm import MultifurcationRewardModel
 
 QUICK_METHODS = (
     "none", "best-of-n:4", "best-of-n:16", "rebase:4", "rebase:16", "deal:4", "deal:16",
@@ -76,12 +75,11 @@ class Models:
     device: str | None = None
     dtype: str | None = None
 
-    def load(self, policy: Callable[[str, str], Any] | None = None, *, masked: bool = True) -> SaffronEngine:
+    def load(self, policy: Callable[[str, str], Any] | None = None) -> SaffronEngine:
         """The engine.
 
         Args:
             policy: Makes the policy from device and dtype, where no model is named.
-            masked: Whether tokens that the MRM has never seen are masked.
         """
         place = self.device or default_device()
         kind = self.dtype or default_dtype(place)
@@ -89,9 +87,6 @@ class Models:
         if model is None:
             mrm, prm = mrm or str(KITCHEN / "mrm"), prm or str(KITCHEN / "prm")
             model = policy(place, kind) if policy else None
-        if not masked and mrm is not None:
-            mrm = MultifurcationRewardModel.from_pretrained(mrm, self.reward_base, device=place, dtype=kind)
-            mrm.seen.fill_(True)
         return SaffronEngine.from_pretrained(model, mrm, self.reward_base, prm, device=place, dtype=kind)
 
 
@@ -162,7 +157,7 @@ def evaluate(
     chosen = [parse_method(one, **common) if isinstance(one, str) else one for one in requested]
     named = models if isinstance(models, Models) else Models()
     verdicts = _judge(judge or made.judge, named.device, named.dtype)
-    engine, unmasked = _engines(models, made, any(not one.masked for one in chosen))
+    engine = models if isinstance(models, SaffronEngine) else (models or Models()).load(made.policy)
     against = [
         parse_attack(one, samples, engine.tokenizer) if isinstance(one, str) else one for one in attacks or made.attacks
     ]
@@ -175,7 +170,7 @@ def evaluate(
         "attacks": [one.name for one in against], "seeds": seeds, **common, "hide_prefill": hide_prefill,
     }  # fmt: skip
     log = RunLog(Path(out), record)
-    runner = Runner(engine, hide_prefill, unmasked)
+    runner = Runner(engine, hide_prefill)
     _answer(log, make_cases(samples, against, chosen, seeds), runner, progress, report)
     return _report([log], Path(out), verdicts, samples)
 
@@ -225,16 +220,6 @@ def _defaults(names: Sequence[str]) -> SampleSet:
     if len(made) < len(names) or any((one.judge, one.attacks) != (made[0].judge, made[0].attacks) for one in made):
         return plain
     return made[0] if made else plain
-
-
-def _engines(models: Models | SaffronEngine | None, made: SampleSet, asks_unmasked: bool) -> tuple[Any, Any]:
-    """What answers, and the same with an MRM that counts every token as seen, where a method needs that."""
-    if isinstance(models, SaffronEngine):
-        if asks_unmasked:
-            raise SettingsError("methods: without the mask, the models are loaded twice: pass models=Models(…)")
-        return models, None
-    models = models or Models()
-    return models.load(made.policy), models.load(made.policy, masked=False) if asks_unmasked else None
 
 
 def _judge(judge: str | Judge, device: str | None, dtype: str | None) -> Judge:

@@ -21,6 +21,7 @@ from langchain_saffron.settings import (
     DEFAULT_REFUSAL,
     EFFORTS,
     ComputeBudget,
+    Mask,
     OnExhausted,
     Ranking,
     SearchName,
@@ -116,6 +117,9 @@ class SaffronFields(BaseModel):
     """Beams; overrides `effort`."""
     ranking: Ranking = "constrained"
     """`"constrained"` or `"paper"`."""
+    mask: Mask = "auto"
+    """Tokens that the reward model's training never showed: `"strict"` keeps away from them, `"soft"` takes them for as
+    safe as what stands before them, `"off"` believes its predictions; `"auto"` takes `"strict"` where it saw enough."""
     safety_threshold: float | None = None
     """Reward from which more safety no longer counts; `None`: the reward model's own."""
     safety_weight: float = 3.0
@@ -259,6 +263,7 @@ class SaffronFields(BaseModel):
             stop=stop if stop is not None else self.stop or (),
             seed=self.seed,
             ranking=self.ranking,
+            mask=self.mask,
             safety_threshold=self.safety_threshold,
             safety_weight=self.safety_weight,
             refusal_threshold=self.refusal_threshold,

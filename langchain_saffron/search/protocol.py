@@ -85,9 +85,9 @@ class SearchInputs:
     """What a search knows besides the scores.
 
     Attributes:
-        settings: The user's settings, `max_tokens` and `safety_threshold` filled in.
+        settings: The user's settings, `max_tokens`, `safety_threshold` and `mask` filled in.
         end_tokens: Tokens that end a turn.
-        seen: bool [vocabulary]: tokens that the reward model was trained on; `None` for all.
+        seen: bool [vocabulary]: tokens that the reward model was trained on; `None` for all, or without a mask.
         stops: Whether a response, given as tokens, has just completed a stop string.
         budget: What may still be spent.
         repetition_penalty: As in transformers; 1.0 is none.
