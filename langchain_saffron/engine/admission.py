@@ -253,6 +253,6 @@ def _checked(ids: Sequence[int], decoder: TrieDecoder, name: str) -> tuple[int, 
         raise SettingsError(f"{name} has to be a sequence of token ids, not {type(ids).__name__}: {error}") from error
     if not checked:
         raise SettingsError(f"{name} is empty: a prompt needs at least one token")
-    if min(checked) < 0 or max(checked) >= decoder.vocabulary:
-        raise SettingsError(f"{name} holds ids outside the {decoder.name}'s vocabulary of {decoder.vocabulary}")
+    if min(checked) < 0 or max(checked) >= decoder.known_tokens:
+        raise SettingsError(f"{name} holds ids outside the {decoder.name}'s vocabulary of {decoder.known_tokens}")
     return checked

@@ -88,6 +88,11 @@ class TrieDecoder:
         return self.model.get_input_embeddings().weight.device
 
     @property
+    def known_tokens(self) -> int:
+        """The number of ids that it can read; a classifier gives fewer outputs."""
+        return int(self.model.get_input_embeddings().weight.shape[0])
+
+    @property
     def vocabulary(self) -> int:
         """The number of outputs: logits, or labels of a classifier."""
         return self.model.get_output_embeddings().weight.shape[0]
@@ -134,8 +139,7 @@ class TrieDecoder:
     def _choose_attention(self, implementation: str | None, owned: bool) -> None:
         """Take the fastest way to run under which a small tree gives what its branches give one by one."""
         own = self.model.config._attn_implementation
-        known = self.model.get_input_embeddings().weight.shape[0]
-        tokens = [(37 * i + 11) % known for i in range(9)]
+        tokens = [(37 * i + 11) % self.known_tokens for i in range(9)]
         branches = [[*tokens[:5], tokens[5]], [*tokens[:5], tokens[6], tokens[7]], [*tokens[:4], tokens[8]]]
         expected = self._plain_logits(branches)
         if not bool(expected.amax(dim=-1).isfinite().all()):

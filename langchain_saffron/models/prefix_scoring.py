@@ -70,16 +70,14 @@ class PrefixScorer:
 
         Raises:
             ContextOverflowError: Prompt, answer and question together are longer than the model's context.
-            NumericalError: The model returned NaN or infinity.
+            NumericalError: The model returned NaN.
         """
         for prompt, answer in pairs:
             self.check_length(prompt, answer)
         lots = _lots(pairs, min(LOT_TOKENS, self.decoder.forest.capacity // 2))
         outputs = torch.cat([part for lot in lots for part in self._outputs(lot, salt)])
-        if not bool(outputs.amax(dim=-1).isfinite().all()):
-            raise NumericalError(
-                f"the {self.decoder.name} returned NaN or infinity: damaged weights, or too narrow a dtype"
-            )
+        if bool(outputs.isnan().any()):
+            raise NumericalError(f"the {self.decoder.name} returned NaN: damaged weights, or too narrow a dtype")
         return list(outputs.split([len(answer) for _, answer in pairs]))
 
     def check_length(self, prompt: Sequence[int], answer: Sequence[int]) -> None:

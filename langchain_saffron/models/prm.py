@@ -251,7 +251,7 @@ class ProcessRewardModel:
             return [self._call(prompt, response) for prompt, response in pairs]
         asked = [pair for pair in pairs if len(pair[1])]
         assert self._scorer is not None
-        vocabulary = self._scorer.decoder.vocabulary
+        vocabulary = self._scorer.decoder.known_tokens
         if any(not 0 <= token < vocabulary for pair in asked for ids in pair for token in ids):
             raise SettingsError(f"prompt_ids, response_ids: ids outside the vocabulary of {vocabulary} are there")
         with self._lock:

@@ -306,6 +306,32 @@ def test_a_policy_may_forbid_tokens():
         assert max(engine.generate(PROMPTS[0], settings=settings).token_ids) < 100
 
 
+@pytest.mark.parametrize("on_exhausted", ["stop", "narrow", "refuse"])
+@pytest.mark.parametrize("search", ["saffron", "greedy", "best_of_n", "rebase"])
+def test_what_is_cached_does_not_change_what_a_budget_buys(search, on_exhausted):
+    """Planned as if nothing were cached; what was really spent is less the second time, and never more."""
+    engine = SaffronEngine(
+        random_model("llama"), tiny_tokenizer(), random_reward_model(shift=2.0), process_reward_model=random_prm()
+    )
+    prompt = [5 + i % 200 for i in range(20)]
+    free = SearchSettings(search=search, width=4, max_tokens=16, min_tokens=16, seed=1)
+    whole = engine.generate(prompt, settings=free, cache_salt="none").stats.tflops
+    answers = set()
+    for share in (0.8, 0.9, 1.1):
+        budget = ComputeBudget(max_tflops=share * whole, on_exhausted=on_exhausted)
+        settings = free.model_copy(update={"budget": budget})
+        salt = f"{share}"
+        first, again = (engine.generate(prompt, settings=settings, cache_salt=salt) for _ in range(2))
+        assert (first.token_ids, first.finish_reason) == (again.token_ids, again.finish_reason)
+        assert again.stats.tflops < first.stats.tflops
+        if search in ("saffron", "greedy"):
+            assert first.stats.tflops <= share * whole
+        answers.add(tuple(first.token_ids))
+    # the budget did matter
+    assert len(answers) > 1
+    engine.close()
+
+
 def test_as_many_requests_wait_as_may():
     engine = SaffronEngine(random_model("llama"), tiny_tokenizer(), max_queue=3)
     settings = SearchSettings(search="greedy", max_tokens=3)
