@@ -326,7 +326,7 @@ def test_what_is_cached_does_not_change_what_a_budget_buys(search, on_exhausted)
         assert again.stats.tflops < first.stats.tflops
         if search in ("saffron", "greedy"):
             assert first.stats.tflops <= share * whole
-        answers.add(tuple(first.token_ids))
+        answers.add((tuple(first.token_ids), first.stats.width))
     # the budget did matter
     assert len(answers) > 1
     engine.close()
