@@ -18,9 +18,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_module_is_found_in_the_current_directory(here: Path):
-    (here / "rule_beside_me.py").write_text(
-        "from word_beside_me import WORD\ndef rule(*texts): return WORD\n"
-    )
+    (here / "rule_beside_me.py").write_text("from word_beside_me import WORD\ndef rule(*texts): return WORD\n")
     (here / "word_beside_me.py").write_text("WORD = 3.0\n")
     function = named_function("prm", "rule_beside_me:rule")
     assert function is not None
