@@ -1,5 +1,6 @@
 """The models of an engine, loaded in the order in which mistakes are cheapest."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ def load_models(
     model: ModelSource | None,
     reward_model: str | Path | MultifurcationRewardModel | None,
     reward_base: ModelSource | None,
-    process_reward_model: ModelSource | ProcessRewardModel | None,
+    process_reward_model: ModelSource | ProcessRewardModel | Callable[..., Any] | None,
     *,
     device: str,
     dtype: str | torch.dtype,
@@ -47,6 +48,9 @@ def load_models(
         reward_model = MultifurcationRewardModel.from_pretrained(reward_model, reward_base, dtype=str(dtype), **where)
     if reward_model is not None:
         check_vocabularies(tokenizer, reward_model.tokenizer)
+    if callable(process_reward_model) and not isinstance(process_reward_model, torch.nn.Module):
+        name = getattr(process_reward_model, "__qualname__", type(process_reward_model).__qualname__)
+        process_reward_model = ProcessRewardModel.from_function(process_reward_model, tokenizer, name)
     if process_reward_model is not None and not isinstance(process_reward_model, ProcessRewardModel):
         process_reward_model = ProcessRewardModel.from_pretrained(process_reward_model, dtype=dtype, **where)
     if process_reward_model is not None:

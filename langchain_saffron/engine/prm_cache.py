@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import torch
 
 from langchain_saffron.engine.request_cache import RequestCache
-from langchain_saffron.errors import SettingsError
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.search import ROOT, Expand, Node
@@ -97,16 +96,8 @@ class PrmScorer:
     """
 
     def __init__(self, model: ProcessRewardModel) -> None:
-        """Take the model apart.
-
-        Raises:
-            SettingsError: It is a function: that scores texts, not the nodes of a search.
-        """
-        if model.decoder is None:
-            raise SettingsError(
-                "process_reward_model: a search asks a guard or a classifier, not a function; functions are for "
-                "annotation and for scoring finished answers"
-            )
+        """Take the model apart; for a function there is `FunctionScorer`."""
+        assert model.decoder is not None
         self.decoder = model.decoder
         self.suffix = model.suffix
         self._weights = model.weights

@@ -79,7 +79,7 @@ class Request:
     start: Callable[[SearchInputs], Search]
     policy_ids: tuple[int, ...]
     reward_ids: tuple[int, ...] | None
-    prm_ids: tuple[int, ...] | None
+    prm_ids: Sequence[int] | None
     salt: str
     stream: TextStream
     send: Callable[[Event], None]

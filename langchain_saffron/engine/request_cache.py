@@ -48,6 +48,10 @@ class RequestCache:
         missing: list[int] = body[~self.decoder.forest.filled[body]].tolist()
         return missing
 
+    def prompt_cost(self) -> float:
+        """TFLOP of what the cache lacks of the prompt, its last token's score included."""
+        return self.decoder.cost([*self.missing_prompt(), self.prompt_end], 1)
+
     def expand(self, expand: Expand) -> None:
         """Make `expand.nodes` the frontier, keep `expand.retain`, and forget every other node.
 

@@ -9,6 +9,7 @@ from functools import partial
 import torch
 
 from langchain_saffron.engine.prm_cache import PrmScorer
+from langchain_saffron.engine.prm_function import FunctionScorer
 from langchain_saffron.engine.request import Delta, Done, Failed, Request
 from langchain_saffron.engine.request_cache import RequestCache
 from langchain_saffron.engine.result import RefusalText, SearchResult
@@ -30,7 +31,7 @@ class Scheduler:
         policy: TrieDecoder,
         reward: TrieDecoder | None,
         to_rewards: Callable[[torch.Tensor], torch.Tensor] | None,
-        prm: PrmScorer | None = None,
+        prm: PrmScorer | FunctionScorer | None = None,
         prefill_rows: int = 256,
     ) -> None:
         """Take the models.
@@ -45,7 +46,7 @@ class Scheduler:
         models = {POLICY: policy, REWARD: reward, PRM: prm.decoder if prm else None}
         self._decoders = {name: decoder for name, decoder in models.items() if decoder is not None}
         self._prm = prm
-        translate = {REWARD: to_rewards, PRM: prm.rewards if prm else None}
+        translate = {REWARD: to_rewards, PRM: prm.rewards if isinstance(prm, PrmScorer) else None}
         self._scorer = StepScorer(self._decoders, translate, self._fail, prefill_rows)
         self._waiting: deque[Request] = deque()
         self._active: list[Request] = []
@@ -69,6 +70,8 @@ class Scheduler:
         self._drop_ended()
         self._start_waiting()
         self._scorer.score(list(self._active))
+        if isinstance(self._prm, FunctionScorer):
+            self._prm.score([r for r in self._active if PRM in r.waiting_for], PRM, self._fail)
         for request in [r for r in self._active if not r.waiting_for]:
             self._advance(request)
 
@@ -123,7 +126,7 @@ class Scheduler:
         request.stats.cached_tokens = sum(b.cached for b in request.caches.values())
         limit = request.inputs.budget.limits.max_tflops
         if limit is not None:
-            cost = sum(_prompt_cost(cache) for cache in request.caches.values())
+            cost = sum(cache.prompt_cost() for cache in request.caches.values())
             if cost > limit:
                 raise BudgetError(f"max_tflops={limit:g} does not cover the prompt, which takes {cost:g} TFLOP")
         request.search = request.start(request.inputs)
@@ -215,8 +218,3 @@ class Scheduler:
                 step()
             except BaseException:
                 logger.warning("something failed while a request was closed", exc_info=True)
-
-
-def _prompt_cost(cache: RequestCache) -> float:
-    """TFLOP of what the cache lacks of a prompt, its last token's score included."""
-    return cache.decoder.cost([*cache.missing_prompt(), cache.prompt_end], 1)

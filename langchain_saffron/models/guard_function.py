@@ -135,12 +135,21 @@ class GuardFunction:
             raise SettingsError(f"{self.name} was given {count} conversations, but returned {len(values)} rewards")
         return values
 
-    def _conversation(self, prompt: Sequence[int], response: Sequence[int]) -> list[Message]:
-        if not isinstance(prompt, PromptIds):
+    def check_prompt(self, prompt: Sequence[int]) -> None:
+        """Refuse plain ids where a conversation is needed.
+
+        Raises:
+            SettingsError: The prompt does not remember its conversation.
+        """
+        if self._of_conversations and not isinstance(prompt, PromptIds):
             raise SettingsError(
                 f"{self.name} scores conversations, and plain token ids do not tell who said what: write the prompt "
                 "with ProcessRewardModel.prompt_ids(turns)"
             )
+
+    def _conversation(self, prompt: Sequence[int], response: Sequence[int]) -> list[Message]:
+        self.check_prompt(prompt)
+        assert isinstance(prompt, PromptIds)
         answer = self._text([*list(prompt)[prompt.start :], *response])
         return [{"role": role, "content": text} for role, text in (*prompt.turns, ("assistant", answer))]
 
