@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from langchain_saffron.cli.console import notice, quieten
-from langchain_saffron.cli.guards import Guard, Safe, Unsafe, named_function
+from langchain_saffron.cli.guards import Guard, Safe, Unsafe, guard_prompt, named_function
 from langchain_saffron.cli.options import Device, Dtype
 from langchain_saffron.cli.progress import progress_bar
 from langchain_saffron.errors import SettingsError
@@ -31,8 +31,8 @@ def annotate(
         str | None,
         typer.Option(
             metavar="PATH|ID|MODULE:FUNCTION",
-            help="The process reward model: a guard model, a classifier, or a Python function of (prompt, answer). "
-            "Without it the embedded kitchen's.",
+            help="The process reward model: a guard model, a classifier, or a Python function of (prompt, answer) or, "
+            "as a conversation_guard, of conversations. Without it the embedded kitchen's.",
         ),
     ] = None,
     guard: Guard = None,
@@ -121,16 +121,12 @@ def _load(
 ) -> Any:
     from langchain_saffron.models.loading import default_device, default_dtype, load_tokenizer
     from langchain_saffron.models.prm import ProcessRewardModel
-    from langchain_saffron.templates.guard_prompt import GuardPrompt
 
     if (function := named_function("prm", prm)) is not None:
         if tokenizer is None:
             raise SettingsError("prm: a function needs --tokenizer, that of the model to be trained")
         return ProcessRewardModel.from_function(function, load_tokenizer(tokenizer, "tokenizer"), prm)
-    prompt: str | GuardPrompt | None = guard
-    if guard is not None and Path(guard).is_file():
-        prompt = GuardPrompt.of_file(Path(guard))
     device = device or default_device()
     return ProcessRewardModel.from_pretrained(
-        prm, prompt, device, dtype or default_dtype(device), safe=safe, unsafe=unsafe
+        prm, guard_prompt(guard), device, dtype or default_dtype(device), safe=safe, unsafe=unsafe
     )

@@ -4,11 +4,14 @@ import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from langchain_saffron.errors import SettingsError
+
+if TYPE_CHECKING:
+    from langchain_saffron.templates.guard_prompt import GuardPrompt
 
 Guard = Annotated[
     str | None,
@@ -21,6 +24,17 @@ Safe = Annotated[
     str | None, typer.Option(help="The token (of a classifier: the label) that means safe, in place of the usual.")
 ]
 Unsafe = Annotated[str | None, typer.Option(help="The one that means unsafe.")]
+
+
+def guard_prompt(guard: str | None) -> "str | GuardPrompt | None":
+    """What `--guard` says: a preset's name, or the contents of a file.
+
+    Raises:
+        ModelLoadError: The file holds no such question.
+    """
+    from langchain_saffron.templates.guard_prompt import GuardPrompt
+
+    return GuardPrompt.of_file(Path(guard)) if guard is not None and Path(guard).is_file() else guard
 
 
 def named_function(option: str, text: str | None) -> Callable[..., Any] | None:

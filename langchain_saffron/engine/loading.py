@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from langchain_saffron.embedded import KITCHEN
+from langchain_saffron.models.guard_function import function_name
 from langchain_saffron.models.loading import ModelSource, load_causal_lm, load_tokenizer
 from langchain_saffron.models.mrm import MultifurcationRewardModel
 from langchain_saffron.models.prm import ProcessRewardModel
@@ -49,7 +50,7 @@ def load_models(
     if reward_model is not None:
         check_vocabularies(tokenizer, reward_model.tokenizer)
     if callable(process_reward_model) and not isinstance(process_reward_model, torch.nn.Module):
-        name = getattr(process_reward_model, "__qualname__", type(process_reward_model).__qualname__)
+        name = function_name(process_reward_model)
         process_reward_model = ProcessRewardModel.from_function(process_reward_model, tokenizer, name)
     if process_reward_model is not None and not isinstance(process_reward_model, ProcessRewardModel):
         process_reward_model = ProcessRewardModel.from_pretrained(process_reward_model, dtype=dtype, **where)

@@ -44,6 +44,12 @@ def conversation_guard(function: ScoreConversations) -> ScoreConversations:
     return guard
 
 
+def function_name(function: Callable[..., Any]) -> str:
+    """`module:function`, as records and the command line name it."""
+    kind = function if hasattr(function, "__qualname__") else type(function)
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
 class PromptIds(list[int]):
     """Ids of a prompt that remember the conversation that they stand for, also with more behind them or less.
 
@@ -72,17 +78,25 @@ class PromptIds(list[int]):
 
 
 class GuardFunction:
-    """Scores token ids by a function of their text.
+    """Scores texts, or the text of token ids, by a function.
 
     Attributes:
         name: What error messages call it.
+        of_conversations: Whether it is given batches of conversations, not a prompt and an answer.
     """
 
-    def __init__(self, function: Score | ScoreConversations, tokenizer: Any, name: str) -> None:
+    def __init__(self, function: Score | ScoreConversations, name: str, tokenizer: Any = None) -> None:
+        """Take a function.
+
+        Args:
+            function: What scores.
+            name: What error messages call it.
+            tokenizer: Writes the text of token ids, where such are scored.
+        """
         self.name = name
+        self.of_conversations: bool = getattr(function, "scores_conversations", False)
         self._function: Any = function
         self._tokenizer = tokenizer
-        self._of_conversations = getattr(function, "scores_conversations", False)
 
     def score_prefixes(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[torch.Tensor]:
         """The reward of every prefix of several answers.
@@ -107,18 +121,31 @@ class GuardFunction:
         Returns:
             float32 tensor [len(pairs)].
         """
+        if self.of_conversations:
+            return self.rate([self._conversation(*pair) for pair in pairs])
+        # the prefixes of an answer share their prompt
+        prompts = {id(prompt): self._text(prompt) for prompt, _ in pairs}
+        return self.rate([(prompts[id(prompt)], self._text(response)) for prompt, response in pairs])
+
+    def rate(self, texts: Sequence[Any]) -> torch.Tensor:
+        """The rewards of conversations, or of (prompt, answer), whichever the function takes.
+
+        Returns:
+            float32 tensor [len(texts)].
+
+        Raises:
+            SettingsError: The function returned something else than numbers.
+        """
         values: list[Any] = []
-        if self._of_conversations:
-            for start in range(0, len(pairs), BATCH):
-                values += self._ask([self._conversation(*pair) for pair in pairs[start : start + BATCH]])
+        if self.of_conversations:
+            for start in range(0, len(texts), BATCH):
+                values += self._ask(list(texts[start : start + BATCH]))
         else:
-            # the prefixes of an answer share their prompt
-            prompts = {id(prompt): self._text(prompt) for prompt, _ in pairs}
-            values = [self._function(prompts[id(prompt)], self._text(response)) for prompt, response in pairs]
+            values = [self._function(prompt, answer) for prompt, answer in texts]
         try:
             rewards = torch.tensor([float(value) for value in values], dtype=torch.float32)
         except (TypeError, ValueError) as error:
-            wanted = "every conversation" if self._of_conversations else "(prompt, answer)"
+            wanted = "every conversation" if self.of_conversations else "(prompt, answer)"
             raise SettingsError(f"{self.name} has to return a number for {wanted}: {error}") from error
         if not bool(rewards.isfinite().all()):
             raise SettingsError(f"{self.name} returned NaN or an infinite reward")
@@ -141,7 +168,7 @@ class GuardFunction:
         Raises:
             SettingsError: The prompt does not remember its conversation.
         """
-        if self._of_conversations and not isinstance(prompt, PromptIds):
+        if self.of_conversations and not isinstance(prompt, PromptIds):
             raise SettingsError(
                 f"{self.name} scores conversations, and plain token ids do not tell who said what: write the prompt "
                 "with ProcessRewardModel.prompt_ids(turns)"

@@ -185,7 +185,7 @@ class ProcessRewardModel:
             tokenizer: The tokenizer whose ids are scored: that of the MRM to be trained, or of the policy.
             name: What error messages and records call it.
         """
-        guard = GuardFunction(function, tokenizer, name)
+        guard = GuardFunction(function, name, tokenizer)
         return cls(tokenizer, f"PRM: the function {name}", function=guard, name=name)
 
     @property
