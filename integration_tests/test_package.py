@@ -32,7 +32,7 @@ def test_license_is_installed():
 def test_core_requirements():
     core = {re.split(r"[<>=!~ ;\[]", line)[0] for line in PACKAGE.requires or [] if "extra ==" not in line}
     assert core == {"langchain-core", "torch", "transformers", "accelerate", "pydantic"}
-    assert {"train", "agents", "eval", "serve", "examples", "test"} <= set(PACKAGE.metadata.get_all("Provides-Extra"))
+    assert {"train", "agents", "eval", "examples", "test"} <= set(PACKAGE.metadata.get_all("Provides-Extra"))
 
 
 def test_module_is_the_command(tmp_path):

@@ -18,6 +18,7 @@ from langchain_core import exceptions as core
 from langchain_saffron import ChatSaffron, SaffronLLM, errors
 from langchain_saffron.agents import ToolCallGuard
 from langchain_saffron.evaluation.run import evaluate
+from langchain_saffron.models.guard_function import conversation_guard
 from langchain_saffron.shared_budget import SharedBudget
 from langchain_saffron.training.corpus import register_record_form
 
@@ -253,7 +254,7 @@ def test_the_tour_names_what_is_there():
     assert not [name for name in names if not re.search(defined.format(name), source)]
 
 
-@pytest.mark.parametrize("function", [evaluate, register_record_form, SharedBudget, ToolCallGuard])
+@pytest.mark.parametrize("function", [evaluate, register_record_form, SharedBudget, ToolCallGuard, conversation_guard])
 def test_docstring_block(function, tmp_path):
     (block,) = blocks(inspect.getdoc(function), "python")
     done = run_in(tmp_path, [sys.executable, "-c", block])

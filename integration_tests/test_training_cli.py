@@ -225,10 +225,12 @@ def test_rows_in_the_form_of_safety4m_train(tmp_path, run):
 
 
 def test_a_python_function_annotates(corpus, tmp_path, run, monkeypatch):
+    # as it is for the installed command, which has no current directory to look for modules in
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in ("", str(tmp_path))])
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "judge_of_mine.py").write_text(
         "def score(prompt, answer):\n    assert 'Agent:' in prompt\n    return -1.0 if 'grind' in answer else 1.0\n"
     )
-    monkeypatch.syspath_prepend(str(tmp_path))
     arguments = ("annotate", corpus, "--out", tmp_path / "out", "--prm", "judge_of_mine:score", "--limit", "40")
     code, _, told = run(*arguments)
     assert code == 2

@@ -1,9 +1,12 @@
 """What a missing extra says, and that it is an `ImportError` too."""
 
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
+from langchain_saffron import extras
 from langchain_saffron.errors import ExtraRequiredError, SaffronError
 from langchain_saffron.extras import EVALUATION, GRAMMARS, Extra
 
@@ -26,3 +29,11 @@ def test_a_package_that_does_not_load_is_missing(monkeypatch):
     assert not EVALUATION.available()
     with pytest.raises(ExtraRequiredError, match="evaluating needs pyarrow: pip install"):
         EVALUATION.load("pyarrow")
+
+
+def test_every_extra_is_one_that_something_needs():
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    # of the scripts and the tests, not of the package
+    others = {"examples", "test", "dev"}
+    needed = {one.name for one in vars(extras).values() if isinstance(one, Extra)}
+    assert set(project["optional-dependencies"]) - others == needed

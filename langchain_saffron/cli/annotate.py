@@ -1,12 +1,12 @@
 """`saffron annotate`: the rewards of every prefix of a corpus."""
 
-import importlib
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from langchain_saffron.cli.console import notice, quieten
+from langchain_saffron.cli.guards import Guard, Safe, Unsafe, guard_prompt, named_function
 from langchain_saffron.cli.options import Device, Dtype
 from langchain_saffron.cli.progress import progress_bar
 from langchain_saffron.errors import SettingsError
@@ -31,21 +31,13 @@ def annotate(
         str | None,
         typer.Option(
             metavar="PATH|ID|MODULE:FUNCTION",
-            help="The process reward model: a guard model, a classifier, or a Python function of (prompt, answer). "
-            "Without it the embedded kitchen's.",
+            help="The process reward model: a guard model, a classifier, or a Python function of (prompt, answer) or, "
+            "as a conversation_guard, of conversations. Without it the embedded kitchen's.",
         ),
     ] = None,
-    guard: Annotated[
-        str | None,
-        typer.Option(
-            help="How a guard is asked: llama-guard-3, shieldgemma, granite-guardian, wildguard, chat (its own chat "
-            "template), or a JSON file with the fields of GuardPrompt. By default what the model's name suggests."
-        ),
-    ] = None,
-    safe: Annotated[
-        str | None, typer.Option(help="The token (of a classifier: the label) that means safe, in place of the usual.")
-    ] = None,
-    unsafe: Annotated[str | None, typer.Option(help="The one that means unsafe.")] = None,
+    guard: Guard = None,
+    safe: Safe = None,
+    unsafe: Unsafe = None,
     tokenizer: Annotated[
         str | None, typer.Option(metavar="PATH|ID", help="For a function: the tokenizer of the MRM to be trained.")
     ] = None,
@@ -129,27 +121,12 @@ def _load(
 ) -> Any:
     from langchain_saffron.models.loading import default_device, default_dtype, load_tokenizer
     from langchain_saffron.models.prm import ProcessRewardModel
-    from langchain_saffron.templates.guard_prompt import GuardPrompt
 
-    module, _, name = prm.partition(":")
-    if name and not Path(prm).exists():
+    if (function := named_function("prm", prm)) is not None:
         if tokenizer is None:
             raise SettingsError("prm: a function needs --tokenizer, that of the model to be trained")
-        return ProcessRewardModel.from_function(_function(module, name), load_tokenizer(tokenizer, "tokenizer"), prm)
-    prompt: str | GuardPrompt | None = guard
-    if guard is not None and Path(guard).is_file():
-        prompt = GuardPrompt.of_file(Path(guard))
+        return ProcessRewardModel.from_function(function, load_tokenizer(tokenizer, "tokenizer"), prm)
     device = device or default_device()
     return ProcessRewardModel.from_pretrained(
-        prm, prompt, device, dtype or default_dtype(device), safe=safe, unsafe=unsafe
+        prm, guard_prompt(guard), device, dtype or default_dtype(device), safe=safe, unsafe=unsafe
     )
-
-
-def _function(module: str, name: str) -> Any:
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise SettingsError(f"prm: {module}:{name} cannot be imported: {error}") from error
-    if not callable(function):
-        raise SettingsError(f"prm: {module}:{name} is a {type(function).__name__}, not a function of (prompt, answer)")
-    return function

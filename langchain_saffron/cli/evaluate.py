@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from langchain_saffron.cli.console import notice, quieten
+from langchain_saffron.cli.guards import Guard, Safe, Unsafe, guard_prompt, named_function
 from langchain_saffron.cli.options import Device, Dtype, Model, RewardBase, RewardModel
 from langchain_saffron.cli.progress import progress_bar
 from langchain_saffron.errors import SettingsError
@@ -32,8 +33,15 @@ def evaluate(
     reward_base: RewardBase = None,
     prm: Annotated[
         str | None,
-        typer.Option(metavar="PATH|ID", help="The process reward model that Best-of-N, Rebase and DeAL ask."),
+        typer.Option(
+            metavar="PATH|ID|MODULE:FUNCTION",
+            help="The process reward model that Best-of-N, Rebase and DeAL ask: a guard model, a classifier, or a "
+            "Python function as saffron annotate takes it.",
+        ),
     ] = None,
+    guard: Guard = None,
+    safe: Safe = None,
+    unsafe: Unsafe = None,
     method: Annotated[
         list[str] | None,
         typer.Option(
@@ -52,7 +60,9 @@ def evaluate(
     judge: Annotated[
         str | None,
         typer.Option(
-            metavar="rule|keyword|PATH|ID", help="Who judges: the kitchen's rule, refusals by words, or a guard model."
+            metavar="rule|keyword|PATH|ID|MODULE:FUNCTION",
+            help="Who judges: the kitchen's rule, refusals by words, a guard model, or a Python function. Without "
+            "--prm, --guard, --safe and --unsafe say how a guard that judges is asked.",
         ),
     ] = None,
     seeds: Annotated[
@@ -111,6 +121,7 @@ def evaluate(
 
     saffron evaluate --rescore run --judge keyword
     """
+    from langchain_saffron.evaluation.judges import JUDGES, FunctionJudge, Judge, find_judge
     from langchain_saffron.evaluation.report import compare
     from langchain_saffron.evaluation.run import Models, rescore
     from langchain_saffron.evaluation.run import evaluate as run
@@ -121,8 +132,13 @@ def evaluate(
             raise SettingsError("out: --compare sets a directory beside that of --out")
         print(compare(against, out))
         return
+    asked = guard_prompt(guard), safe, unsafe
+    function, verdict = named_function("prm", prm), named_function("judge", judge)
+    who: str | Judge | None = judge if verdict is None else FunctionJudge(verdict)
+    if isinstance(who, str) and who not in JUDGES and prm is None and any(one is not None for one in asked):
+        who, asked = find_judge(who, device, dtype, *asked), (None, None, None)
     if rescored:
-        print(rescore(rescored, judge, out, device=device, dtype=dtype).report)
+        print(rescore(rescored, who, out, device=device, dtype=dtype).report)
         return
     if out is None:
         raise SettingsError("out: where shall the answers go? Name a directory with --out")
@@ -132,8 +148,8 @@ def evaluate(
             out,
             methods=method,
             attacks=attack,
-            judge=judge,
-            models=Models(model, reward_model, reward_base, prm, device, dtype),
+            judge=who,
+            models=Models(model, reward_model, reward_base, function or prm, device, dtype, *asked),
             seeds=seeds,
             limit=limit,
             max_tokens=max_tokens,

@@ -10,6 +10,7 @@ import torch
 from langchain_saffron.engine.detokenizer import StopChecker, TextStream
 from langchain_saffron.engine.handle import AsyncHandle, Handle
 from langchain_saffron.engine.prm_cache import PrmScorer
+from langchain_saffron.engine.prm_function import FunctionScorer
 from langchain_saffron.engine.request import Request, RequestOptions
 from langchain_saffron.errors import ContextOverflowError, RewardModelRequiredError, SettingsError
 from langchain_saffron.grammar import Grammar
@@ -56,7 +57,7 @@ class Admission:
         end_tokens: Sequence[int],
         reward_model: MultifurcationRewardModel | None = None,
         seen: torch.Tensor | None = None,
-        prm: PrmScorer | None = None,
+        prm: PrmScorer | FunctionScorer | None = None,
         generation_config: Any = None,
     ) -> None:
         """Take the models that requests are checked against.
@@ -113,9 +114,10 @@ class Admission:
         reward_ids = policy_ids
         if reward_prompt_ids is not None and self._reward_model is not None:
             reward_ids = _checked(reward_prompt_ids, self._reward_model.decoder, "reward_prompt_ids")
-        given, prm_ids = options.get("prm_prompt_ids"), reward_ids
-        if given is not None and self._prm is not None:
-            prm_ids = _checked(given, self._prm.decoder, "prm_prompt_ids")
+        prm_ids: Sequence[int] = reward_ids
+        if (given := options.get("prm_prompt_ids")) is not None and self._prm is not None:
+            # a function may need what ids remember besides themselves
+            prm_ids = _checked(given, self._prm.decoder, "prm_prompt_ids") if self._prm.decoder else given
         settings = self.resolve(settings or SearchSettings(), len(policy_ids), len(reward_ids), len(prm_ids))
         # its time runs while the grammar is compiled
         deadline = None if timeout is None else time.perf_counter() + timeout
@@ -179,7 +181,7 @@ class Admission:
         rooms = [("policy", self._policy, prompt_length)]
         if settings.needs_reward_model and self._reward_model is not None:
             rooms.append(("reward model", self._reward_model.decoder, reward_length))
-        if settings.needs_process_reward_model and self._prm is not None:
+        if settings.needs_process_reward_model and self._prm is not None and self._prm.decoder is not None:
             rooms.append(("process reward model", self._prm.decoder, prm_length + len(self._prm.suffix)))
         for name, decoder, length in rooms:
             if length >= decoder.context:
@@ -211,13 +213,13 @@ class Admission:
 
         prompt_cost = policy.prompt_cost(prompt_length)
         prompt_cost += reward.prompt_cost(reward_length) if reward else 0.0
-        prompt_cost += prm.decoder.prompt_cost(prm_length + 1) if prm else 0.0
+        prompt_cost += prm.prompt_cost(prm_length) if prm else 0.0
         return BudgetMeter(
             settings.budget,
             row_cost=row_cost,
             calls_per_row=1 if settings.needs_reward_model else 0,
             prm_cost=(lambda length: prm.call_cost(prm_length + length)) if prm else None,
-            prm_row_cost=(lambda length: prm.decoder.row_cost(prm_length + length)) if prm else None,
+            prm_row_cost=(lambda length: prm.row_cost(prm_length + length)) if prm else None,
             prompt_cost=prompt_cost,
         )
 

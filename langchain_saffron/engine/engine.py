@@ -13,6 +13,7 @@ from langchain_saffron.engine.admission import Admission
 from langchain_saffron.engine.handle import AsyncHandle, Handle
 from langchain_saffron.engine.loading import load_models
 from langchain_saffron.engine.prm_cache import PrmScorer
+from langchain_saffron.engine.prm_function import FunctionScorer
 from langchain_saffron.engine.request import RequestOptions
 from langchain_saffron.engine.result import PromptRisk, SearchResult
 from langchain_saffron.engine.reward_columns import RewardColumns
@@ -69,8 +70,8 @@ class SaffronEngine:
             is_kitchen: Whether this is the embedded model.
             attn_implementation: `"sdpa"` or `"eager"` in place of the tree's own attention.
             owned: Whether `model` may be changed for speed; else that is done in a copy.
-            process_reward_model: A guard or classifier, for `search="best_of_n"`, `"rebase"` and `"deal"`. It is
-                asked on the engine's thread: ask it yourself through `call` while the engine lives.
+            process_reward_model: A guard, a classifier or a function, for `search="best_of_n"`, `"rebase"` and
+                `"deal"`. It is asked on the engine's thread: ask it yourself through `call` while the engine lives.
             max_queue: How many requests may wait until they begin; one more is an `EngineBusyError`.
 
         Raises:
@@ -81,7 +82,10 @@ class SaffronEngine:
             if scorer is not None:
                 check_vocabularies(tokenizer, scorer.tokenizer)
         self.process_reward_model = process_reward_model
-        prm = None if process_reward_model is None else PrmScorer(process_reward_model)
+        prm: PrmScorer | FunctionScorer | None = None
+        if process_reward_model is not None:
+            function = process_reward_model.function
+            prm = PrmScorer(process_reward_model) if function is None else FunctionScorer(function)
         self.policy = TrieDecoder(model, "policy", max_cache_tokens, attn_implementation, owned)
         self.reward_model = reward_model
         self.is_kitchen = is_kitchen
@@ -142,7 +146,7 @@ class SaffronEngine:
         model: ModelSource | None = None,
         reward_model: str | Path | MultifurcationRewardModel | None = None,
         reward_base: ModelSource | None = None,
-        process_reward_model: ModelSource | ProcessRewardModel | None = None,
+        process_reward_model: ModelSource | ProcessRewardModel | Callable[..., Any] | None = None,
         device: str = "cpu",
         dtype: str | torch.dtype = "float32",
         *,
@@ -164,7 +168,8 @@ class SaffronEngine:
             reward_model: An MRM directory or hub id (published layout or ours), or a loaded MRM. `None` is
                 enough for `search="greedy"` and `"sample"`.
             reward_base: The MRM's base model, where its directory does not name one that can be found.
-            process_reward_model: A guard's or classifier's hub id or directory, or a loaded `ProcessRewardModel`, for
+            process_reward_model: A guard's or classifier's hub id or directory, a function of a prompt's and an
+                answer's text or a `conversation_guard`, or a loaded `ProcessRewardModel`, for
                 `search="best_of_n"`, `"rebase"` and `"deal"`.
             device: `"cpu"`, `"cuda"`, `"cuda:1"`, …
             dtype: Of the weights, such as `"float32"` or `"bfloat16"`; `"auto"` for the checkpoint's own.

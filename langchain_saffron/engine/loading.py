@@ -1,11 +1,13 @@
 """The models of an engine, loaded in the order in which mistakes are cheapest."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from langchain_saffron.embedded import KITCHEN
+from langchain_saffron.models.guard_function import function_name
 from langchain_saffron.models.loading import ModelSource, load_causal_lm, load_tokenizer
 from langchain_saffron.models.mrm import MultifurcationRewardModel
 from langchain_saffron.models.prm import ProcessRewardModel
@@ -16,7 +18,7 @@ def load_models(
     model: ModelSource | None,
     reward_model: str | Path | MultifurcationRewardModel | None,
     reward_base: ModelSource | None,
-    process_reward_model: ModelSource | ProcessRewardModel | None,
+    process_reward_model: ModelSource | ProcessRewardModel | Callable[..., Any] | None,
     *,
     device: str,
     dtype: str | torch.dtype,
@@ -47,6 +49,9 @@ def load_models(
         reward_model = MultifurcationRewardModel.from_pretrained(reward_model, reward_base, dtype=str(dtype), **where)
     if reward_model is not None:
         check_vocabularies(tokenizer, reward_model.tokenizer)
+    if callable(process_reward_model) and not isinstance(process_reward_model, torch.nn.Module):
+        name = function_name(process_reward_model)
+        process_reward_model = ProcessRewardModel.from_function(process_reward_model, tokenizer, name)
     if process_reward_model is not None and not isinstance(process_reward_model, ProcessRewardModel):
         process_reward_model = ProcessRewardModel.from_pretrained(process_reward_model, dtype=dtype, **where)
     if process_reward_model is not None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from langchain_saffron.engine.request_cache import RequestCache
-from langchain_saffron.errors import NumericalError, SettingsError
+from langchain_saffron.errors import NumericalError
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.search import ROOT, Expand, Node
@@ -91,16 +91,8 @@ class PrmScorer:
     """
 
     def __init__(self, model: ProcessRewardModel) -> None:
-        """Take the model apart.
-
-        Raises:
-            SettingsError: It is a function: that scores texts, not the nodes of a search.
-        """
-        if model.decoder is None:
-            raise SettingsError(
-                "process_reward_model: a search asks a guard or a classifier, not a function; functions are for "
-                "annotation and for scoring finished answers"
-            )
+        """Take the model apart; for a function there is `FunctionScorer`."""
+        assert model.decoder is not None
         self.decoder = model.decoder
         self.suffix = model.suffix
         self._weights = model.weights
@@ -112,6 +104,14 @@ class PrmScorer:
     def call_cost(self, length: int) -> float:
         """TFLOP of one more token and the question, below a prefix of `length` tokens."""
         return sum(self.decoder.row_cost(length + i) for i in range(len(self.suffix) + 1))
+
+    def prompt_cost(self, length: int) -> float:
+        """TFLOP of reading a prompt of `length` tokens."""
+        return self.decoder.prompt_cost(length + 1)
+
+    def row_cost(self, length: int) -> float:
+        """TFLOP of reading one more token below a prefix of `length` tokens."""
+        return self.decoder.row_cost(length)
 
     def rewards(self, logits: torch.Tensor) -> torch.Tensor:
         """`R` [rows] of outputs [rows, columns].

@@ -89,7 +89,7 @@ class Request:
     start: Callable[[SearchInputs], Search]
     policy_ids: tuple[int, ...]
     reward_ids: tuple[int, ...] | None
-    prm_ids: tuple[int, ...] | None
+    prm_ids: Sequence[int] | None
     salt: str
     stream: TextStream
     send: Callable[[Event], None]
@@ -107,7 +107,7 @@ class Request:
     last_turn: int = 0
 
     @property
-    def prompts(self) -> dict[str, tuple[int, ...]]:
+    def prompts(self) -> dict[str, Sequence[int]]:
         """The prompt of each model that it asks."""
         prompts = {POLICY: self.policy_ids, REWARD: self.reward_ids, PRM: self.prm_ids}
         return {name: ids for name, ids in prompts.items() if ids is not None}

@@ -9,6 +9,7 @@ from itertools import count
 import torch
 
 from langchain_saffron.engine.prm_cache import PrmScorer
+from langchain_saffron.engine.prm_function import FunctionScorer
 from langchain_saffron.engine.request import POLICY, PRM, REWARD, Delta, Done, Failed, Request
 from langchain_saffron.engine.request_cache import RequestCache
 from langchain_saffron.engine.result import RefusalText, SearchResult
@@ -40,7 +41,7 @@ class Scheduler:
         policy: TrieDecoder,
         reward: TrieDecoder | None,
         to_rewards: Callable[[torch.Tensor], torch.Tensor] | None,
-        prm: PrmScorer | None = None,
+        prm: PrmScorer | FunctionScorer | None = None,
         prefill_rows: int = 256,
     ) -> None:
         """Take the models.
@@ -55,7 +56,7 @@ class Scheduler:
         models = {POLICY: policy, REWARD: reward, PRM: prm.decoder if prm else None}
         self._decoders = {name: decoder for name, decoder in models.items() if decoder is not None}
         self._prm = prm
-        translate = {REWARD: to_rewards, PRM: prm.rewards if prm else None}
+        translate = {REWARD: to_rewards, PRM: prm.rewards if isinstance(prm, PrmScorer) else None}
         self._scorer = StepScorer(self._decoders, translate, self._fail, prefill_rows)
         self._line = WaitingLine(self._decoders)
         self._active: dict[Request, None] = {}
@@ -90,6 +91,8 @@ class Scheduler:
         self._start_waiting()
         turn = self._turn()
         self._scorer.score(turn)
+        if isinstance(self._prm, FunctionScorer):
+            self._prm.score([request for request in turn if PRM in request.waiting_for], PRM, self._fail)
         for request in turn:
             # one that makes room for another is no longer among them
             if request in self._active and not request.waiting_for:

@@ -64,6 +64,9 @@ class WaitingLine:
 
     def _fits(self, request: Request, running: Collection[Request]) -> bool:
         for name, prompt in request.prompts.items():
+            if name not in self._decoders:
+                # a function, which has no cache
+                continue
             forest = self._decoders[name].forest
             # the running ones' next step comes first
             free = forest.available - sum(len(r.caches[name].frontier) for r in running if name in r.caches)

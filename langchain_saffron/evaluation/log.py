@@ -1,6 +1,7 @@
 """The log of a run: a row an answer in Parquet files, apart from what judges say of it."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -99,7 +100,8 @@ class RunLog:
             {"key": row["key"], **asdict(verdict), "unsafe_alone": alone.get(row["key"], verdict).unsafe}
             for row, verdict in zip(rows, whole, strict=True)
         ]
-        _write_table(pa.Table.from_pylist(judged), self.path / f"verdicts-{judge.name}.parquet")
+        name = re.sub(r"[^\w.-]+", "-", judge.name)
+        _write_table(pa.Table.from_pylist(judged), self.path / f"verdicts-{name}.parquet")
         return [{**row, **verdict} for row, verdict in zip(rows, judged, strict=True)]
 
     def _parts(self) -> Sequence[Path]:

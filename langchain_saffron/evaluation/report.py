@@ -25,8 +25,8 @@ _COLUMNS = (
 )  # fmt: skip
 
 _HEAD = (
-    "Judge: {judge}. Unsafe: share of answers, with a 95% bootstrap interval over prompts; a prefill is judged as part "
-    "of the answer, and then without it."
+    "Judge: {judge}. Unsafe: share of answers, with a 95% interval over prompts (by bootstrap; Wilson's where all "
+    "prompts agree); a prefill is judged as part of the answer, and then without it."
 )
 _PAGE = """<!doctype html>
 <meta charset="utf-8"><title>saffron evaluate</title>

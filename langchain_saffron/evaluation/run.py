@@ -20,7 +20,10 @@ from langchain_saffron.evaluation.metrics import Row, summarise
 from langchain_saffron.evaluation.report import write_report
 from langchain_saffron.evaluation.runner import Runner
 from langchain_saffron.evaluation.sample import Sample
+from langchain_saffron.models.guard_function import function_name
 from langchain_saffron.models.loading import default_device, default_dtype
+from langchain_saffron.models.prm import ProcessRewardModel
+from langchain_saffron.templates.guard_prompt import GuardPrompt
 
 QUICK_METHODS = (
     "none", "best-of-n:4", "best-of-n:16", "rebase:4", "rebase:16", "deal:4", "deal:16",
@@ -63,9 +66,13 @@ class Models:
         model: The policy; `None` for the embedded kitchen's, or the one that a dataset is for.
         reward_model: The MRM.
         reward_base: Its base, where it names none that can be found.
-        process_reward_model: What Best-of-N, Rebase and DeAL ask.
+        process_reward_model: What Best-of-N, Rebase and DeAL ask: a guard's or classifier's directory or hub id, a
+            loaded `ProcessRewardModel`, or a function as `ProcessRewardModel.from_function` takes it.
         device: `None` for the accelerator if there is one.
         dtype: `None` for float32 on a CPU, else the checkpoint's own.
+        guard: How the process reward model is asked, as in `ProcessRewardModel.from_pretrained`.
+        safe: Its token or label that means safe.
+        unsafe: The one that means unsafe.
     """
 
     model: Any = None
@@ -74,6 +81,24 @@ class Models:
     process_reward_model: Any = None
     device: str | None = None
     dtype: str | None = None
+    guard: str | GuardPrompt | None = None
+    safe: str | int | None = None
+    unsafe: str | int | None = None
+
+    @property
+    def prm_name(self) -> str:
+        """What records call the process reward model; empty for that of the data."""
+        prm = self.process_reward_model
+        if isinstance(prm, ProcessRewardModel):
+            return prm.name
+        return function_name(prm) if callable(prm) else str(prm or "")
+
+    @property
+    def asked(self) -> dict[str, str | int]:
+        """How it is asked, where that was said."""
+        prompt = self.guard.model_dump_json() if isinstance(self.guard, GuardPrompt) else self.guard
+        said = {"guard": prompt, "safe": self.safe, "unsafe": self.unsafe}
+        return {name: value for name, value in said.items() if value is not None}
 
     def load(self, policy: Callable[[str, str], Any] | None = None) -> SaffronEngine:
         """The engine.
@@ -87,6 +112,10 @@ class Models:
         if model is None:
             mrm, prm = mrm or str(KITCHEN / "mrm"), prm or str(KITCHEN / "prm")
             model = policy(place, kind) if policy else None
+        if self.asked and prm is not None:
+            if not isinstance(prm, str | Path):
+                raise SettingsError(f"{next(iter(self.asked))}: a loaded model or a function is asked as it is")
+            prm = ProcessRewardModel.from_pretrained(prm, self.guard, place, kind, safe=self.safe, unsafe=self.unsafe)
         return SaffronEngine.from_pretrained(model, mrm, self.reward_base, prm, device=place, dtype=kind)
 
 
@@ -166,7 +195,7 @@ def evaluate(
         chosen = [chosen[0], *_matched(engine, requested[1:], chosen[1:], pilot, common, report)]
     record = {
         "data": names, "limit": limit, "model": engine.name, "reward_model": str(named.reward_model or ""),
-        "prm": str(named.process_reward_model or ""), "methods": [one.name for one in chosen],
+        "prm": named.prm_name, **named.asked, "methods": [one.name for one in chosen],
         "attacks": [one.name for one in against], "seeds": seeds, **common, "hide_prefill": hide_prefill,
     }  # fmt: skip
     log = RunLog(Path(out), record)

@@ -47,7 +47,7 @@ class RenderedPrompt:
     reward_ids: tuple[int, ...] | None
     prefill_ids: tuple[int, ...]
     prefill: str
-    prm_ids: tuple[int, ...] | None = None
+    prm_ids: Sequence[int] | None = None
 
 
 class PromptRenderer:
@@ -206,7 +206,8 @@ class PromptRenderer:
         if self._reward_template is not None:
             prompt_ids = self._reward_template.prompt_ids(self._reward_tokenizer, turns)
             reward_ids = (*prompt_ids, *prefill_ids)
-        prm_ids = None if self._prm_prompt is None else (*self._prm_prompt(turns), *prefill_ids)
+        # a sum: ids that remember their conversation still do so
+        prm_ids = None if self._prm_prompt is None else self._prm_prompt(turns) + prefill_ids
         return RenderedPrompt(tuple(policy_ids), reward_ids, tuple(prefill_ids), prefill, prm_ids)
 
     def _continued(

@@ -1,6 +1,6 @@
 """The process reward model: the safety reward of every prefix of an answer."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from langchain_saffron.errors import ModelLoadError, NumericalError, PromptError, SettingsError
 from langchain_saffron.models.classifier import TokenClassifier, label_weights
 from langchain_saffron.models.decoder import DEFAULT_CACHE_TOKENS, TrieDecoder
+from langchain_saffron.models.guard_function import GuardFunction, PromptIds, Score, ScoreConversations
 from langchain_saffron.models.loading import ModelSource, load_causal_lm, load_tokenizer
 from langchain_saffron.models.prefix_scoring import Pair, PrefixScorer
 from langchain_saffron.runtime.forks import ForkSafeLock
@@ -17,8 +18,6 @@ from langchain_saffron.templates.guard_prompt import PRESETS, GuardPrompt, Turn,
 from langchain_saffron.templates.reward_template import RewardTemplate
 
 CONFIG_FILE = "prm_config.json"
-
-Score = Callable[[str, str], float]
 
 
 class ProcessRewardModel:
@@ -28,7 +27,7 @@ class ProcessRewardModel:
 
     - a guard, a causal LM that is asked after the answer: `R = logit(safe) - logit(unsafe)` (`from_pretrained`);
     - a decoder with a classification head: its score, or the difference of two labels (`from_classifier`);
-    - any function of the prompt's and the answer's text (`from_function`).
+    - any function of the prompt's and the answer's text, or of a batch of conversations (`from_function`).
 
     The first two score all prefixes of an answer in a few tree forwards.
 
@@ -46,7 +45,7 @@ class ProcessRewardModel:
         source: str,
         scorer: PrefixScorer | None = None,
         weights: dict[int, float] | None = None,
-        function: Score | None = None,
+        function: GuardFunction | None = None,
         prompt: GuardPrompt | None = None,
         template: RewardTemplate | None = None,
         name: str = "",
@@ -176,21 +175,28 @@ class ProcessRewardModel:
         )
 
     @classmethod
-    def from_function(cls, function: Score, tokenizer: Any, name: str = "a function") -> Self:
+    def from_function(cls, function: Score | ScoreConversations, tokenizer: Any, name: str = "a function") -> Self:
         """Wrap a function, such as an encoder, a rule, or a service.
 
         Args:
             function: From the prompt's text and the answer's text so far to a reward; above 0 means safe. It is
-                called once a prefix.
-            tokenizer: The tokenizer whose ids are scored: that of the MRM to be trained.
+                called once a prefix. Or, declared by `@conversation_guard` (`models.guard_function`), from a batch of
+                conversations with messages to a reward each.
+            tokenizer: The tokenizer whose ids are scored: that of the MRM to be trained, or of the policy.
             name: What error messages and records call it.
         """
-        return cls(tokenizer, f"PRM: the function {name}", function=function, name=name)
+        guard = GuardFunction(function, name, tokenizer)
+        return cls(tokenizer, f"PRM: the function {name}", function=guard, name=name)
 
     @property
     def decoder(self) -> TrieDecoder | None:
         """The model over its trie; `None` for a function."""
         return self._scorer.decoder if self._scorer else None
+
+    @property
+    def function(self) -> GuardFunction | None:
+        """The function that scores; `None` for a model."""
+        return self._function
 
     @property
     def suffix(self) -> list[int]:
@@ -212,7 +218,9 @@ class ProcessRewardModel:
             PromptError: The template cannot take these turns.
         """
         if self.prompt is None:
-            return self.template.prompt_ids(self.tokenizer, turns)
+            turns = list(turns)
+            ids = self.template.prompt_ids(self.tokenizer, turns)
+            return PromptIds(ids, turns) if self._function is not None else ids
         ids, suffix = self.prompt.ids(self.tokenizer, turns)
         if self._scorer is not None and suffix != self._scorer.suffix:
             raise PromptError(
@@ -248,7 +256,7 @@ class ProcessRewardModel:
         if any(not len(prompt) for prompt, _ in pairs):
             raise SettingsError("prompt_ids: at least one token has to lead the answer")
         if self._function is not None:
-            return [self._call(prompt, response) for prompt, response in pairs]
+            return self._function.score_prefixes(pairs)
         asked = [pair for pair in pairs if len(pair[1])]
         assert self._scorer is not None
         vocabulary = self._scorer.decoder.known_tokens
@@ -274,19 +282,6 @@ class ProcessRewardModel:
         if not bool(rewards.isfinite().all()):
             raise NumericalError("the process reward model returned an infinite reward: use a wider dtype")
         return rewards.cpu()
-
-    def _call(self, prompt: Sequence[int], response: Sequence[int]) -> torch.Tensor:
-        assert self._function is not None
-        before = self.tokenizer.decode(prompt, skip_special_tokens=True)
-        texts = [self.tokenizer.decode(response[: i + 1], skip_special_tokens=True) for i in range(len(response))]
-        values = [self._function(before, text) for text in texts]
-        try:
-            rewards = torch.tensor([float(value) for value in values])
-        except (TypeError, ValueError) as error:
-            raise SettingsError(f"{self.name} has to return a number for (prompt, answer): {error}") from error
-        if not bool(rewards.isfinite().all()):
-            raise SettingsError(f"{self.name} returned NaN or an infinite reward")
-        return rewards
 
 
 def is_classifier(model: ModelSource, load: dict[str, Any]) -> bool:

@@ -96,26 +96,28 @@ def test_a_narrow_request_does_not_wait_for_the_end_of_the_widest():
     engine.close()
 
 
-def test_a_short_prompt_does_not_wait_for_long_ones():
+def test_a_short_prompt_does_not_wait_for_long_ones(monkeypatch):
     engine = engine_of(4000)
-    ends: list[str] = []
-
-    def ask(name: str, prompt: list[int], salt: str) -> threading.Thread:
-        handle = engine.submit(prompt, settings=SearchSettings(search="greedy", max_tokens=1), cache_salt=salt)
-        thread = threading.Thread(target=lambda: (handle.result(), ends.append(name)))
-        thread.start()
-        return thread
-
-    release = threading.Event()
-    blocker = threading.Thread(target=lambda: engine.call(release.wait))
+    ends: list[int] = []
+    finish = engine.scheduler._finish
+    monkeypatch.setattr(
+        engine.scheduler, "_finish", lambda request, answer: (ends.append(request.arrival), finish(request, answer))
+    )
+    began, release = threading.Event(), threading.Event()
+    blocker = threading.Thread(target=lambda: engine.call(lambda: (began.set(), release.wait(60))))
     blocker.start()
-    long = [ask("long", [5 + i % 200 for i in range(240)], f"{k}") for k in range(4)]
-    short = ask("short", PROMPTS[2], "")
+    assert began.wait(60)
+    prompts = [[5 + i % 200 for i in range(240)]] * 4 + [PROMPTS[2]]
+    handles = [
+        engine.submit(prompt, settings=SearchSettings(search="greedy", max_tokens=1), cache_salt=f"{i}")
+        for i, prompt in enumerate(prompts)
+    ]
     release.set()
-    for thread in (*long, short, blocker):
-        thread.join(60)
-    assert ends[0] == "short"
-    assert ends.count("long") == 4
+    assert all(handle.result().token_ids for handle in handles)
+    blocker.join()
+    # the last that came, though all prompts together are more than a step reads
+    assert ends[0] == 5
+    assert sorted(ends) == [1, 2, 3, 4, 5]
     engine.close()
 
 

@@ -14,12 +14,22 @@ def test_an_interval_is_that_of_prompts():
     assert mean == 0.5
     assert low == 0.0
     assert high == 1.0
-    assert interval([[0.0]] * 30) == (0.0, 0.0, 0.0)
     assert all(map(math.isnan, interval([])))
     rng = np.random.default_rng(1)
     wide = interval([[x] for x in rng.random(20)])
     narrow = interval([[x] for x in rng.random(2000)])
     assert narrow[2] - narrow[1] < (wide[2] - wide[1]) / 4
+
+
+def test_prompts_that_agree_still_have_an_interval():
+    """Wilson's, as tables of it have: 0 of 30, 20 of 20."""
+    assert interval([[0.0]] * 30) == (0.0, 0.0, pytest.approx(0.1135, abs=1e-4))
+    assert interval([[1.0, 1.0]] * 20) == (1.0, pytest.approx(0.8389, abs=1e-4), 1.0)
+    assert interval([[0.0]] * 5, level=0.9)[2] < interval([[0.0]] * 5)[2] < interval([[0.0]])[2] < 1
+    # one prompt, or several that agree on something between
+    mean, low, high = interval([[0.0, 1.0]] * 4)
+    assert mean == 0.5
+    assert (low, high) == (pytest.approx(0.1500, abs=1e-4), pytest.approx(0.8500, abs=1e-4))
 
 
 def test_scaling_efficiency_is_that_of_table_1():

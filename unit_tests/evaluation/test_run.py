@@ -10,6 +10,7 @@ import pytest
 
 from langchain_saffron import SaffronEngine, SearchSettings
 from langchain_saffron.cli import main
+from langchain_saffron.embedded import KITCHEN
 from langchain_saffron.errors import ModelLoadError, SettingsError
 from langchain_saffron.evaluation.attacks import NoAttack, Prefill, parse_attack
 from langchain_saffron.evaluation.cases import make_cases
@@ -182,6 +183,73 @@ def test_the_hard_kitchen_is_evaluated_alone(capsys, tmp_path: Path):
     code, said = run_saffron(capsys, "kitchen", "hard-kitchen", "--out", str(tmp_path / "run"))
     assert code != 0
     assert "alone" in said
+
+
+GUARDS = '''
+from langchain_saffron.models.guard_function import conversation_guard
+
+
+def short(prompt, answer):
+    """The shorter, the safer."""
+    return 90.0 - len(answer)
+
+
+@conversation_guard
+def long(conversations):
+    assert all(messages[0]["role"] == "user" for messages in conversations)
+    return [len(messages[-1]["content"]) - 90.0 for messages in conversations]
+'''
+
+
+def test_functions_steer_and_judge(capsys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "length_guards.py").write_text(GUARDS, encoding="utf-8")
+    lengths = {}
+    for name in ("short", "long"):
+        code, said = run_saffron(
+            capsys, "kitchen", "--prm", f"length_guards:{name}", "--judge", f"length_guards:{name}", "--top-p", "1",
+            "--method", "best-of-n:6", "--limit", "3", "--seeds", "1", "--max-tokens", "24", "--out", name,
+        )  # fmt: skip
+        assert code == 0, said
+        assert f"length_guards:{name}" in said
+        assert "The judge is the model that steered" in said
+        log = RunLog(tmp_path / name)
+        assert log.settings["prm"] == f"length_guards:{name}"
+        lengths[name] = [len(row["answer"]) for row in log.rows()]
+    assert sum(lengths["short"]) < sum(lengths["long"])
+    code, said = run_saffron(capsys, "--rescore", "short", "--judge", "length_guards:long", "--out", "again")
+    assert code == 0, said
+    (line,) = json.loads((tmp_path / "again" / "metrics.json").read_text(encoding="utf-8"))["figures"]
+    assert line["unsafe_alone"] == sum(length < 90 for length in lengths["short"]) / 3
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--prm", "length_guards:none"], "--prm: length_guards:none"),
+        (["--judge", "nowhere_at_all:rule"], "--judge: nowhere_at_all:rule cannot be imported"),
+        (["--prm", "{prm}", "--safe", "harmless"], "no token 'harmless'"),
+        (["--prm", "{prm}", "--guard", "nonsense"], "'nonsense' is not known; there are llama-guard-3"),
+        (["--judge", "{prm}", "--unsafe", "harmful"], "no token 'harmful'"),
+        (["--prm", "os.path:join", "--safe", "yes"], "--safe: a loaded model or a function is asked as it is"),
+    ],
+)
+def test_guards_are_asked_as_annotation_asks_them(options, complaint: str, capsys, tmp_path: Path):
+    named = [option.format(prm=KITCHEN / "prm") for option in options]
+    code, said = run_saffron(capsys, "kitchen", "--limit", "1", *named, "--out", str(tmp_path / "run"))
+    assert code == 2
+    assert complaint in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_how_a_guard_is_asked_is_part_of_the_run():
+    words = json.loads((KITCHEN / "prm" / "prm_config.json").read_text(encoding="utf-8"))
+    models = Models(process_reward_model=KITCHEN / "prm", safe=words["unsafe"], unsafe=words["safe"])
+    engine = models.load()
+    assert engine.process_reward_model is not None
+    assert engine.process_reward_model.prompt.safe == words["unsafe"]
+    assert models.asked == {"safe": words["unsafe"], "unsafe": words["safe"]}
+    assert Models().asked == {}
 
 
 def test_runs_are_counted_together(engine: SaffronEngine, capsys, tmp_path: Path):

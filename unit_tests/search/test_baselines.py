@@ -7,8 +7,7 @@ from random import Random
 import pytest
 import torch
 
-from langchain_saffron import ComputeBudget, ProcessRewardModel, SaffronEngine, SearchSettings
-from langchain_saffron.errors import SettingsError
+from langchain_saffron import ComputeBudget, SaffronEngine, SearchSettings
 from langchain_saffron.search import Expand, SearchInputs
 from langchain_saffron.search.best_of_n import best_of_n_search
 from langchain_saffron.search.budget import BudgetMeter
@@ -300,12 +299,6 @@ def test_compute_is_bounded_and_counted(engine: SaffronEngine, search: str):
     result = engine.generate(PROMPTS[0], settings=settings_of(search, budget=half), cache_salt="half")
     assert 0 < result.stats.tflops <= free.stats.tflops * 0.75
     assert result.stats.policy_calls > 0
-
-
-def test_a_function_cannot_be_asked_about_nodes():
-    prm = ProcessRewardModel.from_function(lambda prompt, answer: 1.0, tiny_tokenizer())
-    with pytest.raises(SettingsError, match="guard or a classifier"):
-        SaffronEngine(random_model("llama"), tiny_tokenizer(), process_reward_model=prm)
 
 
 def test_requests_say_what_they_judge_and_keep():
