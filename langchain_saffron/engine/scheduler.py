@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from itertools import count
 
@@ -275,6 +276,10 @@ class Scheduler:
         except BaseException:
             # nobody listens any more (a closed event loop): as good as cancelled
             request.cancelled.set()
+            if not isinstance(event, Delta):
+                # or somebody does, who would wait for ever: there is no later event
+                with suppress(BaseException):
+                    request.send(event)
 
     def _fail(self, request: Request, error: BaseException, keep_prompt: bool = True) -> None:
         self._line.remove(request)
@@ -290,7 +295,11 @@ class Scheduler:
             steps += [cache.wipe for cache in caches]
         steps += [partial(cache.close, keep=answer.node if answer else None) for cache in caches]
         for step in steps:
-            try:
-                step()
-            except BaseException:
-                logger.warning("something failed while a request was closed", exc_info=True)
+            # twice: what has not even begun would leave its slots behind
+            for _ in range(2):
+                try:
+                    step()
+                except BaseException:
+                    logger.warning("something failed while a request was closed", exc_info=True)
+                else:
+                    break
