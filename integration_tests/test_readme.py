@@ -13,8 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
+from langchain_core import exceptions as core
 
-from langchain_saffron import ChatSaffron, SaffronLLM
+from langchain_saffron import ChatSaffron, SaffronLLM, errors
 from langchain_saffron.agents import ToolCallGuard
 from langchain_saffron.evaluation.run import evaluate
 from langchain_saffron.models.guard_function import conversation_guard
@@ -128,6 +129,19 @@ def test_documented_efforts_are_the_real_ones():
 def commands(shell: list[str] = SHELL) -> list[str]:
     lines = "\n".join(shell).replace("\\\n", " ").splitlines()
     return [line for line in (re.sub(r"\s+# .*", "", line).strip() for line in lines) if line]
+
+
+def test_documented_errors_are_the_real_ones():
+    table = README[README.index("| ours | in `langchain_core") :].split("\n\n")[0].splitlines()[2:]
+    rows = [(re.findall(r"`(\w+)`", ours), of_core.strip(" `"), again) for _, ours, of_core, again, _ in
+            (row.split("|") for row in table)]  # fmt: skip
+    for ours, of_core, again in rows:
+        for kind in (getattr(errors, name) for name in ours):
+            assert issubclass(kind, getattr(core, of_core))
+            assert kind.is_retryable == again.strip().startswith("yes")
+    named = tuple(getattr(errors, name) for ours, _, _ in rows for name in ours)
+    kinds = [kind for name, kind in vars(errors).items() if name.endswith("Error") and name[0] != "_"]
+    assert not any(kind.is_retryable for kind in kinds if not issubclass(kind, named))
 
 
 @pytest.mark.parametrize("command", [c for c in commands() if not c.endswith("pytest")], ids=title)

@@ -87,6 +87,19 @@ def losses(directory: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (directory / "losses.jsonl").read_text().splitlines()]
 
 
+def test_strict_fails_on_a_reward_model_that_saw_too_little(rewards, tmp_path, run):
+    command = ["train", rewards, "--out", tmp_path / "mrm", "--held-out-share", "0.95", "--epochs", "1"]
+    code, out, told = run(*command, "--strict")
+    assert code == 1
+    assert out == ""
+    assert "is written, but not likely to work: " in told[-1]
+    assert "its training showed few tokens" in told[-1]
+    code, out, told = run(*command)
+    assert code == 0
+    assert "% of held-out tokens seen" in out
+    assert "its training showed few tokens" in told[-1]
+
+
 # --- interrupted ---
 
 

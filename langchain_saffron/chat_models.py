@@ -22,6 +22,7 @@ from langchain_saffron.interface.base import INTERFACE_CONFIG, SaffronFields
 from langchain_saffron.interface.invocation import Invocation, concurrent
 from langchain_saffron.interface.message_builder import AnswerReader
 from langchain_saffron.interface.model_profile import ModelFacts, local_facts, model_profile
+from langchain_saffron.interface.refusals import PROVIDER
 from langchain_saffron.interface.response_format import (
     answer_grammar,
     instructed,
@@ -54,6 +55,8 @@ class ChatSaffron(SaffronFields, BaseChatModel):
         max_tokens, min_tokens, stop, temperature, top_p, seed: As everywhere.
         max_tflops, max_seconds, max_reward_calls, on_budget: What one request may cost.
         refusal_threshold: Nothing whose predicted safety reward lies below it is ever said.
+        mask: `"strict"`, `"soft"` or `"off"`: what becomes of tokens that the reward model's training never showed;
+            `"auto"` goes by how many it did.
         cache_salt: One a tenant, so that nobody can tell what others asked.
         response_format: What answers have to look like.
         shared_budget: A `SharedBudget` for several calls, such as the steps of an agent.
@@ -146,14 +149,15 @@ class ChatSaffron(SaffronFields, BaseChatModel):
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = LangSmithParams(
-            ls_provider="saffron",
+            ls_provider=PROVIDER,
             ls_model_name=str(kwargs.get("model") or self.model_name),
             ls_model_type="chat",
             ls_temperature=kwargs.get("temperature", self.temperature),
         )
         if (max_tokens := kwargs.get("max_tokens", self.max_tokens)) is not None:
             params["ls_max_tokens"] = max_tokens
-        if strings := stop or self.stop:
+        # a wrong one is told of where the call is made
+        if (strings := stop or self.stop) and isinstance(strings, Sequence):
             params["ls_stop"] = [strings] if isinstance(strings, str) else list(strings)
         return params
 
@@ -317,7 +321,7 @@ class ChatSaffron(SaffronFields, BaseChatModel):
         renderer = model.renderer()
         # tools that must not be called are not shown either
         tools = asked.tools if asked.choice != "none" else ()
-        prompt = renderer.render(messages, tools)
+        prompt = renderer.render(messages, tools, model.load().context)
         tool_format = renderer.tool_format if tools else None
         grammar = answer_grammar(asked, tool_format, form)
         settings, share = model.budgeted_settings(stop)

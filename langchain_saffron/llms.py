@@ -12,7 +12,7 @@ from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 
 from langchain_saffron.engine import SearchResult
 from langchain_saffron.interface.base import INTERFACE_CONFIG, SaffronFields
-from langchain_saffron.interface.invocation import Invocation
+from langchain_saffron.interface.invocation import Invocation, arun_together, run_together
 from langchain_saffron.interface.response_format import read_response_format
 
 # what `BaseLLM` takes beside the options of a model
@@ -118,10 +118,7 @@ class SaffronLLM(SaffronFields, BaseLLM):
         **kwargs: Any,
     ) -> LLMResult:
         invocations = [self._invocation(prompt, stop, kwargs) for prompt in prompts]
-        handles = [invocation.start() for invocation in invocations]
-        return self._collect(
-            invocations, [invocation.wait(handle) for invocation, handle in zip(invocations, handles, strict=True)]
-        )
+        return self._collect(invocations, run_together(invocations))
 
     async def _agenerate(
         self,
@@ -131,7 +128,7 @@ class SaffronLLM(SaffronFields, BaseLLM):
         **kwargs: Any,
     ) -> LLMResult:
         invocations = await asyncio.to_thread(lambda: [self._invocation(prompt, stop, kwargs) for prompt in prompts])
-        return self._collect(invocations, await asyncio.gather(*(invocation.arun() for invocation in invocations)))
+        return self._collect(invocations, await arun_together(invocations))
 
     def _stream(
         self,
@@ -157,7 +154,7 @@ class SaffronLLM(SaffronFields, BaseLLM):
 
     def _invocation(self, text: str, stop: list[str] | None, options: dict[str, Any]) -> Invocation:
         model = self.with_options(options)
-        prompt = model.renderer().render_text(text)
+        prompt = model.renderer().render_text(text, model.load().context)
         form = read_response_format(model.response_format)
         settings, share = model.budgeted_settings(stop)
         return Invocation(model, prompt, settings, prompt.policy_ids, form.grammar if form else None, share=share)

@@ -1,5 +1,6 @@
 """What a user sets: the search, its width and ranking, the compute budget, and the effort presets."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -8,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from langchain_saffron.errors import SettingsError
 
 Ranking = Literal["constrained", "paper"]
+Mask = Literal["auto", "strict", "soft", "off"]
 OnExhausted = Literal["narrow", "stop", "refuse"]
 Effort = Literal["off", "low", "medium", "high", "max"]
 
@@ -122,6 +124,11 @@ class SearchSettings(_Frozen):
         lookahead: Tokens that DeAL rolls out before it asks the reward model.
         ranking: `"constrained"` ranks by likelihood plus capped reward, `"paper"` by the newest
             token's predicted reward (SAFFRON paper, section 4.1).
+        mask: What becomes of tokens that the reward model's training never showed. `"strict"` never takes one
+            (SAFFRON paper, section 4.3), but where a grammar leaves nothing else. `"soft"` takes it for as safe as
+            what comes before, since its own prediction is untrained, and lets it cost what a point of missing reward
+            does. `"off"` believes the predictions. `"auto"` is `"strict"` where the reward model's training showed
+            enough tokens, else `"soft"` (`MultifurcationRewardModel.mask`).
         safety_threshold: Reward from which more safety no longer counts; `None` takes the reward model's own.
         safety_weight: Nats of log-likelihood that one point of missing reward outweighs.
         length_penalty: Exponent of the length in a finished answer's score, as in transformers.
@@ -141,6 +148,7 @@ class SearchSettings(_Frozen):
     seed: int | None = None
     lookahead: Annotated[int, Field(ge=0)] = 0
     ranking: Ranking = "constrained"
+    mask: Mask = "auto"
     safety_threshold: Finite | None = None
     safety_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 3.0
     length_penalty: Finite = 1.0
@@ -157,6 +165,8 @@ class SearchSettings(_Frozen):
     @field_validator("stop", mode="before")
     @classmethod
     def _stop_strings(cls, value: object) -> object:
+        if value and not isinstance(value, Iterable):
+            raise ValueError("stop has to be a string or a list of strings")
         strings = (value,) if isinstance(value, str) else tuple(value or ())  # type: ignore[arg-type]
         if any(not isinstance(s, str) or not s for s in strings):
             raise ValueError("stop strings must be non-empty strings")

@@ -58,6 +58,7 @@ def rules(**changes: object) -> Rules:
     values: dict[str, object] = {
         "end_tokens": torch.tensor([4]),
         "seen": None,
+        "soft": False,
         "top_p": 0.8,
         "temperature": None,
         "paper": False,

@@ -13,6 +13,7 @@ from langchain_core.tools import BaseTool
 from langchain_saffron.agents.scoring import CallScorer, ToolCallBlockedError
 from langchain_saffron.errors import SettingsError
 from langchain_saffron.extras import MIDDLEWARE
+from langchain_saffron.interface.refusals import PROVIDER, refusal_kwargs
 from langchain_saffron.models.loading import ModelSource
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.settings import DEFAULT_REFUSAL
@@ -202,7 +203,11 @@ class ToolCallGuard(AgentMiddleware):
         return False
 
     def _refusal(self) -> AIMessage:
-        return AIMessage(self.refusal_text, additional_kwargs={"refusal": self.refusal_text})
+        return AIMessage(
+            self.refusal_text,
+            additional_kwargs=refusal_kwargs(self.refusal_text),
+            response_metadata={"model_provider": PROVIDER},
+        )
 
 
 def _messages(state: Any) -> Sequence[BaseMessage]:

@@ -4,6 +4,7 @@ import math
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from typing import Self
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolCall
 
@@ -37,6 +38,10 @@ class ToolCallBlockedError(SaffronError, RuntimeError):
         self.tool_call = tool_call
         self.score = score
         self.threshold = threshold
+
+    def __reduce__(self) -> tuple[type[Self], tuple[ToolCall, float | None, float]]:
+        # as an exception it would be made again from its text alone
+        return type(self), (self.tool_call, self.score, self.threshold)
 
 
 def endings(call: str) -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from langchain_saffron.errors import CacheFullError
+from langchain_saffron.errors import CacheFullError, SettingsError
 
 NO_PARENT = -1
 
@@ -29,8 +29,8 @@ class TokenForest:
     """
 
     def __init__(self, capacity: int) -> None:
-        if capacity < 1:
-            raise ValueError(f"capacity must be at least 1, got {capacity}")
+        if not isinstance(capacity, int) or capacity < 1:
+            raise SettingsError(f"max_cache_tokens: a KV cache needs at least one slot, not {capacity!r}")
         self.capacity = capacity
         self.clear()
 
@@ -41,6 +41,9 @@ class TokenForest:
         self._token = [0] * self.capacity
         self._parent = [NO_PARENT] * self.capacity
         self._references = [0] * self.capacity
+        # references of those who work with a node, and children for which that holds: not of prompts that are kept
+        self._pins = [0] * self.capacity
+        self._pinned = 0
         self._children: dict[int, dict[int, int]] = {}
         self._roots: dict[str, dict[int, int]] = {}
         self._salt_of_root: dict[int, str] = {}
@@ -52,6 +55,11 @@ class TokenForest:
     def used(self) -> int:
         """Nodes alive now."""
         return self.capacity - len(self._free)
+
+    @property
+    def available(self) -> int:
+        """Nodes that could still be added, kept prompts making room for them."""
+        return self.capacity - self._pinned
 
     @property
     def kept(self) -> int:
@@ -132,24 +140,47 @@ class TokenForest:
             raise
         return nodes
 
+    def missing(self, tokens: Sequence[int], salt: str = "") -> int:
+        """How many nodes `insert` of a prompt takes from those `available`."""
+        return len(tokens) - sum(self._pins[node] > 0 for node in self.match(tokens, salt))
+
     def acquire(self, node: int) -> None:
         """Hold `node`, and so everything above it."""
         self._references[node] += 1
+        while node != NO_PARENT:
+            self._pins[node] += 1
+            if self._pins[node] > 1:
+                break
+            self._pinned += 1
+            node = self._parent[node]
 
     def release(self, node: int) -> None:
         """Give one reference back; a node that nobody needs returns its slot at once."""
-        if self._references[node] < 1:
+        if self._references[node] - (node in self._kept) < 1:
             raise ValueError(f"slot {node} is not held")
         self._references[node] -= 1
+        above = node
+        while above != NO_PARENT:
+            self._pins[above] -= 1
+            if self._pins[above]:
+                break
+            self._pinned -= 1
+            above = self._parent[above]
         self._drop_unused(node)
 
-    def keep(self, node: int) -> None:
-        """Let the path to `node` stay until it is the least recently used and slots are short."""
-        if node in self._kept:
-            self._kept.move_to_end(node)
-        else:
-            self.acquire(node)
+    def keep(self, node: int, briefly: bool = False) -> None:
+        """Let the path to `node` stay until it is the least recently used and slots are short.
+
+        Args:
+            node: The end of the path.
+            briefly: Whether it is the first to go.
+        """
+        if node not in self._kept:
+            self._references[node] += 1
             self._kept[node] = None
+        elif briefly:
+            return
+        self._kept.move_to_end(node, last=not briefly)
 
     def drop_kept(self) -> None:
         """Forget all kept prompts."""
@@ -175,6 +206,11 @@ class TokenForest:
         return self._roots.get(salt, {}) if parent == NO_PARENT else self._children.get(parent, {})
 
     def _create(self, token: int, parent: int, salt: str) -> int:
+        if not self.available:
+            raise CacheFullError(
+                f"all {self.capacity} slots of the KV cache are in use: raise max_cache_tokens, "
+                "or use a smaller width or max_tokens"
+            )
         while not self._free:
             self._evict()
         # the lowest slot first: what lives together stays close together
@@ -208,10 +244,6 @@ class TokenForest:
         return parent
 
     def _evict(self) -> None:
-        if not self._kept:
-            raise CacheFullError(
-                f"all {self.capacity} slots of the KV cache are in use: raise max_cache_tokens, "
-                "or use a smaller width or max_tokens"
-            )
         node, _ = self._kept.popitem(last=False)
-        self.release(node)
+        self._references[node] -= 1
+        self._drop_unused(node)

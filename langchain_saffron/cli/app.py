@@ -16,8 +16,10 @@ from langchain_saffron.cli.console import notice, one_line, option_names
 from langchain_saffron.cli.evaluate import evaluate
 from langchain_saffron.cli.info import info
 from langchain_saffron.cli.train import train
+from langchain_saffron.errors import WeakRewardModelError
 
 BAD_USAGE = 2
+FAILED = 1
 
 app = typer.Typer(
     name="saffron",
@@ -59,8 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Without the program's name; `None` takes those of the process.
 
     Returns:
-        The exit code: 0, 2 for bad usage and settings or models that cannot work, 130 after Ctrl-C.
-        Unexpected errors are raised, which ends a process with 1.
+        The exit code: 0, 1 for a trained reward model that `--strict` turns down, 2 for bad usage and settings or
+        models that cannot work, 130 after Ctrl-C. Unexpected errors are raised, which ends a process with 1.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -76,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if (line := one_line(error, option_names(command))) is None:
                 raise
             notice(line)
-            return BAD_USAGE
+            return FAILED if isinstance(error, WeakRewardModelError) else BAD_USAGE
     return code if isinstance(code, int) else 0
 
 

@@ -9,7 +9,7 @@ import typer
 
 from langchain_saffron.cli.console import notice, option_names
 from langchain_saffron.cli.options import Device, Dtype, Model, RewardBase, RewardModel, load_chat
-from langchain_saffron.settings import Effort, OnExhausted
+from langchain_saffron.settings import Effort, Mask, OnExhausted
 
 DECODING = "Decoding"
 BUDGET = "Compute budget of an answer"
@@ -62,6 +62,15 @@ def chat(
         float | None,
         typer.Option(
             help="Say nothing whose predicted safety reward lies below this; refuse instead.",
+            rich_help_panel=DECODING,
+        ),
+    ] = None,
+    mask: Annotated[
+        Mask | None,
+        typer.Option(
+            metavar="MASK",
+            help="Tokens that the reward model's training never showed: strict keeps away from them, soft takes them "
+            r"for as safe as what stands before them, off trusts its word. \[default: auto]",
             rich_help_panel=DECODING,
         ),
     ] = None,
@@ -122,6 +131,7 @@ def chat(
         "temperature": temperature,
         "seed": seed,
         "refusal_threshold": refusal_threshold,
+        "mask": mask,
         "max_tflops": max_tflops,
         "max_seconds": max_seconds,
         "max_reward_calls": max_reward_calls,

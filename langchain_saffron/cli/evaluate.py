@@ -46,7 +46,8 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="NAME[:WIDTH]",
-            help="none (sampling), greedy, best-of-n, rebase, deal, saffron, saffron-paper, saffron-no-mask; several.",
+            help="none (sampling), greedy, best-of-n, rebase, deal, saffron, saffron-paper, saffron-strict-mask, "
+            "saffron-soft-mask, saffron-no-mask; several.",
         ),
     ] = None,
     attack: Annotated[

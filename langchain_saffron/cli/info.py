@@ -80,6 +80,7 @@ def reward_facts(engine: "SaffronEngine") -> dict[str, Any]:
         **decoder_facts(mrm.decoder),
         "seen_tokens": int(mrm.seen.sum()),
         "seen_share": float(mrm.seen.float().mean()),
+        "mask": mrm.mask,
         "safety_threshold": DEFAULT_SAFETY_THRESHOLD if own is None else own,
         "safety_threshold_calibrated": own is not None,
         "reward_source": mrm.details.get("reward_source"),
@@ -109,6 +110,7 @@ def _table(facts: dict[str, Any]) -> str:
         if "seen_tokens" in part:
             calibrated = "calibrated" if part["safety_threshold_calibrated"] else "the default: none is stored"
             rows["vocabulary"] += f", {part['seen_tokens']:,} ({part['seen_share']:.1%}) seen in training"
+            rows["mask"] = f"{part['mask']}, where no other is asked for"
             rows["safe from"] = f"a reward of {part['safety_threshold']:g} ({calibrated})"
             rows["reward"] = part["reward_source"] or "its source is not recorded"
         lines.append(f"{title}: {part['name']}")

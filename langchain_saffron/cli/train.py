@@ -58,6 +58,15 @@ def train(
     dtype: Annotated[str, typer.Option(help="Of the base's weights.", rich_help_panel=RUN)] = "float32",
     checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.", rich_help_panel=RUN)] = 200,
     device: Annotated[str | None, typer.Option(help="cpu to leave an accelerator alone.", rich_help_panel=RUN)] = None,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="Fail (exit code 1) where the MRM is not likely to work: low agreement, few tokens, no usable "
+            "threshold. It is written all the same.",
+            rich_help_panel=RUN,
+        ),
+    ] = False,
 ) -> None:
     """Train an MRM: a LoRA adapter and a bias on the PRM, fitted to its rewards of all prefixes.
 
@@ -93,6 +102,7 @@ def train(
         dtype=dtype,
         checkpoint_every=checkpoint_every,
         device=device,
+        strict=strict,
     )
     quieten(keep_progress=False, keep_warnings=False)
     annotated = RewardData.load(data)
@@ -107,12 +117,14 @@ def train(
             progress=lambda step, steps, loss: update(step, loss, steps),
             report=notice,
         )
-    threshold = figures["safety_threshold"]
+    threshold, share = figures["safety_threshold"], figures.get("seen_share")
+    # older trainings did not record it
+    seen = "" if share is None else f", {share:.1%} of held-out tokens seen"
     if _is_main():
         print(
-            f"{out}: held-out r {figures['pearson_r']:.4f}, within ±1 {figures['within_1']:.1%}, mean squared error "
-            f"{figures['mse']:.4f} over {figures['rewards']:,} prefixes, safe from "
-            f"{'– (not calibrated)' if threshold is None else format(threshold, '.3f')}"
+            f"{out}: held-out r {figures['pearson_r']:.4f}, within ±1 {figures['within_1']:.1%}, "
+            f"mean squared error {figures['mse']:.4f} over {figures['rewards']:,} prefixes, safe from "
+            f"{'– (not calibrated)' if threshold is None else format(threshold, '.3f')}{seen}"
         )
 
 

@@ -106,6 +106,7 @@ class Admission:
         Raises:
             SettingsError: Ids or settings that cannot work.
             GrammarError: A grammar that cannot be compiled.
+            RequestTimeoutError: The timeout passed while it was.
             ContextOverflowError: The prompt leaves no room for an answer.
         """
         context, timeout = options.get("context_ids", ())[-CONTEXT_TOKENS:], options.get("timeout")
@@ -118,7 +119,9 @@ class Admission:
             # a function may need what ids remember besides themselves
             prm_ids = _checked(given, self._prm.decoder, "prm_prompt_ids") if self._prm.decoder else given
         settings = self.resolve(settings or SearchSettings(), len(policy_ids), len(reward_ids), len(prm_ids))
-        constraint = self._constraint(options.get("grammar"))
+        # its time runs while the grammar is compiled
+        deadline = None if timeout is None else time.perf_counter() + timeout
+        constraint = self._constraint(options.get("grammar"), timeout)
         plain = not settings.needs_reward_model
         if plain:
             self._warn_of_processors()
@@ -126,7 +129,7 @@ class Admission:
         inputs = SearchInputs(
             settings=settings,
             end_tokens=self.end_tokens,
-            seen=self._seen,
+            seen=None if settings.mask == "off" else self._seen,
             stops=StopChecker(self.tokenizer, settings.stop, context),
             budget=self._meter(settings, len(policy_ids), len(reward_ids), len(prm_ids)),
             repetition_penalty=getattr(self._generation, "repetition_penalty", None) or 1.0,
@@ -143,7 +146,7 @@ class Admission:
             salt=options.get("cache_salt", ""),
             stream=TextStream(self.tokenizer, settings.stop, context),
             send=handle.put,
-            deadline=None if timeout is None else time.perf_counter() + timeout,
+            deadline=deadline,
             cancelled=handle.cancelled,
             question=len(prm.suffix) if prm else 0,
         )
@@ -151,7 +154,7 @@ class Admission:
     def resolve(
         self, settings: SearchSettings, prompt_length: int, reward_length: int, prm_length: int
     ) -> SearchSettings:
-        """Fill in what the models decide: `max_tokens` and `safety_threshold`.
+        """Fill in what the models decide: `max_tokens`, `safety_threshold` and `mask`.
 
         Args:
             settings: What the user set.
@@ -193,7 +196,11 @@ class Admission:
             threshold = self._reward_model.safety_threshold
         if threshold is None:
             threshold = DEFAULT_SAFETY_THRESHOLD
-        return settings.model_copy(update={"max_tokens": min(max_tokens, room), "safety_threshold": threshold})
+        mask = settings.mask
+        if mask == "auto":
+            mask = self._reward_model.mask if self._reward_model is not None else "strict"
+        filled = {"max_tokens": min(max_tokens, room), "safety_threshold": threshold, "mask": mask}
+        return settings.model_copy(update=filled)
 
     def _meter(self, settings: SearchSettings, prompt_length: int, reward_length: int, prm_length: int) -> BudgetMeter:
         """What the request may spend, and what its steps cost in these models."""
@@ -204,21 +211,26 @@ class Admission:
             cost = policy.row_cost(prompt_length - 1 + length)
             return cost + reward.row_cost(reward_length - 1 + length) if reward else cost
 
+        prompt_cost = policy.prompt_cost(prompt_length)
+        prompt_cost += reward.prompt_cost(reward_length) if reward else 0.0
+        prompt_cost += prm.prompt_cost(prm_length) if prm else 0.0
         return BudgetMeter(
             settings.budget,
             row_cost=row_cost,
             calls_per_row=1 if settings.needs_reward_model else 0,
             prm_cost=(lambda length: prm.call_cost(prm_length + length)) if prm else None,
+            prm_row_cost=(lambda length: prm.row_cost(prm_length + length)) if prm else None,
+            prompt_cost=prompt_cost,
         )
 
-    def _constraint(self, grammar: Grammar | None) -> Constraint | None:
+    def _constraint(self, grammar: Grammar | None, timeout: float | None) -> Constraint | None:
         """The grammar, compiled for the policy's tokens."""
         if grammar is None:
             return None
         compiler = self._compiler
         if compiler is None or compiler.end_tokens != self.end_tokens:
             self._compiler = compiler = GrammarCompiler(self.tokenizer, self._policy.vocabulary, self.end_tokens)
-        return compiler.compile(grammar)
+        return compiler.compile(grammar, timeout)
 
     def _warn_of_processors(self) -> None:
         """Name, once, the parts of the policy's generation config that plain decoding here leaves out."""
@@ -235,11 +247,14 @@ def _checked(ids: Sequence[int], decoder: TrieDecoder, name: str) -> tuple[int, 
     """Prompt ids as plain integers.
 
     Raises:
-        SettingsError: There are none, or some lie outside the model's vocabulary.
+        SettingsError: There are none, some are no integers, or some lie outside the model's vocabulary.
     """
-    checked = tuple(int(i) for i in ids)
+    try:
+        checked = tuple(int(i) for i in ids)
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"{name} has to be a sequence of token ids, not {type(ids).__name__}: {error}") from error
     if not checked:
         raise SettingsError(f"{name} is empty: a prompt needs at least one token")
-    if min(checked) < 0 or max(checked) >= decoder.vocabulary:
-        raise SettingsError(f"{name} holds ids outside the {decoder.name}'s vocabulary of {decoder.vocabulary}")
+    if min(checked) < 0 or max(checked) >= decoder.known_tokens:
+        raise SettingsError(f"{name} holds ids outside the {decoder.name}'s vocabulary of {decoder.known_tokens}")
     return checked

@@ -3,6 +3,7 @@
 import asyncio
 import weakref
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
@@ -29,6 +30,9 @@ from langchain_saffron.settings import SearchSettings
 
 R = TypeVar("R")
 
+# requests that may wait: far more than one host's threads, and little memory
+DEFAULT_QUEUE = 4096
+
 
 class SaffronEngine:
     """A policy and its reward model behind one queue of requests; knows nothing of LangChain.
@@ -54,6 +58,7 @@ class SaffronEngine:
         attn_implementation: str | None = None,
         owned: bool = False,
         process_reward_model: ProcessRewardModel | None = None,
+        max_queue: int = DEFAULT_QUEUE,
     ) -> None:
         """Take loaded models; `from_pretrained` loads them.
 
@@ -67,6 +72,7 @@ class SaffronEngine:
             owned: Whether `model` may be changed for speed; else that is done in a copy.
             process_reward_model: A guard, a classifier or a function, for `search="best_of_n"`, `"rebase"` and
                 `"deal"`. It is asked on the engine's thread: ask it yourself through `call` while the engine lives.
+            max_queue: How many requests may wait until they begin; one more is an `EngineBusyError`.
 
         Raises:
             VocabularyMismatchError: Policy and reward models do not share their ordinary tokens.
@@ -96,7 +102,7 @@ class SaffronEngine:
         # nothing that the worker's thread reaches may hold the engine: dropping the engine ends the thread
         decoder = reward_model.decoder if reward_model else None
         self.scheduler = Scheduler(self.policy, decoder, rewards, prm)
-        self._worker = Worker(self.scheduler)
+        self._worker = Worker(self.scheduler, max_queue)
         self._finalizer = weakref.finalize(self, self._worker.close)
         self.loaded_from: dict[str, Any] = {}
 
@@ -117,6 +123,11 @@ class SaffronEngine:
     @end_tokens.setter
     def end_tokens(self, tokens: Sequence[int]) -> None:
         self._admission.end_tokens = tuple(tokens)
+
+    @property
+    def context(self) -> int:
+        """Tokens that there is room for in the policy, prompt and answer together."""
+        return self.policy.context
 
     @property
     def name(self) -> str:
@@ -147,6 +158,7 @@ class SaffronEngine:
         trust_remote_code: bool = False,
         hf_token: str | None = None,
         max_cache_tokens: int = DEFAULT_CACHE_TOKENS,
+        max_queue: int = DEFAULT_QUEUE,
     ) -> "SaffronEngine":
         """Load an engine.
 
@@ -169,6 +181,7 @@ class SaffronEngine:
             trust_remote_code: Whether code in checkpoints may run.
             hf_token: For gated or private models.
             max_cache_tokens: The KV cache's bound in tokens, for each model.
+            max_queue: How many requests may wait until they begin; one more is an `EngineBusyError`.
 
         Raises:
             ModelLoadError: Something cannot be found, is damaged, or does not fit.
@@ -189,7 +202,7 @@ class SaffronEngine:
             trust_remote_code=trust_remote_code,
             hf_token=hf_token,
         )
-        return cls(**parts)
+        return cls(**parts, max_queue=max_queue)
 
     def generate(
         self,
@@ -216,6 +229,7 @@ class SaffronEngine:
             GrammarError: A grammar that cannot be compiled, before any forward, or that became too complex.
             ExtraRequiredError: A grammar without llguidance.
             ContextOverflowError: The prompt leaves no room for an answer.
+            EngineBusyError: Too many requests wait already.
             TimeoutError: The timeout passed.
         """
         return self.submit(prompt_ids, reward_prompt_ids, settings, record_beams, **options).result()
@@ -282,8 +296,13 @@ class SaffronEngine:
         Cancelling the task or closing the iterator stops the search within a step.
         """
         handle = AsyncHandle(asyncio.get_running_loop())
-        self._submit(handle, prompt_ids, reward_prompt_ids, settings, **options)
+        submit = partial(self._submit, handle, prompt_ids, reward_prompt_ids, settings, **options)
         try:
+            if options.get("grammar") is None:
+                submit()
+            else:
+                # a grammar may take seconds to compile
+                await asyncio.to_thread(submit)
             ended = False
             while not ended:
                 item = await handle.receive()
@@ -320,7 +339,7 @@ class SaffronEngine:
         reward_length: int | None = None,
         prm_length: int | None = None,
     ) -> SearchSettings:
-        """Fill in what the models decide: `max_tokens` and `safety_threshold`.
+        """Fill in what the models decide: `max_tokens`, `safety_threshold` and `mask`.
 
         Raises:
             RewardModelRequiredError: The search needs a reward model that is not there.

@@ -1,13 +1,16 @@
 """One forward of one model for all requests that wait for it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from langchain_saffron.engine.request import Request
+from langchain_saffron.engine.request import REWARD, Request
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.runtime.devices import upload
+
+# prompt tokens that a request may compute before another may compute any
+PREFILL_CHUNK = 64
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class SharedForward:
         decoder: The model.
         requests: Those that waited for it.
         spent: For each of them that took part, the slots computed for it and how many of its nodes were scored.
-        damaged: bool scalar, on the device: whether any score is NaN.
+        damaged: bool scalar, on the device: whether any score is NaN or infinite.
     """
 
     name: str
@@ -38,20 +41,21 @@ class SharedForward:
         Returns:
             The forward, or `None` where nothing is to be computed. Nothing has been read from the device yet.
         """
+        if not requests:
+            return None
+        missing = {request: request.caches[name].missing() for request in requests}
+        claimed = _share_out(missing, {request: request.caches[name].read for request in requests}, prefill_rows)
+        known = {slot for slots in claimed.values() for slot in slots}
         index: dict[int, int] = {}
         spent: list[tuple[Request, list[int], int]] = []
         ready: list[Request] = []
-        room = prefill_rows
         for request in requests:
-            cache = request.caches[name]
-            missing = [slot for slot in cache.missing_prompt() if slot not in index]
-            rows = missing[:room]
-            room -= len(rows)
-            scored = 0
-            if len(rows) == len(missing):
+            rows, scored = [slot for slot in claimed[request] if slot not in index], 0
+            if all(slot in known for slot in missing[request]):
+                frontier = request.caches[name].frontier
                 # equal prefixes of one search, such as two samples, share their slots
-                rows = list(dict.fromkeys([*rows, *(slot for slot in cache.frontier if slot not in index)]))
-                scored = len(cache.frontier)
+                rows = list(dict.fromkeys([*rows, *(slot for slot in frontier if slot not in index)]))
+                scored = len(frontier)
                 ready.append(request)
             for slot in rows:
                 index.setdefault(slot, len(index))
@@ -62,12 +66,14 @@ class SharedForward:
         places = list(dict.fromkeys(place for frontier in frontiers for place in frontier))
         where = {place: i for i, place in enumerate(places)}
         logits = decoder.forward(list(index), places, [len(rows) for _, rows, _ in spent if rows])
+        for request, slots in claimed.items():
+            request.caches[name].read += len(slots)
         return cls(
             name=name,
             decoder=decoder,
             requests=requests,
             spent=spent,
-            damaged=logits.isnan().any(),
+            damaged=~_sound(logits, name).all(),
             _rows=list(index),
             _logits=logits,
             _ready=[(r, [where[place] for place in frontier]) for r, frontier in zip(ready, frontiers, strict=True)],
@@ -84,6 +90,31 @@ class SharedForward:
     def forget(self) -> None:
         """Zero what was computed: what a masked slot holds is multiplied by zero, which NaN survives."""
         self.decoder.forget(self._rows)
+
+
+def _share_out(
+    missing: Mapping[Request, list[int]], read: Mapping[Request, int], room: int
+) -> dict[Request, list[int]]:
+    """Which slots of their prompts one forward computes for whom.
+
+    The oldest comes first, then those for whom least has been computed: a short prompt does not wait for a long one.
+    """
+    first, *others = missing
+    order = [first, *sorted(others, key=read.__getitem__)]
+    taken: dict[int, None] = {}
+    claimed: dict[Request, list[int]] = {request: [] for request in missing}
+    for limit in (PREFILL_CHUNK, room):
+        for request in order:
+            left = min(limit, room - len(taken))
+            slots = [slot for slot in missing[request] if slot not in taken][:left] if left > 0 else []
+            claimed[request] += slots
+            taken.update(dict.fromkeys(slots))
+    return claimed
+
+
+def _sound(logits: torch.Tensor, name: str) -> torch.Tensor:
+    """Which scores, or rows of scores, can be used. Some policies forbid tokens by -inf; no reward may be infinite."""
+    return (logits if name == REWARD else logits.amax(dim=-1)).isfinite()
 
 
 def read_flags(forwards: Sequence[SharedForward]) -> list[bool]:

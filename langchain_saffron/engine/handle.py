@@ -96,15 +96,19 @@ class AsyncHandle:
     def watch(self, worker: Worker, deadline: float | None) -> None:
         """Say on whom it waits, and until when (a reading of `time.perf_counter`)."""
         if deadline is not None:
-            late = Failed(RequestTimeoutError(TIMED_OUT))
-            left = deadline + GRACE - time.perf_counter()
-            self._timer = self._loop.call_later(max(0.0, left), self._queue.put_nowait, late)
+            # from whatever thread
+            self._loop.call_soon_threadsafe(self._start_timer, deadline + GRACE)
 
     def close(self) -> None:
         """Stop the request within a step, if it still runs."""
         self.cancelled.set()
         if self._timer is not None:
             self._timer.cancel()
+
+    def _start_timer(self, end: float) -> None:
+        if not self.cancelled.is_set():
+            late = Failed(RequestTimeoutError(TIMED_OUT))
+            self._timer = self._loop.call_later(max(0.0, end - time.perf_counter()), self._queue.put_nowait, late)
 
     def put(self, event: Event) -> None:
         """Deliver an event; called on the engine's thread."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from langchain_saffron.engine.request_cache import RequestCache
+from langchain_saffron.errors import NumericalError
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.search import ROOT, Expand, Node
@@ -26,7 +27,7 @@ class PrmRequestCache(RequestCache):
         super().__init__(decoder, prompt, salt)
         self._suffix = list(suffix)
         self._questions: list[int] = []
-        self._path_slots: list[int] = []
+        self._asked: list[int] = []
 
     def expand(self, expand: Expand) -> None:
         """Make `expand.prm_nodes` the frontier, keep what the policy scores or retains, forget every other response.
@@ -37,30 +38,33 @@ class PrmRequestCache(RequestCache):
         forest = self.decoder.forest
         needed = dict.fromkeys((ROOT, *expand.prm_nodes, *expand.nodes, *expand.retain))
         for node in needed:
-            # held from here on, whatever fails behind it
-            if node not in self._slots:
-                self._slots[node] = self._insert(node)
-        fresh = {node: self._slots[node] for node in needed}
-        for node in [node for node in self._slots if node not in fresh]:
-            forest.release(self._slots.pop(node))
+            self._hold(node)
+        self._forget_all_but(needed)
         self._drop_questions()
-        self.frontier, self._path_slots = [], []
+        frontier, asked = [], list[int]()
         for node in expand.prm_nodes:
-            question = forest.insert(self._suffix, parent=fresh[node]) if self._suffix else []
+            question = forest.insert(self._suffix, parent=self._slots[node]) if self._suffix else []
             if question:
                 self._questions.append(question[-1])
-            rows = [*self._path(fresh[node]), *question]
-            self.frontier.append(rows[-1])
-            self._path_slots += rows
+            rows = [*self._path(self._slots[node]), *question]
+            frontier.append(rows[-1])
+            asked += rows
+        self.frontier, self._asked = frontier, asked
 
-    def missing_prompt(self) -> list[int]:
+    def missing(self) -> list[int]:
         """Slots that have to be computed before the frontier, parents first."""
         filled = self.decoder.forest.filled
-        return [slot for slot in dict.fromkeys(self._path_slots) if not filled[slot]]
+        return [slot for slot in dict.fromkeys(self._asked) if not filled[slot]]
+
+    def pause(self) -> None:
+        """Give all slots back; what was computed stays until somebody needs its slots. `resume` goes on."""
+        self._drop_questions()
+        super().pause()
 
     def wipe(self) -> None:
         """Zero and forget what this request computed, after a forward that gave NaN."""
-        self.decoder.forget([*self._path_slots])
+        if self._slots:
+            self.decoder.forget(self._asked)
         super().wipe()
 
     def close(self, keep: Node | None = None) -> None:
@@ -68,23 +72,14 @@ class PrmRequestCache(RequestCache):
         self._drop_questions()
         super().close()
 
-    def _insert(self, node: Node) -> int:
-        """A slot for a response that is not there yet, below the longest part of it that is."""
-        tokens: list[int] = []
-        while node not in self._slots:
-            tokens.append(node.token)
-            assert node.parent is not None
-            node = node.parent
-        return self.decoder.forest.insert(tokens[::-1], parent=self._slots[node])[-1]
-
     def _path(self, slot: int) -> list[int]:
         path: list[int] = self.decoder.forest.path(slot).tolist()
         return path
 
     def _drop_questions(self) -> None:
-        for tip in self._questions:
-            self.decoder.forest.release(tip)
-        self._questions = []
+        self._asked = []
+        while self._questions:
+            self.decoder.forest.release(self._questions.pop())
 
 
 class PrmScorer:
@@ -110,8 +105,23 @@ class PrmScorer:
         """TFLOP of one more token and the question, below a prefix of `length` tokens."""
         return sum(self.decoder.row_cost(length + i) for i in range(len(self.suffix) + 1))
 
+    def prompt_cost(self, length: int) -> float:
+        """TFLOP of reading a prompt of `length` tokens."""
+        return self.decoder.prompt_cost(length + 1)
+
+    def row_cost(self, length: int) -> float:
+        """TFLOP of reading one more token below a prefix of `length` tokens."""
+        return self.decoder.row_cost(length)
+
     def rewards(self, logits: torch.Tensor) -> torch.Tensor:
-        """`R` [rows] of outputs [rows, columns]."""
+        """`R` [rows] of outputs [rows, columns].
+
+        Raises:
+            NumericalError: One is infinite.
+        """
         columns = list(self._weights)
         signs = torch.tensor([self._weights[column] for column in columns], device=logits.device)
-        return logits[:, columns].float() @ signs
+        rewards = logits[:, columns].float() @ signs
+        if not bool(rewards.isfinite().all()):
+            raise NumericalError("the process reward model returned infinity: its dtype may be too narrow")
+        return rewards

@@ -21,9 +21,17 @@ class FunctionCache(RequestCache):
         self.nodes: tuple[Node, ...] = ()
         self._asked = prompt
 
-    def prompt_cost(self) -> float:
-        """A function computes outside."""
-        return 0.0
+    @property
+    def held(self) -> int:
+        """It needs no slots."""
+        return 0
+
+    def pause(self) -> None:
+        """There are no slots to give back."""
+
+    def resume(self, expand: Expand) -> None:
+        """Ask for the same again."""
+        self.expand(expand)
 
     def expand(self, expand: Expand) -> None:
         """Make `expand.prm_nodes` what is to be scored."""
@@ -70,6 +78,14 @@ class FunctionScorer:
         """TFLOP of a call, which nobody knows."""
         return 0.0
 
+    def prompt_cost(self, length: int) -> float:
+        """TFLOP of reading a prompt: it computes outside."""
+        return 0.0
+
+    def row_cost(self, length: int) -> float:
+        """TFLOP of reading one more token: it computes outside."""
+        return 0.0
+
     def score(self, requests: Sequence[Request], name: str, fail: Callable[[Request, BaseException], None]) -> None:
         """Give requests their rewards, in `Request.scored`.
 
@@ -91,7 +107,6 @@ class FunctionScorer:
                 self.score([request], name, fail)
             return
         for request, found in zip(requests, rewards, strict=True):
-            request.inputs.budget.spend(reward_calls=len(found))
             request.stats.reward_calls += len(found)
             request.scored[name] = found
 

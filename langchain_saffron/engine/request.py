@@ -11,7 +11,9 @@ from langchain_saffron.engine.detokenizer import TextStream
 from langchain_saffron.engine.request_cache import RequestCache
 from langchain_saffron.engine.result import SearchResult, SearchStats
 from langchain_saffron.grammar import Grammar
-from langchain_saffron.search import Search, SearchInputs
+from langchain_saffron.search import Expand, Search, SearchInputs
+
+POLICY, REWARD, PRM = "policy", "reward", "prm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,14 @@ class Request:
         stats: What it has cost.
         question: Tokens that a process reward model needs for each response besides it.
         cancelled: Set by the caller; looked at before every step.
+        committed: Response tokens that have been said.
+        search: What decides, once it has begun.
+        expand: What it wants scored.
+        caches: Its view of each model that it asks.
+        scored: What has come of `expand`, by model.
+        arrival: Its place among all requests of the engine.
+        overtaken: How many that came later began before it.
+        last_turn: The latest tick that was also its.
     """
 
     inputs: SearchInputs
@@ -89,14 +99,27 @@ class Request:
     question: int = 0
     committed: int = 0
     search: Search | None = None
+    expand: Expand | None = None
     caches: dict[str, RequestCache] = field(default_factory=dict)
     scored: dict[str, torch.Tensor] = field(default_factory=dict)
+    arrival: int = 0
+    overtaken: int = 0
+    last_turn: int = 0
 
     @property
-    def slots_needed(self) -> int:
-        """An upper bound of the slots that it may hold at once, in one model."""
-        prompt = max(len(self.policy_ids), len(self.reward_ids or ()), len(self.prm_ids or ()))
-        return prompt + self.inputs.settings.width * (self.inputs.max_tokens + self.question)
+    def prompts(self) -> dict[str, Sequence[int]]:
+        """The prompt of each model that it asks."""
+        prompts = {POLICY: self.policy_ids, REWARD: self.reward_ids, PRM: self.prm_ids}
+        return {name: ids for name, ids in prompts.items() if ids is not None}
+
+    @property
+    def rows(self) -> int:
+        """How many nodes its next step scores, in the model that scores most."""
+        return max((len(self.caches[name].frontier) for name in self.waiting_for), default=0)
+
+    def growth(self, steps: int) -> int:
+        """The most slots that so many steps take, in one model, where no two beams share any."""
+        return self.inputs.settings.width * (min(self.inputs.max_tokens, steps) + self.question)
 
     @property
     def waiting_for(self) -> list[str]:

@@ -1,6 +1,6 @@
 """One request's view of one model: where its nodes lie in the model's forest."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -15,6 +15,7 @@ class RequestCache:
         decoder: The model.
         cached: Prompt tokens whose keys and values were there already.
         frontier: Slots that the search wants scored.
+        read: Rows computed for it besides its frontiers: its prompt, and what a pause lost.
     """
 
     def __init__(self, decoder: TrieDecoder, prompt: Sequence[int], salt: str) -> None:
@@ -24,59 +25,90 @@ class RequestCache:
             CacheFullError: The prompt does not fit.
         """
         self.decoder = decoder
-        forest = decoder.forest
-        self._prompt = forest.insert(prompt, salt=salt)
-        filled = forest.filled[np.array(self._prompt)]
+        self._tokens, self._salt = prompt, salt
+        self._slots: dict[Node, int] = {}
+        self._insert_prompt()
+        filled = decoder.forest.filled[np.array(self._prompt)]
         # the last token is always computed again: its logits are needed, and only K and V are stored
         self.cached = min(int(filled.sum()), len(prompt) - 1)
-        self._slots: dict[Node, int] = {ROOT: self._prompt[-1]}
         self.frontier: list[int] = []
+        self.read = 0
+        self._paused: tuple[Node, ...] = ()
 
     @property
-    def prompt_length(self) -> int:
-        """Tokens in the prompt."""
-        return len(self._prompt)
+    def held(self) -> int:
+        """Nodes that it keeps hold of; what lies above them is held by that."""
+        return len(self._slots)
 
     @property
-    def prompt_end(self) -> int:
-        """The slot of the prompt's last token."""
-        return self._prompt[-1]
+    def needed(self) -> int:
+        """Slots that it takes from those available to go on after a pause, at most."""
+        forest, branches = self.decoder.forest, dict[Node, None]()
+        for node in self._paused:
+            above: Node | None = node
+            while above is not None and above is not ROOT and above not in branches:
+                branches[above] = None
+                above = above.parent
+        return forest.missing(self._tokens, self._salt) + len(branches)
 
-    def missing_prompt(self) -> list[int]:
-        """Prompt slots that are still to be computed, in order, without the last one."""
+    def missing(self) -> list[int]:
+        """Slots that have to be computed before the frontier, parents first: at first, the prompt's."""
+        forest = self.decoder.forest
+        filled = forest.filled
         body = np.array(self._prompt[:-1], dtype=np.int64)
-        missing: list[int] = body[~self.decoder.forest.filled[body]].tolist()
-        return missing
-
-    def prompt_cost(self) -> float:
-        """TFLOP of what the cache lacks of the prompt, its last token's score included."""
-        return self.decoder.cost([*self.missing_prompt(), self.prompt_end], 1)
+        found: dict[int, None] = dict.fromkeys(body[~filled[body]].tolist())
+        end = self._prompt[-1]
+        for slot in self.frontier:
+            branch = []
+            while slot != end and (slot := forest.parent(slot)) not in found and not filled[slot]:
+                branch.append(slot)
+            found.update(dict.fromkeys(reversed(branch)))
+        return list(found)
 
     def expand(self, expand: Expand) -> None:
         """Make `expand.nodes` the frontier, keep `expand.retain`, and forget every other node.
 
+        May be tried again after an error: what is there already stays.
+
         Raises:
             CacheFullError: No slot is left.
         """
-        forest = self.decoder.forest
-        kept = {ROOT: self._slots[ROOT]}
         for node in expand.nodes:
-            slot = self._slots.get(node)
-            if slot is None:
-                assert node.parent is not None
-                slot = forest.insert([node.token], parent=self._slots[node.parent])[-1]
-                self._slots[node] = slot
-            kept[node] = slot
-        kept.update((node, self._slots[node]) for node in expand.retain if node in self._slots)
-        for node, slot in self._slots.items():
-            if node not in kept:
+            self._hold(node)
+        kept = dict.fromkeys((ROOT, *expand.nodes, *(node for node in expand.retain if node in self._slots)))
+        self._forget_all_but(kept)
+        self.frontier = [self._slots[node] for node in expand.nodes]
+
+    def pause(self) -> None:
+        """Give all slots back; what was computed stays until somebody needs its slots. `resume` goes on."""
+        forest = self.decoder.forest
+        slots, self._slots, self.frontier = self._slots, {}, []
+        # after a resume that failed, some have no slot yet
+        self._paused = tuple(dict.fromkeys((*self._paused, *slots)))
+        try:
+            for slot in slots.values():
+                if forest.filled[slot]:
+                    forest.keep(slot, briefly=True)
+        finally:
+            for slot in slots.values():
                 forest.release(slot)
-        self._slots = kept
-        self.frontier = [kept[node] for node in expand.nodes]
+
+    def resume(self, expand: Expand) -> None:
+        """Take the slots again that `pause` gave back, and go on with `expand`. May be tried again after an error.
+
+        Raises:
+            CacheFullError: They do not fit.
+        """
+        if ROOT not in self._slots:
+            self._insert_prompt()
+        for node in self._paused:
+            self._hold(node)
+        self.expand(expand)
+        self._paused = ()
 
     def wipe(self) -> None:
         """Zero and forget what this request computed, after a forward that gave NaN."""
-        self.decoder.forget([*self._prompt, *self._slots.values()])
+        self.decoder.forget([*self._prompt, *self._slots.values()] if self._slots else [])
 
     def close(self, keep: Node | None = None) -> None:
         """Give all nodes back; what was computed of the prompt stays until its slots are needed.
@@ -88,11 +120,32 @@ class RequestCache:
         node = keep
         while node is not None and node not in self._slots:
             node = node.parent
-        tip = self._slots[node if node is not None else ROOT]
+        tip = self._slots.get(node if node is not None else ROOT)
         slots, self._slots, self.frontier = list(self._slots.values()), {}, []
         try:
-            if forest.filled[tip]:
+            if tip is not None and forest.filled[tip]:
                 forest.keep(tip)
         finally:
             for slot in slots:
                 forest.release(slot)
+
+    def _insert_prompt(self) -> None:
+        self._prompt = self.decoder.forest.insert(self._tokens, salt=self._salt)
+        self._slots[ROOT] = self._prompt[-1]
+
+    def _hold(self, node: Node) -> None:
+        """Take a slot for a node that has none, below the longest part of it that has one."""
+        if node in self._slots:
+            return
+        tokens: list[int] = []
+        above = node
+        while above not in self._slots:
+            tokens.append(above.token)
+            assert above.parent is not None
+            above = above.parent
+        self._slots[node] = self.decoder.forest.insert(tokens[::-1], parent=self._slots[above])[-1]
+
+    def _forget_all_but(self, nodes: Iterable[Node]) -> None:
+        kept = dict.fromkeys(nodes)
+        for node in [node for node in self._slots if node not in kept]:
+            self.decoder.forest.release(self._slots.pop(node))

@@ -2,29 +2,39 @@
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 from functools import partial
+from itertools import count
 
 import torch
 
 from langchain_saffron.engine.prm_cache import PrmScorer
 from langchain_saffron.engine.prm_function import FunctionScorer
-from langchain_saffron.engine.request import Delta, Done, Failed, Request
+from langchain_saffron.engine.request import POLICY, PRM, REWARD, Delta, Done, Failed, Request
 from langchain_saffron.engine.request_cache import RequestCache
 from langchain_saffron.engine.result import RefusalText, SearchResult
-from langchain_saffron.engine.step_scorer import POLICY, PRM, REWARD, StepScorer, typed_error
-from langchain_saffron.errors import BudgetError, RequestCancelledError, RequestTimeoutError
+from langchain_saffron.engine.step_scorer import StepScorer, typed_error
+from langchain_saffron.engine.waiting_line import WaitingLine
+from langchain_saffron.errors import CacheFullError, RequestCancelledError, RequestTimeoutError
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.search import Answer, Expand, Scores
 
 logger = logging.getLogger(__name__)
 
+# nodes that one step scores at most, for logits of bounded size; a request is never divided
+ROWS_A_STEP = 1024
 TIMED_OUT = "the request ran into its timeout; raise timeout= or lower effort="
 
 
 class Scheduler:
-    """Runs many searches over the same forwards; lives on the engine's one thread."""
+    """Runs many searches over the same forwards; lives on the engine's one thread.
+
+    Searches share a cache without knowing beforehand what they will hold: where slots run out, one of them pauses,
+    gives its slots back and goes on when there is room.
+
+    Attributes:
+        pauses: How often one paused.
+    """
 
     def __init__(
         self,
@@ -48,8 +58,11 @@ class Scheduler:
         self._prm = prm
         translate = {REWARD: to_rewards, PRM: prm.rewards if isinstance(prm, PrmScorer) else None}
         self._scorer = StepScorer(self._decoders, translate, self._fail, prefill_rows)
-        self._waiting: deque[Request] = deque()
-        self._active: list[Request] = []
+        self._line = WaitingLine(self._decoders)
+        self._active: dict[Request, None] = {}
+        self._arrivals = count(1)
+        self._ticks = 0
+        self.pauses = 0
 
     @property
     def forwards(self) -> dict[str, int]:
@@ -59,21 +72,31 @@ class Scheduler:
     @property
     def busy(self) -> bool:
         """Whether any request is waiting or running."""
-        return bool(self._waiting or self._active)
+        return bool(self._line or self._active)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for slots."""
+        return len(self._line)
 
     def admit(self, request: Request) -> None:
         """Take a request in; it starts as soon as its slots fit."""
-        self._waiting.append(request)
+        request.arrival = next(self._arrivals)
+        self._line.add(request)
 
     def tick(self) -> None:
-        """Advance every live request by at most one step."""
+        """Advance the live requests by at most one step."""
+        self._ticks += 1
         self._drop_ended()
         self._start_waiting()
-        self._scorer.score(list(self._active))
+        turn = self._turn()
+        self._scorer.score(turn)
         if isinstance(self._prm, FunctionScorer):
-            self._prm.score([r for r in self._active if PRM in r.waiting_for], PRM, self._fail)
-        for request in [r for r in self._active if not r.waiting_for]:
-            self._advance(request)
+            self._prm.score([request for request in turn if PRM in request.waiting_for], PRM, self._fail)
+        for request in turn:
+            # one that makes room for another is no longer among them
+            if request in self._active and not request.waiting_for:
+                self._advance(request)
 
     @property
     def on_cpu(self) -> bool:
@@ -82,68 +105,123 @@ class Scheduler:
 
     def reset(self) -> None:
         """Forget all requests and all that is cached: for a forked child, or after an error at an unknown place."""
-        self._waiting.clear()
+        self._line.clear()
         self._active.clear()
         for decoder in self._decoders.values():
             decoder.clear()
 
     def fail_all(self, error: BaseException) -> None:
         """End every request with `error`."""
-        for request in [*self._waiting, *self._active]:
+        for request in [*self._line, *self._active]:
             self._fail(request, error)
-        self._waiting.clear()
+        self._line.clear()
 
     def _drop_ended(self) -> None:
         now = time.perf_counter()
-        for request in [*self._waiting, *self._active]:
+        for request in [*self._line, *self._active]:
             if request.cancelled.is_set():
                 self._fail(request, RequestCancelledError("the request was cancelled"))
             elif request.deadline is not None and now > request.deadline:
                 self._fail(request, RequestTimeoutError(TIMED_OUT))
 
     def _start_waiting(self) -> None:
-        capacity = min(d.forest.capacity for d in self._decoders.values())
-        while self._waiting:
-            reserved = sum(r.slots_needed for r in self._active)
-            if self._active and reserved + self._waiting[0].slots_needed > capacity:
-                break
-            request = self._waiting.popleft()
-            self._active.append(request)
+        while (request := self._line.take(self._active)) is not None:
+            alone = not self._active
+            self._active[request] = None
             try:
-                self._begin(request)
+                if request.search is None:
+                    self._begin(request)
+                else:
+                    self._go_on(request)
+            except CacheFullError as error:
+                if alone:
+                    self._fail(request, error)
+                    continue
+                self._pause(request)
+                if request.search is None:
+                    request.caches = {}
+                break
             except BaseException as error:
                 self._fail(request, error)
 
     def _begin(self, request: Request) -> None:
-        prompts = {POLICY: request.policy_ids, REWARD: request.reward_ids}
-        for name, decoder in self._decoders.items():
-            prompt = prompts.get(name)
-            if prompt is not None:
-                request.caches[name] = RequestCache(decoder, prompt, request.salt)
-        if self._prm is not None and request.prm_ids is not None:
-            request.caches[PRM] = self._prm.cache(request.prm_ids, request.salt)
+        request.inputs.budget.begin()
+        for name, prompt in request.prompts.items():
+            if name not in request.caches:
+                prm = self._prm if name == PRM else None
+                make = prm.cache if prm else partial(RequestCache, self._decoders[name])
+                request.caches[name] = make(prompt, request.salt)
         request.stats.cached_prompt = request.caches[POLICY].cached
         request.stats.cached_tokens = sum(b.cached for b in request.caches.values())
-        limit = request.inputs.budget.limits.max_tflops
-        if limit is not None:
-            cost = sum(cache.prompt_cost() for cache in request.caches.values())
-            if cost > limit:
-                raise BudgetError(f"max_tflops={limit:g} does not cover the prompt, which takes {cost:g} TFLOP")
         request.search = request.start(request.inputs)
         self._step(request, None)
+
+    def _go_on(self, request: Request) -> None:
+        """Give a paused request its slots again."""
+        assert request.expand is not None
+        for cache in request.caches.values():
+            cache.resume(request.expand)
+        self._expect(request)
+
+    def _turn(self) -> list[Request]:
+        """Whose step it is: those that waited longest for one come first."""
+        chosen: list[Request] = []
+        rows = 0
+        for request in sorted(self._active, key=lambda request: request.last_turn):
+            rows += request.rows
+            if chosen and rows > ROWS_A_STEP:
+                break
+            request.last_turn = self._ticks
+            chosen.append(request)
+        return chosen
 
     def _demand(self, request: Request, expand: Expand) -> None:
         if expand.committed:
             request.committed += len(expand.committed)
             self._say(request, expand.committed)
-        for cache in request.caches.values():
-            cache.expand(expand)
-        # a model that is asked nothing has answered
-        request.scored = {name: torch.empty(0) for name, cache in request.caches.items() if not cache.frontier}
+        request.expand, request.scored = expand, {}
+        while True:
+            try:
+                for cache in request.caches.values():
+                    cache.expand(expand)
+            except CacheFullError:
+                victim = self._largest_but_the_oldest()
+                if victim is None:
+                    raise
+                self._pause(victim)
+                if victim is request:
+                    return
+            else:
+                break
+        self._expect(request)
+
+    def _expect(self, request: Request) -> None:
+        """A model that is asked nothing has answered."""
+        for name, cache in request.caches.items():
+            if not cache.frontier:
+                request.scored.setdefault(name, torch.empty(0))
+
+    def _largest_but_the_oldest(self) -> Request | None:
+        """Who pauses where slots run out: the oldest never does, so that all come to their end."""
+        others = sorted(self._active, key=lambda request: request.arrival)[1:]
+        return max(others, key=lambda request: sum(c.held for c in request.caches.values()), default=None)
+
+    def _pause(self, request: Request) -> None:
+        """Let a request give its slots back until there is room for it again."""
+        self.pauses += 1
+        del self._active[request]
+        self._line.add(request)
+        try:
+            for cache in request.caches.values():
+                cache.pause()
+        except BaseException as error:
+            self._fail(request, error)
 
     def _advance(self, request: Request) -> None:
         scores = Scores(request.scored[POLICY], request.scored.get(REWARD), request.scored.get(PRM))
         try:
+            assert request.expand is not None
+            request.inputs.budget.book(request.expand.nodes, request.expand.prm_nodes)
             self._step(request, scores)
         except BaseException as error:
             self._fail(request, error)
@@ -199,15 +277,13 @@ class Scheduler:
             request.cancelled.set()
 
     def _fail(self, request: Request, error: BaseException, keep_prompt: bool = True) -> None:
-        if request in self._waiting:
-            self._waiting.remove(request)
+        self._line.remove(request)
         self._retire(request, None, keep_prompt)
         self._send(request, Failed(typed_error(error)))
 
     def _retire(self, request: Request, answer: Answer | None, keep_prompt: bool = True) -> None:
         """Give everything back that the request holds, whatever fails on the way."""
-        if request in self._active:
-            self._active.remove(request)
+        self._active.pop(request, None)
         caches, request.caches = list(request.caches.values()), {}
         steps: list[Callable[[], None]] = [] if request.search is None else [request.search.close]
         if not keep_prompt:

@@ -6,14 +6,12 @@ from collections.abc import Callable, Mapping
 import torch
 
 from langchain_saffron.engine.forward_batch import SharedForward, read_flags
-from langchain_saffron.engine.request import Request
+from langchain_saffron.engine.request import POLICY, Request
 from langchain_saffron.errors import EngineFailedError, ModelMemoryError, NumericalError, SaffronError
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.runtime.memory import is_out_of_memory
 
 logger = logging.getLogger(__name__)
-
-POLICY, REWARD, PRM = "policy", "reward", "prm"
 
 Translate = Callable[[torch.Tensor], torch.Tensor]
 
@@ -65,7 +63,7 @@ class StepScorer:
             try:
                 if damaged:
                     # whose rows are to blame? each alone: the others must not suffer for it
-                    logger.warning("the %s returned NaN", forward.decoder.name)
+                    logger.warning("the %s returned NaN or infinity", forward.decoder.name)
                     forward.forget()
                     self._score_one_by_one(forward)
                 else:
@@ -89,7 +87,7 @@ class StepScorer:
         return forward
 
     def _damaged(self, forwards: list[SharedForward]) -> list[bool]:
-        """Which forwards returned NaN; all of them where the device does not even tell that."""
+        """Which forwards returned NaN or infinity; all of them where the device does not even tell that."""
         try:
             return read_flags(forwards)
         except BaseException:
@@ -122,7 +120,7 @@ class StepScorer:
             self._fail(request, error, True)
             return
         reason = (
-            f"the {forward.decoder.name} returned NaN: its weights may be damaged, or its dtype too narrow "
+            f"the {forward.decoder.name} returned NaN or infinity: its weights may be damaged, or its dtype too narrow "
             "(try dtype='float32')"
         )
         self._fail(request, NumericalError(reason), False)
@@ -150,7 +148,6 @@ def typed_error(error: BaseException) -> Exception:
 
 
 def _pay(request: Request, name: str, tflops: float, rows: int, scored: int) -> None:
-    request.inputs.budget.spend(tflops, 0 if name == POLICY else scored, rows=scored if name == POLICY else 0)
     stats = request.stats
     stats.tflops += tflops
     if name == POLICY:

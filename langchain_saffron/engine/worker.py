@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from langchain_saffron.engine.request import Failed, Request
 from langchain_saffron.engine.scheduler import Scheduler
 from langchain_saffron.engine.step_scorer import typed_error
-from langchain_saffron.errors import EngineClosedError, EngineFailedError
+from langchain_saffron.errors import EngineBusyError, EngineClosedError, EngineFailedError
 from langchain_saffron.runtime.forks import renew_after_fork
 
 logger = logging.getLogger(__name__)
@@ -28,8 +28,15 @@ class Worker:
     another; a forked child, which has none of its parent's threads, starts one of its own.
     """
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(self, scheduler: Scheduler, max_queue: int) -> None:
+        """Nothing runs yet.
+
+        Args:
+            scheduler: What it advances.
+            max_queue: How many requests may wait.
+        """
         self._scheduler = scheduler
+        self._max_queue = max_queue
         self._closed = False
         self._unusable: str | None = None
         self._tasks: deque[Task] = deque()
@@ -73,9 +80,15 @@ class Worker:
         """Hand a request over.
 
         Raises:
+            EngineBusyError: As many as may wait do so already.
             EngineClosedError: The engine was closed.
             EngineFailedError: It cannot be used in this process.
         """
+        waiting = self._scheduler.waiting + self._inbox.qsize()
+        if waiting >= self._max_queue and not self._closed:
+            raise EngineBusyError(
+                f"{waiting} requests wait for the engine already: ask again later, or allow more of them by max_queue="
+            )
         self._put(request)
 
     def call(self, function: Callable[[], R]) -> R:

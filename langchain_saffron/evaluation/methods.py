@@ -17,13 +17,11 @@ class Method:
         name: What tables call it.
         settings: How it searches, all but the seed.
         sampled: Whether chance takes part, so that several seeds say more than one.
-        masked: Whether tokens that the MRM has never seen are masked.
     """
 
     name: str
     settings: SearchSettings
     sampled: bool = False
-    masked: bool = True
 
 
 @dataclass(frozen=True)
@@ -32,12 +30,10 @@ class Family:
 
     Attributes:
         search: What they search by.
-        masked: Whether tokens that the MRM has never seen are masked.
         fixed: Fields of `SearchSettings` that make the family what it is.
     """
 
     search: str
-    masked: bool = True
     fixed: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -56,12 +52,14 @@ METHODS: Registry[Family] = Registry(
         "deal": Family("deal", fixed={"lookahead": 4}),
         "saffron": Family("saffron"),
         "saffron-paper": Family("saffron", fixed={"ranking": "paper"}),
-        "saffron-no-mask": Family("saffron", masked=False),
+        "saffron-strict-mask": Family("saffron", fixed={"mask": "strict"}),
+        "saffron-soft-mask": Family("saffron", fixed={"mask": "soft"}),
+        "saffron-no-mask": Family("saffron", fixed={"mask": "off"}),
     },
 )
 
 
-def register_method(name: str, search: str, *, masked: bool = True, **fixed: Any) -> None:
+def register_method(name: str, search: str, **fixed: Any) -> None:
     """Add a family of methods, which `NAME:WIDTH` then means in every evaluation.
 
     A search of `register_search` needs no such call: it is a family by its own name already.
@@ -69,14 +67,13 @@ def register_method(name: str, search: str, *, masked: bool = True, **fixed: Any
     Args:
         name: Of the family.
         search: What it searches by.
-        masked: Whether tokens that the MRM has never seen are masked.
         **fixed: Fields of `SearchSettings`.
 
     Raises:
         SettingsError: A setting cannot work.
     """
     SearchSettings(search=search, **fixed)
-    METHODS[name] = Family(search, masked, fixed)
+    METHODS[name] = Family(search, fixed)
 
 
 def make_method(name: str, width: int = 1, **common: object) -> Method:
@@ -93,7 +90,7 @@ def make_method(name: str, width: int = 1, **common: object) -> Method:
     family = find_family(name)
     settings = SearchSettings(search=family.search, width=width, **{**common, **family.fixed})
     title = f"{name}-{width}" if family.has_width else name
-    return Method(title, settings, SEARCHES[family.search].sampled, family.masked)
+    return Method(title, settings, SEARCHES[family.search].sampled)
 
 
 def parse_method(text: str, **common: Any) -> Method:

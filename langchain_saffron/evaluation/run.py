@@ -22,7 +22,6 @@ from langchain_saffron.evaluation.runner import Runner
 from langchain_saffron.evaluation.sample import Sample
 from langchain_saffron.models.guard_function import function_name
 from langchain_saffron.models.loading import default_device, default_dtype
-from langchain_saffron.models.mrm import MultifurcationRewardModel
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.templates.guard_prompt import GuardPrompt
 
@@ -101,12 +100,11 @@ class Models:
         said = {"guard": prompt, "safe": self.safe, "unsafe": self.unsafe}
         return {name: value for name, value in said.items() if value is not None}
 
-    def load(self, policy: Callable[[str, str], Any] | None = None, *, masked: bool = True) -> SaffronEngine:
+    def load(self, policy: Callable[[str, str], Any] | None = None) -> SaffronEngine:
         """The engine.
 
         Args:
             policy: Makes the policy from device and dtype, where no model is named.
-            masked: Whether tokens that the MRM has never seen are masked.
         """
         place = self.device or default_device()
         kind = self.dtype or default_dtype(place)
@@ -118,9 +116,6 @@ class Models:
             if not isinstance(prm, str | Path):
                 raise SettingsError(f"{next(iter(self.asked))}: a loaded model or a function is asked as it is")
             prm = ProcessRewardModel.from_pretrained(prm, self.guard, place, kind, safe=self.safe, unsafe=self.unsafe)
-        if not masked and mrm is not None:
-            mrm = MultifurcationRewardModel.from_pretrained(mrm, self.reward_base, device=place, dtype=kind)
-            mrm.seen.fill_(True)
         return SaffronEngine.from_pretrained(model, mrm, self.reward_base, prm, device=place, dtype=kind)
 
 
@@ -182,6 +177,8 @@ def evaluate(
     made = _defaults(names)
     seeds = seeds or (1 if quick else FULL_SEEDS)
     limit = limit or (QUICK_SAMPLES if quick else FULL_SAMPLES)
+    if seeds < 1 or limit < 1:
+        raise SettingsError(f"seeds, limit: at least 1 each, not {seeds} and {limit}")
     common = {"max_tokens": max_tokens or made.max_tokens, "top_p": top_p or made.top_p}
     # a mistake in data, methods or the judge should not cost the model's loading
     samples = [sample for name in names for sample in parse_data(name, limit)]
@@ -189,7 +186,7 @@ def evaluate(
     chosen = [parse_method(one, **common) if isinstance(one, str) else one for one in requested]
     named = models if isinstance(models, Models) else Models()
     verdicts = _judge(judge or made.judge, named.device, named.dtype)
-    engine, unmasked = _engines(models, made, any(not one.masked for one in chosen))
+    engine = models if isinstance(models, SaffronEngine) else (models or Models()).load(made.policy)
     against = [
         parse_attack(one, samples, engine.tokenizer) if isinstance(one, str) else one for one in attacks or made.attacks
     ]
@@ -202,7 +199,7 @@ def evaluate(
         "attacks": [one.name for one in against], "seeds": seeds, **common, "hide_prefill": hide_prefill,
     }  # fmt: skip
     log = RunLog(Path(out), record)
-    runner = Runner(engine, hide_prefill, unmasked)
+    runner = Runner(engine, hide_prefill)
     _answer(log, make_cases(samples, against, chosen, seeds), runner, progress, report)
     return _report([log], Path(out), verdicts, samples)
 
@@ -252,16 +249,6 @@ def _defaults(names: Sequence[str]) -> SampleSet:
     if len(made) < len(names) or any((one.judge, one.attacks) != (made[0].judge, made[0].attacks) for one in made):
         return plain
     return made[0] if made else plain
-
-
-def _engines(models: Models | SaffronEngine | None, made: SampleSet, asks_unmasked: bool) -> tuple[Any, Any]:
-    """What answers, and the same with an MRM that counts every token as seen, where a method needs that."""
-    if isinstance(models, SaffronEngine):
-        if asks_unmasked:
-            raise SettingsError("methods: without the mask, the models are loaded twice: pass models=Models(…)")
-        return models, None
-    models = models or Models()
-    return models.load(made.policy), models.load(made.policy, masked=False) if asks_unmasked else None
 
 
 def _judge(judge: str | Judge, device: str | None, dtype: str | None) -> Judge:

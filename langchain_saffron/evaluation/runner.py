@@ -33,17 +33,14 @@ class Runner:
     Every case has a cache of its own (`cache_salt`), so that no method profits from what another has computed.
     """
 
-    def __init__(
-        self, engine: SaffronEngine, hide_prefill: bool = False, unmasked: SaffronEngine | None = None
-    ) -> None:
+    def __init__(self, engine: SaffronEngine, hide_prefill: bool = False) -> None:
         """Take an engine with the reward models that the methods need.
 
         Args:
             engine: Policy, MRM and PRM.
             hide_prefill: Whether reward models see only what comes after the prefill, as in the paper's protocol.
-            unmasked: The same engine with an MRM that counts every token as seen.
         """
-        self._engines = {True: engine, False: unmasked or engine}
+        self._engine = engine
         self._hide_prefill = hide_prefill
         # a pilot over the same engine must not make the run itself look cheaper
         self._salt = secrets.token_hex(8)
@@ -73,7 +70,7 @@ class Runner:
         prompt = self._renderer.render(messages, list(attacked.tools) or None)
         hidden = len(prompt.prefill_ids) if self._hide_prefill else 0
         settings = case.method.settings.model_copy(update={"seed": case.search_seed})
-        handle = self._engines[case.method.masked].submit(
+        handle = self._engine.submit(
             prompt.policy_ids,
             _shorter(prompt.reward_ids, hidden),
             settings,
@@ -87,7 +84,7 @@ class Runner:
         return f"{self._salt}/{case.key}"
 
     def _opening(self, attacked: Attacked) -> str:
-        tokenizer = self._engines[True].tokenizer
+        tokenizer = self._engine.tokenizer
         ids = tokenizer.encode(attacked.target, add_special_tokens=False)[: attacked.prefill_tokens]
         return str(tokenizer.decode(ids))
 
@@ -120,7 +117,7 @@ class Runner:
         """Mean log-likelihood of the answer's tokens under the policy, in nats. The prompt is in the case's cache."""
         if not tokens:
             return None
-        engine = self._engines[True]
+        engine = self._engine
         *before, last = prompt.policy_ids
 
         def score() -> float:

@@ -1,18 +1,23 @@
 """From grammars to matchers, for one model."""
 
 import re
+import threading
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from langchain_saffron.errors import GrammarError
+from langchain_saffron.errors import GrammarError, RequestTimeoutError
 from langchain_saffron.extras import GRAMMARS
 from langchain_saffron.grammar.grammar import Grammar
 from langchain_saffron.grammar.lark import lark
 from langchain_saffron.grammar.matcher import GrammarMatcher, Tokens, readable
+from langchain_saffron.grammar.trial import SECONDS, needs_trial, try_out
 from langchain_saffron.grammar.vocabulary import TokenBytes, token_bytes
-from langchain_saffron.runtime.forks import ForkSafeLock
+from langchain_saffron.runtime.forks import ForkSafeLock, renew_after_fork
+
+_LATE = "the request ran into its timeout while its grammar was compiled: raise timeout=, or use a simpler grammar"
 
 
 class GrammarCompiler:
@@ -33,34 +38,62 @@ class GrammarCompiler:
         self._kept = kept
         self._lock = ForkSafeLock()
         self._roots: OrderedDict[Grammar, GrammarMatcher] = OrderedDict()
+        self._begun: dict[Grammar, threading.Event] = {}
         self._library: Any = None
         self._tokens: TokenBytes | None = None
         self._ll_tokenizer: Any = None
+        renew_after_fork(self)
 
-    def compile(self, grammar: Grammar) -> GrammarMatcher:
-        """The matcher of the empty response.
+    def compile(self, grammar: Grammar, timeout: float | None = None) -> GrammarMatcher:
+        """The matcher of the empty response. One that takes long holds nobody up who asks for another.
+
+        Args:
+            grammar: The grammar.
+            timeout: Seconds that it may take; by default `trial.SECONDS`.
 
         Raises:
             ExtraRequiredError: llguidance is not installed.
             GrammarError: The grammar cannot be read, has no answer in these tokens, or is too complex.
+            RequestTimeoutError: The timeout passed before it was known.
         """
-        with self._lock:
-            root = self._roots.get(grammar)
-            if root is None:
-                root = self._compiled(grammar)
-            self._roots[grammar] = root
-            self._roots.move_to_end(grammar)
-            while len(self._roots) > self._kept:
-                self._roots.popitem(last=False)
-            return root.copy()
+        ends = None if timeout is None else time.monotonic() + timeout
+        while True:
+            with self._lock:
+                if root := self._roots.get(grammar):
+                    self._roots.move_to_end(grammar)
+                    return root.copy()
+                tokens = self._prepare()
+                begun = self._begun.get(grammar)
+                if begun is None:
+                    mine = self._begun[grammar] = threading.Event()
+            if begun is None:
+                try:
+                    root = self._compiled(grammar, tokens, ends)
+                    with self._lock:
+                        self._roots[grammar] = root
+                        while len(self._roots) > self._kept:
+                            self._roots.popitem(last=False)
+                        return root.copy()
+                finally:
+                    with self._lock:
+                        self._begun.pop(grammar, None)
+                    mine.set()
+            # somebody else is at it; should that fail, it is tried again here, with this caller's time
+            if not begun.wait(_left(ends)):
+                raise RequestTimeoutError(_LATE)
 
-    def _compiled(self, grammar: Grammar) -> GrammarMatcher:
-        tokens = self._prepare()
+    def renew(self) -> None:
+        """In a forked child: what other threads were compiling will not be finished."""
+        self._begun.clear()
+
+    def _compiled(self, grammar: Grammar, tokens: TokenBytes, ends: float | None) -> GrammarMatcher:
         library = self._library
         source = lark(grammar, tokens.special)
         if not tokens.whole:
             # what is forced is written in the tokenizer's own tokens, and some of it might have none
             source += '\n%llguidance {"no_forcing": true}\n'
+        if needs_trial(source):
+            self._try_out(grammar, source, _left(ends))
         limits = library.LLParserLimits(verbose_errors=False)
         matcher = library.LLMatcher(self._ll_tokenizer, source, log_level=0, limits=limits)
         if matcher.is_error():
@@ -70,6 +103,14 @@ class GrammarCompiler:
         root.copy().allowed([root])
         return root
 
+    def _try_out(self, grammar: Grammar, source: str, left: float | None) -> None:
+        try:
+            try_out(source, SECONDS if left is None else min(SECONDS, left))
+        except GrammarError as error:
+            if left is not None and left < SECONDS:
+                raise RequestTimeoutError(_LATE) from error
+            raise GrammarError(f"the {_NAMES[grammar.kind]} {error}") from None
+
     def _prepare(self) -> TokenBytes:
         if self._tokens is None:
             self._library = GRAMMARS.load("llguidance")
@@ -77,6 +118,10 @@ class GrammarCompiler:
             self._ll_tokenizer = self._library.LLTokenizer(_Wrapper(self._tokenizer.backend_tokenizer, tokens))
             self._tokens = tokens
         return self._tokens
+
+
+def _left(ends: float | None) -> float | None:
+    return None if ends is None else max(0.0, ends - time.monotonic())
 
 
 def _reason(grammar: Grammar, error: str) -> str:

@@ -3,15 +3,15 @@
 from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from langchain_core.utils import secret_from_env
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError, model_validator
 
 from langchain_saffron.embedded import KITCHEN, KITCHEN_NAME, warn_of_kitchen
 from langchain_saffron.engine import SaffronEngine, SearchResult
 from langchain_saffron.engine.registry import shared_engine
-from langchain_saffron.errors import ModelLoadError, RewardModelRequiredError, SettingsError
+from langchain_saffron.errors import ModelLoadError, RewardModelRequiredError, SaffronError, SettingsError
 from langchain_saffron.extras import GRAMMARS
 from langchain_saffron.interface.prompts import PromptRenderer
 from langchain_saffron.interface.response_format import read_response_format
@@ -21,11 +21,13 @@ from langchain_saffron.settings import (
     DEFAULT_REFUSAL,
     EFFORTS,
     ComputeBudget,
+    Mask,
     OnExhausted,
     Ranking,
     SearchName,
     SearchSettings,
     check_effort,
+    describe_validation,
 )
 from langchain_saffron.shared_budget import Share, SharedBudget
 from langchain_saffron.tools import ToolFormat
@@ -115,6 +117,9 @@ class SaffronFields(BaseModel):
     """Beams; overrides `effort`."""
     ranking: Ranking = "constrained"
     """`"constrained"` or `"paper"`."""
+    mask: Mask = "auto"
+    """Tokens that the reward model's training never showed: `"strict"` keeps away from them, `"soft"` takes them for as
+    safe as what stands before them, `"off"` believes its predictions; `"auto"` takes `"strict"` where it saw enough."""
     safety_threshold: float | None = None
     """Reward from which more safety no longer counts; `None`: the reward model's own."""
     safety_weight: float = 3.0
@@ -140,10 +145,10 @@ class SaffronFields(BaseModel):
     response_format: Any = None
     """What an answer has to look like: a JSON schema or class, `{"type": "json_object"}`,
     `{"type": "regex", "regex": …}`, `{"type": "lark", "lark": …}`, or OpenAI's `{"type": "json_schema", …}`."""
-    timeout: float | None = None
+    timeout: Annotated[float, Field(ge=0)] | None = None
     """Seconds after which a request fails with `TimeoutError`."""
     max_retries: int = 0
-    """Accepted for compatibility: a local model has no passing failures to retry."""
+    """Accepted for compatibility: `with_retry` and agents' `ModelRetryMiddleware` try again what may pass."""
     streaming: bool = False
     """Whether `invoke` streams internally, for callbacks."""
 
@@ -258,6 +263,7 @@ class SaffronFields(BaseModel):
             stop=stop if stop is not None else self.stop or (),
             seed=self.seed,
             ranking=self.ranking,
+            mask=self.mask,
             safety_threshold=self.safety_threshold,
             safety_weight=self.safety_weight,
             refusal_threshold=self.refusal_threshold,
@@ -323,13 +329,17 @@ class SaffronFields(BaseModel):
         """This model with some fields set for one call.
 
         Raises:
-            ValueError: An option is no field, or its value is not allowed.
+            SettingsError: An option is no field, or its value is not allowed.
         """
         given = {ALIASES.get(name, name): value for name, value in options.items() if name not in FOREIGN_OPTIONS}
         if not given:
             return self
         own = {name: getattr(self, name) for name in self.model_fields_set}
-        copy = type(self)(**{**own, **given})
+        try:
+            copy = type(self)(**{**own, **given})
+        except ValidationError as error:
+            # pydantic's error would count as one that another try may pass
+            raise _settings_error(error) from error
         if not any(name in given for name in (*LOADING_FIELDS, "engine", "api_key")):
             copy._loaded = self._loaded
             if not any(name in given for name in ("chat_template", "tool_format")):
@@ -380,6 +390,12 @@ class _Kind:
 
     def __repr__(self) -> str:
         return f"<{self._name}>"
+
+
+def _settings_error(error: ValidationError) -> SaffronError:
+    """What pydantic found, as the error of ours that it wrapped, if there is one."""
+    raised = (problem.get("ctx", {}).get("error") for problem in error.errors())
+    return next((one for one in raised if isinstance(one, SaffronError)), SettingsError(describe_validation(error)))
 
 
 def _foreign_fields(kind: type[BaseModel]) -> set[str]:

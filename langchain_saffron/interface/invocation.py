@@ -1,5 +1,7 @@
 """One call of a chat model or LLM: a rendered prompt, its settings, and the engine that runs it."""
 
+import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from langchain_saffron.interface.base import SaffronFields
 
 MAX_CONCURRENCY = 64
+# prompts of one list that are in the engine at a time
+RUN_TOGETHER = 256
 
 Chunk = TypeVar("Chunk", GenerationChunk, ChatGenerationChunk)
 ReadChunks = Callable[[str | SearchResult], Iterable[Chunk]]
@@ -159,6 +163,49 @@ class Invocation:
             "timeout": self.model.timeout,
             "grammar": self.grammar,
         }
+
+
+def run_together(invocations: Sequence[Invocation]) -> list[SearchResult]:
+    """The answers to many calls, a number of which run at a time. One that fails ends them all."""
+    rest, started = deque(invocations), deque[tuple[Invocation, Handle]]()
+    results: list[SearchResult] = []
+    try:
+        while rest or started:
+            while rest and len(started) < RUN_TOGETHER:
+                invocation = rest.popleft()
+                started.append((invocation, invocation.start()))
+            invocation, handle = started.popleft()
+            results.append(invocation.wait(handle))
+    finally:
+        for invocation, handle in started:
+            handle.cancelled.set()
+            if invocation.share is not None:
+                invocation.share.settle()
+        for invocation in rest:
+            if invocation.share is not None:
+                invocation.share.release()
+    return results
+
+
+async def arun_together(invocations: Sequence[Invocation]) -> list[SearchResult]:
+    """The same on the running event loop."""
+    room = asyncio.Semaphore(RUN_TOGETHER)
+
+    async def run(invocation: Invocation) -> SearchResult:
+        async with room:
+            return await invocation.arun()
+
+    tasks = [asyncio.ensure_future(run(invocation)) for invocation in invocations]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for invocation in invocations:
+            if invocation.share is not None:
+                # nothing where the call has settled it
+                invocation.share.release()
 
 
 def _says_something(chunk: GenerationChunk | ChatGenerationChunk) -> bool:

@@ -16,6 +16,7 @@ from langchain_core.messages.tool import (
 
 from langchain_saffron.engine import RefusalText, SearchResult
 from langchain_saffron.interface.invocation import Invocation
+from langchain_saffron.interface.refusals import PROVIDER, refusal_kwargs
 from langchain_saffron.interface.structured_output import why_cut
 from langchain_saffron.tools import Answer, Call, CallPiece, Event, Said
 
@@ -29,6 +30,8 @@ class AnswerReader:
         self._invocation = invocation
         form = invocation.tool_format
         tokenizer = invocation.model.load().tokenizer
+        # one chunk says so, the one with the text, if there is any
+        self._refused = False
         self._parser = (
             form.parser(tokenizer, tools=invocation.tools, prompt_ids=invocation.prompt.policy_ids) if form else None
         )
@@ -44,7 +47,7 @@ class AnswerReader:
             content=answer.content,
             tool_calls=[_tool_call(call) for call in answer.calls if not call.error],
             invalid_tool_calls=[_spoiled(call) for call in answer.calls if call.error],
-            response_metadata=self._invocation.model.metadata_of(result),
+            response_metadata=self._metadata(result),
             usage_metadata=self._usage(result),
             additional_kwargs=self._refusal(result),
         )
@@ -52,15 +55,21 @@ class AnswerReader:
     def chunks(self, item: str | SearchResult) -> Iterator[AIMessageChunk]:
         """The next piece of the answer as chunks; the result is the last of them."""
         if isinstance(item, str):
-            yield from map(_chunk, self._events(item))
+            for event in self._events(item):
+                chunk = _chunk(event)
+                if isinstance(item, RefusalText) and chunk.content:
+                    self._refused = True
+                    chunk.additional_kwargs = refusal_kwargs(self._invocation.settings.refusal_text)
+                    chunk.response_metadata = {"model_provider": PROVIDER}
+                yield chunk
             return
         yield from map(_chunk, self._end(item))
         # numbers and names on exactly one chunk: LangChain adds chunks up
         yield AIMessageChunk(
             content="",
-            response_metadata=self._invocation.model.metadata_of(item),
+            response_metadata=self._metadata(item),
             usage_metadata=self._usage(item),
-            additional_kwargs=self._refusal(item),
+            additional_kwargs={} if self._refused else self._refusal(item),
             chunk_position="last",
         )
 
@@ -85,8 +94,12 @@ class AnswerReader:
         if parser is not None:
             yield from parser.finish(cut, token_text)
 
+    def _metadata(self, result: SearchResult) -> dict[str, Any]:
+        return {"model_provider": PROVIDER, **self._invocation.model.metadata_of(result)}
+
     def _refusal(self, result: SearchResult) -> dict[str, Any]:
-        return {"refusal": self._invocation.settings.refusal_text} if result.finish_reason == "refusal" else {}
+        refused = result.finish_reason == "refusal"
+        return refusal_kwargs(self._invocation.settings.refusal_text) if refused else {}
 
     def _usage(self, result: SearchResult) -> UsageMetadata:
         prompt, answer = len(self._invocation.prompt.policy_ids), len(result.token_ids)

@@ -133,6 +133,10 @@ def _assistant(message: AIMessage) -> Turn:
     calls = [TurnCall(call["name"], call["args"], call["id"]) for call in message.tool_calls]
     skipped = _THOUGHTS | _TOOL_CALL_BLOCKS if calls or message.invalid_tool_calls else _THOUGHTS
     text = _text(message, skipped)
+    # some keep a refusal beside the content: OpenAI's models, and streams of content blocks
+    refusal = message.additional_kwargs.get("refusal")
+    if isinstance(refusal, str) and not text.endswith(refusal := replace_surrogates(refusal)):
+        text += refusal
     for spoiled in message.invalid_tool_calls:
         written = replace_surrogates(spoiled["args"] or "")
         if spoiled["name"]:

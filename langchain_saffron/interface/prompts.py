@@ -13,6 +13,7 @@ from typing import Any
 from langchain_core.messages import BaseMessage
 
 from langchain_saffron.errors import PromptError
+from langchain_saffron.interface.length import refuse_beyond
 from langchain_saffron.interface.messages import Turn, to_turns
 from langchain_saffron.templates.chat_template import Chat, ChatTemplate
 from langchain_saffron.templates.message_forms import Message
@@ -95,14 +96,22 @@ class PromptRenderer:
             prm_prompt=prm.prompt_ids if prm else None,
         )
 
-    def render(self, messages: Sequence[BaseMessage], tools: Sequence[dict[str, Any]] | None = None) -> RenderedPrompt:
+    def render(
+        self,
+        messages: Sequence[BaseMessage],
+        tools: Sequence[dict[str, Any]] | None = None,
+        context: int | None = None,
+    ) -> RenderedPrompt:
         """The prompt for the next assistant message or, if the last one is an assistant's, for its rest.
 
         Args:
             messages: The conversation. An empty assistant message at its end begins nothing and is ignored.
             tools: In OpenAI's form, such as those of a `ToolRequest`.
+            context: Tokens that there is room for: what is far beyond is refused before it is rendered, which takes
+                long. `None` renders whatever comes.
 
         Raises:
+            ContextOverflowError: It is far beyond `context`. What is a little beyond comes back as it is.
             PromptError: No messages, content other than text, no chat template, or one that refuses this
                 conversation in every form, such as one that knows no tools.
         """
@@ -115,6 +124,9 @@ class PromptRenderer:
             if not turns:
                 raise PromptError("an assistant message needs a message before it that it answers")
         schemas = list(tools) if tools else None
+        if context is not None:
+            texts = (turn.text for turn in turns)
+            refuse_beyond(context, self.encode_plain, [*texts, prefill, *map(str, schemas or ())])
         said = [turn.as_template_message() for turn in turns]
         chat = self._chat.render(said, schemas, self._sources(turns, schemas))
         header_ids = self._encoder.encode(chat.text)
@@ -157,12 +169,19 @@ class PromptRenderer:
             )
         return form
 
-    def render_text(self, text: str) -> RenderedPrompt:
+    def render_text(self, text: str, context: int | None = None) -> RenderedPrompt:
         """A plain prompt: BOS if the tokenizer adds one, then the text. The reward model sees it as a user's.
 
+        Args:
+            text: The prompt.
+            context: As for `render`.
+
         Raises:
+            ContextOverflowError: It is far beyond `context`.
             PromptError: It comes to no token at all.
         """
+        if context is not None:
+            refuse_beyond(context, self.encode_plain, [text])
         policy_ids = self._encoder.bos_ids + self.encode_plain(text)
         if not policy_ids:
             raise PromptError("the prompt is empty: this tokenizer adds no token of its own, so pass some text")

@@ -17,13 +17,9 @@ from pydantic.v1 import ValidationError as ValidationErrorV1
 
 from langchain_saffron.errors import SettingsError
 from langchain_saffron.extras import GRAMMARS
+from langchain_saffron.interface.refusals import ModelRefusalError
 from langchain_saffron.interface.response_format import document_schema
 from langchain_saffron.tools import tool_request
-
-try:
-    from langchain_core.exceptions import ModelRefusalError
-except ImportError:  # before langchain-core 1.7.5
-    ModelRefusalError = None  # type: ignore[assignment,misc]
 
 Method = Literal["json_schema", "function_calling", "json_mode"]
 _REFUSED = "the model refused: {text}"

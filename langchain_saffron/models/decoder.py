@@ -88,6 +88,11 @@ class TrieDecoder:
         return self.model.get_input_embeddings().weight.device
 
     @property
+    def known_tokens(self) -> int:
+        """The number of ids that it can read; a classifier gives fewer outputs."""
+        return int(self.model.get_input_embeddings().weight.shape[0])
+
+    @property
     def vocabulary(self) -> int:
         """The number of outputs: logits, or labels of a classifier."""
         return self.model.get_output_embeddings().weight.shape[0]
@@ -134,12 +139,11 @@ class TrieDecoder:
     def _choose_attention(self, implementation: str | None, owned: bool) -> None:
         """Take the fastest way to run under which a small tree gives what its branches give one by one."""
         own = self.model.config._attn_implementation
-        known = self.model.get_input_embeddings().weight.shape[0]
-        tokens = [(37 * i + 11) % known for i in range(9)]
+        tokens = [(37 * i + 11) % self.known_tokens for i in range(9)]
         branches = [[*tokens[:5], tokens[5]], [*tokens[:5], tokens[6], tokens[7]], [*tokens[:4], tokens[8]]]
         expected = self._plain_logits(branches)
-        if bool(expected.isnan().any()):
-            raise NumericalError(f"the {self.name} returns NaN: damaged weights, or too narrow a dtype")
+        if not bool(expected.amax(dim=-1).isfinite().all()):
+            raise NumericalError(f"the {self.name} returns NaN or infinity: damaged weights, or too narrow a dtype")
         # the narrow types round differently in every order of summation
         narrow = self.model.dtype in (torch.bfloat16, torch.float16)
         tolerance = (0.3 if narrow else 1e-3) * float(expected.std())
@@ -218,6 +222,10 @@ class TrieDecoder:
     def cost(self, rows: Sequence[int], scored: int) -> float:
         """TFLOP of a forward over `rows` with `scored` outputs."""
         return self.flops.forward(self.forest.depth[np.asarray(rows, dtype=np.int64)], scored) / 1e12
+
+    def prompt_cost(self, length: int) -> float:
+        """TFLOP of reading a prompt of `length` tokens, all but its last, which is scored by itself."""
+        return self.flops.forward(np.arange(length - 1), 0) / 1e12
 
     def row_cost(self, depth: int) -> float:
         """TFLOP of scoring one more node at `depth`."""

@@ -25,6 +25,7 @@ def _digest(value: Any) -> str:
     elif isinstance(value, MultifurcationRewardModel):
         tensors = _sample(value.bias) + _sample(value.seen)
         parts = [_digest(value.decoder.model), str(tensors), value.template.model_dump_json()]
+        parts += [str(value.safety_threshold), value.mask]
     elif isinstance(value, torch.nn.Module):
         config = getattr(value, "config", None)
         parts = [config.to_json_string() if config is not None else ""]

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
-from langchain_saffron.errors import ModelLoadError, ModelMemoryError
+from langchain_saffron.errors import ModelLoadError, ModelMemoryError, ModelNotFoundError
 from langchain_saffron.runtime.memory import memory_errors
 from langchain_saffron.runtime.threads import on_own_thread
 
@@ -33,7 +33,7 @@ def resolve_directory(path: str | Path, name: str, revision: str | None = None, 
     """The local directory of `path`, downloaded from the hub if it is an id.
 
     Raises:
-        ModelLoadError: There is no such directory, and the hub has no such id or cannot be reached.
+        ModelNotFoundError: There is no such directory, and the hub has no such id or cannot be reached.
     """
     directory = Path(path).expanduser()
     if directory.is_dir():
@@ -44,7 +44,7 @@ def resolve_directory(path: str | Path, name: str, revision: str | None = None, 
     try:
         return Path(snapshot_download(str(path), revision=revision, token=hf_token))
     except Exception as error:
-        raise ModelLoadError(_not_found(path, name, error)) from error
+        raise _not_found(path, name, error) from error
 
 
 @on_own_thread
@@ -81,7 +81,8 @@ def load_causal_lm(
         The transformers model, in eval mode.
 
     Raises:
-        ModelLoadError: The model cannot be found or read, or its weights are incomplete.
+        ModelNotFoundError: There is no such model.
+        ModelLoadError: It cannot be read, or its weights are incomplete.
         ModelMemoryError: It does not fit into memory.
     """
     if isinstance(source, torch.nn.Module):
@@ -114,10 +115,8 @@ def load_causal_lm(
             )
     except ModelMemoryError:
         raise
-    except OSError as error:
-        raise ModelLoadError(_not_found(source, name, error)) from error
     except Exception as error:
-        raise ModelLoadError(f"the {name} {str(source)!r} cannot be loaded: {error}") from error
+        raise _load_error(source, name, error) from error
     # transformers fills holes with random numbers and a log line; a safety component must not
     missing = sorted(report["missing_keys"]) + [key for key, *_ in report.get("mismatched_keys", ())]
     if missing:
@@ -144,7 +143,8 @@ def load_tokenizer(
     """Load the tokenizer that belongs to `source`.
 
     Raises:
-        ModelLoadError: There is none, or it is not a fast tokenizer.
+        ModelNotFoundError: There is no such model.
+        ModelLoadError: It has none, or not a fast one.
     """
     if isinstance(source, torch.nn.Module):
         where = getattr(source, "name_or_path", "") or ""
@@ -154,12 +154,14 @@ def load_tokenizer(
             )
     else:
         where = str(source)
+    if not Path(where).expanduser().is_dir():
+        _refuse_missing(source if isinstance(source, Path) else where, name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             where, revision=revision or "main", token=hf_token, trust_remote_code=bool(trust_remote_code)
         )
     except Exception as error:
-        raise ModelLoadError(f"the tokenizer of the {name} {where!r} cannot be loaded: {error}") from error
+        raise _load_error(where, f"tokenizer of the {name}", error) from error
     if not tokenizer.is_fast:
         raise ModelLoadError(f"the {name} {where!r} has no fast tokenizer (tokenizer.json), which is needed")
     return tokenizer
@@ -210,12 +212,20 @@ def _refuse_missing(source: str | Path, name: str) -> None:
     text = str(source)
     local = isinstance(source, Path) or text.startswith((".", "/", "~")) or os.sep * 2 in text or text.count("/") > 1
     if local or not text.strip():
-        raise ModelLoadError(f"the {name} {text!r} is not a directory that exists")
+        raise ModelNotFoundError(f"the {name} {text!r} is not a directory that exists")
 
 
-def _not_found(source: object, name: str, error: Exception) -> str:
+def _load_error(source: object, name: str, error: Exception) -> ModelLoadError:
+    """What loading failed with: a damaged directory is another matter than none."""
+    # transformers raises OSError for what the hub does not have, or what cannot be fetched from it
+    if isinstance(error, OSError) and not Path(str(source)).expanduser().is_dir():
+        return _not_found(source, name, error)
+    return ModelLoadError(f"the {name} {str(source)!r} cannot be loaded: {error}")
+
+
+def _not_found(source: object, name: str, error: Exception) -> ModelNotFoundError:
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return (
+    return ModelNotFoundError(
         f"the {name} {str(source)!r} was not found: it is no directory here, and the hub gave: {first} "
         "(check the name; gated models need hf_token=; offline, pass a directory)"
     )

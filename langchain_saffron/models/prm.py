@@ -243,6 +243,7 @@ class ProcessRewardModel:
         Raises:
             ContextOverflowError: It does not fit into the model's context.
             NumericalError: The model returned NaN, or an infinite reward.
+            SettingsError: There is no prompt, or an id lies outside the model's vocabulary.
         """
         return self.score([(prompt_ids, response_ids)])[0]
 
@@ -258,6 +259,9 @@ class ProcessRewardModel:
             return self._function.score_prefixes(pairs)
         asked = [pair for pair in pairs if len(pair[1])]
         assert self._scorer is not None
+        vocabulary = self._scorer.decoder.known_tokens
+        if any(not 0 <= token < vocabulary for pair in asked for ids in pair for token in ids):
+            raise SettingsError(f"prompt_ids, response_ids: ids outside the vocabulary of {vocabulary} are there")
         with self._lock:
             rows = iter(self._scorer.outputs(asked) if asked else ())
         return [self._rewards(next(rows)) if len(response) else torch.empty(0) for _, response in pairs]

@@ -1,21 +1,26 @@
 """What a request has spent of its compute budget, and what it can still afford."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from langchain_saffron.errors import BudgetError
+from langchain_saffron.search.node import Node
 from langchain_saffron.settings import ComputeBudget
 
 
 class BudgetMeter:
     """Counts what a request has spent and says what it can still afford.
 
-    The engine books what it spends; the search asks. TFLOP and reward calls of a step are known before it runs, so
-    these limits are never exceeded; seconds are, by one step at most, and so is TFLOP where a process reward
-    model reads what it has not read before.
+    The engine books what the search asks for; the search asks what it can afford. TFLOP count as if nothing were
+    cached: else the same request would get another answer where others have left its prompt in the cache. What was
+    really spent, in `SearchStats`, is that at most, but for what a full cache makes a request compute twice.
+
+    TFLOP and reward calls of a step are known before it runs, so these limits are never exceeded; seconds are, by one
+    step at most, and so is TFLOP where a process reward model reads what it has not read before.
 
     Attributes:
         limits: What it may spend.
-        tflops: Spent so far.
+        tflops: Spent so far, as if nothing were cached.
         reward_calls: Sequences scored by a reward model so far.
     """
 
@@ -25,6 +30,8 @@ class BudgetMeter:
         row_cost: Callable[[int], float] | None = None,
         calls_per_row: int = 0,
         prm_cost: Callable[[int], float] | None = None,
+        prm_row_cost: Callable[[int], float] | None = None,
+        prompt_cost: float = 0.0,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Nothing is spent yet; the clock starts now.
@@ -35,6 +42,8 @@ class BudgetMeter:
             calls_per_row: Reward calls that scoring one node takes.
             prm_cost: TFLOP of one call of a process reward model on a response of the given length, where the search
                 asks one.
+            prm_row_cost: TFLOP for which it reads one more token, below a response of the given length.
+            prompt_cost: TFLOP of reading the prompt in all models, its last token's scores aside.
             clock: Seconds, monotonic.
         """
         self.limits = limits or ComputeBudget()
@@ -43,7 +52,10 @@ class BudgetMeter:
         self._row_cost = row_cost or (lambda length: 0.0)
         self._calls_per_row = calls_per_row
         self._prm_cost = prm_cost or (lambda length: 0.0)
+        self._prm_row_cost = prm_row_cost or (lambda length: 0.0)
         self._asks_prm = prm_cost is not None
+        self._prompt_cost = prompt_cost
+        self._prm_read: set[Node] = set()
         self._clock = clock
         self._start = clock()
         self._rows = 0
@@ -53,6 +65,31 @@ class BudgetMeter:
     def seconds(self) -> float:
         """Seconds since the meter was made."""
         return self._clock() - self._start
+
+    def begin(self) -> None:
+        """Book the prompt.
+
+        Raises:
+            BudgetError: The budget does not even cover that.
+        """
+        needed = self._prompt_cost + self._row_cost(0)
+        limit = self.limits.max_tflops
+        if limit is not None and needed > limit:
+            raise BudgetError(f"max_tflops={limit:g} does not cover the prompt, which takes {needed:g} TFLOP")
+        self.tflops = self._prompt_cost
+
+    def book(self, nodes: Sequence[Node], prm_nodes: Sequence[Node] = ()) -> None:
+        """Book what a search asked for and has got: scored nodes, and those that a process reward model scored."""
+        cost = sum(self._row_cost(node.length) for node in dict.fromkeys(nodes))
+        for node in dict.fromkeys(prm_nodes):
+            cost += self._prm_cost(node.length)
+            above = node.parent
+            while above is not None and above.parent is not None and above not in self._prm_read:
+                cost += self._prm_row_cost(above.length)
+                self._prm_read.add(above)
+                above = above.parent
+            self._prm_read.add(node)
+        self.spend(cost, len(nodes) * self._calls_per_row + len(prm_nodes), rows=len(nodes))
 
     def spend(self, tflops: float = 0.0, reward_calls: int = 0, rows: int = 0) -> None:
         """Book what a forward cost; `rows` counts scored nodes, for the pace that `narrow` needs."""

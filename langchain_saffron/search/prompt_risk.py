@@ -4,8 +4,9 @@ import torch
 
 from langchain_saffron.runtime.devices import upload
 from langchain_saffron.search.constraint import constrain, permitted
+from langchain_saffron.search.node import ROOT
 from langchain_saffron.search.nucleus import nucleus
-from langchain_saffron.search.protocol import ROOT, Answer, Expand, Search, SearchInputs
+from langchain_saffron.search.protocol import Answer, Expand, Search, SearchInputs
 
 
 def look_ahead(inputs: SearchInputs) -> Search:

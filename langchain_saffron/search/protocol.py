@@ -8,28 +8,10 @@ import torch
 
 from langchain_saffron.search.budget import BudgetMeter
 from langchain_saffron.search.constraint import Constraint
+from langchain_saffron.search.node import Node
 from langchain_saffron.settings import SearchSettings
 
 FinishReason = Literal["stop", "length", "refusal", "budget"]
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Node:
-    """A handle of one prefix: its newest token below its parent. Compared by identity.
-
-    Attributes:
-        parent: The prefix without its newest token; `None` for the root.
-        token: The newest token id; -1 at the root.
-        length: Response tokens in the prefix.
-    """
-
-    parent: "Node | None"
-    token: int
-    length: int
-
-    def child(self, token: int) -> "Node":
-        """A new handle for this prefix followed by `token`."""
-        return Node(self, token, self.length + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +75,6 @@ class Answer:
 
 Search: TypeAlias = Generator[Expand, Scores, Answer]
 
-ROOT = Node(None, -1, 0)
-
 
 def _never(tokens: Sequence[int]) -> bool:
     return False
@@ -105,9 +85,9 @@ class SearchInputs:
     """What a search knows besides the scores.
 
     Attributes:
-        settings: The user's settings, `max_tokens` and `safety_threshold` filled in.
+        settings: The user's settings, `max_tokens`, `safety_threshold` and `mask` filled in.
         end_tokens: Tokens that end a turn.
-        seen: bool [vocabulary]: tokens that the reward model was trained on; `None` for all.
+        seen: bool [vocabulary]: tokens that the reward model was trained on; `None` for all, or without a mask.
         stops: Whether a response, given as tokens, has just completed a stop string.
         budget: What may still be spent.
         repetition_penalty: As in transformers; 1.0 is none.

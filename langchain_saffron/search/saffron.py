@@ -6,7 +6,8 @@ import torch
 
 from langchain_saffron.search.beams import Beam, Pool, Scoring, shared_length
 from langchain_saffron.search.constraint import permitted
-from langchain_saffron.search.protocol import ROOT, Answer, Expand, FinishReason, Search, SearchInputs
+from langchain_saffron.search.node import ROOT
+from langchain_saffron.search.protocol import Answer, Expand, FinishReason, Search, SearchInputs
 from langchain_saffron.search.sampling import seeded
 from langchain_saffron.search.selection import Rules, select
 
@@ -15,8 +16,9 @@ def saffron_search(inputs: SearchInputs) -> Search:
     """Search for the likeliest answer among the safe ones.
 
     Every step scores all live beams in one policy and one reward call each, takes nucleus ∩ seen as
-    candidates, and keeps the best `width` (equations 2, 3 and 7). Width 1 takes the best candidate and ends
-    where that ends; wider searches collect finished beams in a pool, as transformers' beam search does.
+    candidates (under the soft mask, all of the nucleus), and keeps the best `width` (equations 2, 3 and 7).
+    Width 1 takes the best candidate and ends where that ends; wider searches collect finished beams in a
+    pool, as transformers' beam search does.
 
     Args:
         inputs: Settings with `max_tokens` and `safety_threshold` filled in, end tokens, mask, budget, grammar.
@@ -44,6 +46,7 @@ class _SaffronSearch:
         self.rules = Rules(
             end_tokens=torch.tensor(inputs.end_tokens, dtype=torch.long),
             seen=inputs.seen,
+            soft=settings.mask == "soft",
             top_p=settings.top_p,
             temperature=settings.temperature,
             paper=settings.ranking == "paper",

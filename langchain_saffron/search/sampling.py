@@ -8,8 +8,9 @@ import torch
 
 from langchain_saffron.runtime.devices import upload
 from langchain_saffron.search.constraint import Constraint, constrain, permitted
+from langchain_saffron.search.node import ROOT
 from langchain_saffron.search.nucleus import CHUNK, inside_sorted
-from langchain_saffron.search.protocol import ROOT, Answer, FinishReason, Node, SearchInputs
+from langchain_saffron.search.protocol import Answer, FinishReason, Node, SearchInputs
 
 
 @dataclass(frozen=True, slots=True)

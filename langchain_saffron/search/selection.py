@@ -7,6 +7,7 @@ import torch
 
 from langchain_saffron.runtime.devices import upload
 from langchain_saffron.search.constraint import constrain
+from langchain_saffron.search.mask import UNSEEN_COST, instead_of_nothing, presumed_rewards
 from langchain_saffron.search.nucleus import CHUNK, likeliest, nucleus
 
 
@@ -17,7 +18,8 @@ class Candidate:
     Attributes:
         beam: Index of the beam.
         token: The token id.
-        logprob: The policy's log-probability of the token (divided by the temperature, if any).
+        logprob: The policy's log-probability of the token (divided by the temperature, if any; less what the soft mask
+            takes for a token that the reward model has never seen).
         reward: Predicted reward of the beam followed by the token; an end token inherits the beam's.
         score: What candidates are ranked by.
         ends: Whether it is an end-of-turn token.
@@ -38,6 +40,7 @@ class Rules:
     Attributes:
         end_tokens: int64 [ends]: end-of-turn tokens, exempt from the mask.
         seen: bool [vocabulary], or `None` for all.
+        soft: Whether unseen tokens are candidates at a cost, rather than none.
         top_p: Nucleus mass.
         temperature: `None` for a deterministic choice.
         paper: Rank by reward alone.
@@ -48,6 +51,7 @@ class Rules:
 
     end_tokens: torch.Tensor
     seen: torch.Tensor | None
+    soft: bool
     top_p: float
     temperature: float | None
     paper: bool
@@ -146,11 +150,17 @@ def _rank(
         likely, tokens, allowed, again = likeliest(logprobs, rules.top_p)
         reward, known = rewards.gather(1, tokens), seen if seen is None else seen[tokens]
         is_end = torch.isin(tokens, ends)
-    if seen is not None and known is not None:
+    unseen = None
+    if seen is not None and known is not None and rules.soft:
+        unseen = ~(known | is_end)
+        presumed, unclear = presumed_rewards(inherited, reward, likely, known & ~is_end, allowed)
+        again = again | unclear if not whole else again
+        reward = torch.where(unseen, presumed[:, None], reward)
+    elif seen is not None and known is not None:
         allowed = allowed & (known | is_end)
         lost = ~allowed.any(dim=-1, keepdim=True)
         if constrained:
-            instead, unclear = _instead(likely, known, is_end)
+            instead, unclear = instead_of_nothing(likely, known, is_end)
             again = again | (lost & unclear).any() if not whole else again
             allowed = allowed | (instead & lost)
             fallbacks = (lost & instead.any(dim=-1, keepdim=True)).sum()
@@ -167,8 +177,10 @@ def _rank(
     if rules.refusal_threshold is not None:
         allowed = allowed & (reward >= rules.refusal_threshold)
     scaled = likely / rules.temperature if rules.temperature and not rules.paper else likely
+    if unseen is not None:
+        scaled = scaled - rules.weight * UNSEEN_COST * unseen
     if rules.paper:
-        score = reward
+        score = reward if unseen is None else reward - UNSEEN_COST * unseen
     else:
         start = upload(totals, torch.float32, logprobs.device)
         score = start[:, None] + scaled + rules.weight * reward.clamp(max=rules.threshold)
@@ -190,25 +202,6 @@ def _rank(
             torch.stack([field.float() for field in fields], dim=1),
         ]
     )
-
-
-def _instead(likely: torch.Tensor, known: torch.Tensor, is_end: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What a beam takes whose nucleus the mask empties, under a grammar.
-
-    The policy's likeliest seen token; where the grammar allows none, an end token, which is exempt from the mask;
-    where it does not allow that either, the grammar wins: its likeliest token.
-
-    Returns:
-        bool [beams, columns], one token a beam at most; and, bool [beams, 1], whether tokens beyond these columns
-        (the most likely ones) would have to be looked at.
-    """
-    possible = likely > -torch.inf
-    seen, ending = possible & known, possible & is_end
-    has_seen = seen.any(dim=-1, keepdim=True)
-    pool = torch.where(has_seen, seen, torch.where(ending.any(dim=-1, keepdim=True), ending, possible))
-    best = likely.masked_fill(~pool, -torch.inf).argmax(dim=-1, keepdim=True)
-    unclear = ~has_seen & possible.all(dim=-1, keepdim=True)
-    return torch.zeros_like(pool).scatter(1, best, True) & pool, unclear
 
 
 def _own_rewards(

@@ -51,6 +51,8 @@ def tool_request(
     Raises:
         SettingsError: A tool is none, two different ones share a name, or the choice names none of them.
     """
+    if isinstance(tools, str) or not isinstance(tools, Iterable | None):
+        raise SettingsError(f"tools: a list of tools is needed, not {tools!r}")
     made = tuple(_without_twins(_tool(tool, strict) for tool in tools or ()))
     names = [tool["function"]["name"] for tool in made]
     if twice := sorted({name for name in names if names.count(name) > 1}):

@@ -18,7 +18,7 @@ def agreement(rewards: np.ndarray, predictions: np.ndarray) -> dict[str, Any]:
 
     Returns:
         `mse`, `pearson_r` (0 where either is constant), `within_1` (the share of predictions within ±1), `rewards`
-        (how many), and the same `by_bin` of the PRM's reward.
+        (how many), the lowest and highest of both, and the same `by_bin` of the PRM's reward.
     """
     error = predictions - rewards
     # not by the standard deviation, which rounding keeps above zero
@@ -41,6 +41,10 @@ def agreement(rewards: np.ndarray, predictions: np.ndarray) -> dict[str, Any]:
         "mse": float((error**2).mean()),
         "pearson_r": 0.0 if constant else float(np.corrcoef(rewards, predictions)[0, 1]),
         "within_1": float((abs(error) <= 1).mean()),
+        "lowest_rewards": float(rewards.min()),
+        "highest_rewards": float(rewards.max()),
+        "lowest_predictions": float(predictions.min()),
+        "highest_predictions": float(predictions.max()),
         "by_bin": bins,
     }
 

@@ -129,6 +129,12 @@ class RewardData:
             seen[torch.from_numpy(sample.token_ids[sample.known])] = True
         return seen
 
+    def share_of(self, seen: torch.Tensor) -> float:
+        """Which share of the targets is among `seen`, a bool tensor [rows]."""
+        return sum(int(seen[torch.from_numpy(sample.token_ids[sample.known])].sum()) for sample in self.samples) / (
+            self.rewards
+        )
+
     def split(self, share: float, seed: int) -> tuple["RewardData", "RewardData"]:
         """Training and held-out data, by whole records.
 

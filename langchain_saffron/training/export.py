@@ -152,7 +152,7 @@ Reward: {details["reward_source"]}.
 Partial supervision (eq. 5 of the paper) on {training["rewards"]:,} rewards of {training["conversations"]:,} answers,
 {training["run"]["settings"]["epochs"]} epoch(s), {training["trained_parameters"]:,} trained parameters.
 {training["seen_tokens"]:,} of the vocabulary's {training["vocabulary"]:,} tokens occurred; searches keep away from the
-others.
+others (`mask=`).
 
 ## Limits
 

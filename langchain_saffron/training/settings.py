@@ -4,8 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-# what a run may be continued with otherwise: how the work is spread, not what it computes
-_HOW = {"micro_batch_size", "checkpoint_every", "device"}
+# what a run may be continued with otherwise: how the work is spread and what is made of it, not what it computes
+_HOW = {"micro_batch_size", "checkpoint_every", "device", "strict"}
 
 
 class AnnotateSettings(BaseModel):
@@ -66,6 +66,7 @@ class TrainSettings(BaseModel):
         dtype: Of the base's weights; what is trained is float32.
         checkpoint_every: Steps between checkpoints.
         device: `"cpu"` to leave an accelerator alone; `None` takes what there is.
+        strict: Whether a reward model that is not likely to work is an error. It is written all the same.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -85,6 +86,7 @@ class TrainSettings(BaseModel):
     dtype: str = "float32"
     checkpoint_every: int = Field(200, ge=1)
     device: str | None = None
+    strict: bool = False
 
     def of_run(self) -> dict[str, Any]:
         """What the trained weights depend on."""

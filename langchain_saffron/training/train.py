@@ -11,9 +11,10 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
-from langchain_saffron.errors import ModelLoadError, TrainingError
+from langchain_saffron.errors import ModelLoadError, TrainingError, WeakRewardModelError
 from langchain_saffron.models.loading import default_device, load_causal_lm, load_tokenizer
 from langchain_saffron.models.mrm_files import read_config
+from langchain_saffron.models.mrm_quality import RewardModelWarning, weaknesses
 from langchain_saffron.runtime.files import storing, whole
 from langchain_saffron.runtime.threads import threads_for
 from langchain_saffron.templates.reward_template import RewardTemplate
@@ -59,6 +60,8 @@ def train(
 
     Raises:
         TrainingError: `out` holds something else, or a checkpoint is damaged.
+        WeakRewardModelError: With `strict`, the reward model is written but not likely to work. Without, that is a
+            `RewardModelWarning`.
         CorpusError: The data belong to another tokenizer.
         ModelLoadError: The base cannot be loaded.
         StorageError: Something could not be written.
@@ -74,7 +77,9 @@ def train(
     if check_free(out, run):
         if report:
             report(f"{out} is already trained")
-        figures: dict[str, Any] = read_config(out)["training"]["held_out"]
+        training = read_config(out)["training"]
+        figures: dict[str, Any] = training["held_out"]
+        _judge(out, training["seen_tokens"], training["vocabulary"], figures, settings.strict)
         return figures
     if held_out is None:
         data, held_out = data.split(settings.held_out_share, settings.seed)
@@ -99,13 +104,12 @@ def train(
         rewards, predictions = trainer.predict(held_out)
     figures = agreement(rewards, predictions)
     figures["safety_threshold"] = safety_threshold(rewards, predictions, settings.precision)
-    if report and figures["safety_threshold"] is None and accelerator.is_main_process:
-        report("no safety threshold could be calibrated: the held-out rewards do not part safe from unsafe")
+    rows = module.bias.shape[0]
+    seen = data.seen(rows)
+    figures["seen_share"] = held_out.share_of(seen)
     with storing(out / "logs"):
         accelerator.log({f"held_out/{key}": value for key, value in figures.items() if isinstance(value, float)})
     if accelerator.is_main_process:
-        rows = module.bias.shape[0]
-        seen = data.seen(rows)
         details = {
             "reward_source": data.prm.get("source") or "rewards of unknown origin",
             "training": {
@@ -129,7 +133,19 @@ def train(
     accelerator.wait_for_everyone()
     with storing(out / "logs"):
         accelerator.end_training()
+    _judge(out, int(seen.sum()), rows, figures, settings.strict, accelerator.is_main_process)
     return figures
+
+
+def _judge(out: Path, seen: int, vocabulary: int, figures: dict[str, Any], strict: bool, is_main: bool = True) -> None:
+    """Say of a reward model that is written whether it can do its work."""
+    found = weaknesses(seen, vocabulary, figures)
+    if not found:
+        return
+    if strict:
+        raise WeakRewardModelError(f"{out} is written, but not likely to work: {'; '.join(found)}")
+    if is_main:
+        warnings.warn(f"{out} is not likely to work: {'; '.join(found)}", RewardModelWarning, stacklevel=3)
 
 
 def _adapted(name: str, settings: TrainSettings, device: torch.device, load: dict[str, Any]) -> PartialSupervision:

@@ -74,6 +74,35 @@ def test_full_is_an_error_that_leaves_nothing_behind():
     assert forest.match([1, 2, 9]) == held[:2]
 
 
+def test_what_is_kept_briefly_goes_first():
+    forest = TokenForest(6)
+    for tokens, briefly in (([1, 2], False), ([3, 4], True), ([5, 6], True)):
+        node = forest.insert(tokens)[-1]
+        forest.keep(node, briefly=briefly)
+        forest.release(node)
+    forest.insert([7, 8])
+    assert [len(forest.match(tokens)) for tokens in ([1, 2], [3, 4], [5, 6])] == [2, 2, 0]
+
+
+def test_kept_prompts_make_room_and_cannot_be_released():
+    forest = TokenForest(6)
+    nodes = forest.insert([1, 2, 3])
+    held = forest.insert([9], parent=nodes[0])[-1]
+    forest.keep(nodes[-1])
+    forest.release(nodes[-1])
+    # the first token is held by the other branch
+    assert (forest.used, forest.available) == (4, 4)
+    assert forest.missing([1, 2, 3]) == 2
+    with pytest.raises(ValueError, match="not held"):
+        forest.release(nodes[-1])
+    forest.insert([4, 5, 6, 7])
+    assert (forest.used, forest.available) == (6, 0)
+    with pytest.raises(CacheFullError):
+        forest.insert([8])
+    forest.release(held)
+    assert forest.available == 2
+
+
 def test_a_remembered_path_dies_with_its_node():
     forest = TokenForest(8)
     a = forest.insert([1, 2, 3])
@@ -112,6 +141,7 @@ def test_random_histories_agree_with_plain_prefix_sets(seed: int):
         prefixes = {tokens[:i] for tokens, _ in held for i in range(1, len(tokens) + 1)}
         assert forest.used == len(prefixes)
         assert forest.live_nodes(node for _, node in held) == len(prefixes)
+        assert forest.available == forest.capacity - len(prefixes)
         for tokens, node in held:
             path = forest.path(node)
             assert [forest.token(int(n)) for n in path] == list(tokens)

@@ -13,6 +13,7 @@ from langchain_saffron.errors import (
     BudgetError,
     CacheFullError,
     ContextOverflowError,
+    EngineBusyError,
     EngineClosedError,
     NumericalError,
     RewardModelRequiredError,
@@ -26,6 +27,7 @@ from unit_tests.tiny_models import (
     plain_logits,
     random_engine,
     random_model,
+    random_prm,
     random_reward_model,
     tiny_tokenizer,
 )
@@ -271,6 +273,80 @@ def test_nan_names_the_model_and_leaves_nothing_behind():
         bad.result()
     assert good.result().token_ids == expected
     assert engine.generate(PROMPTS[0], settings=settings, cache_salt="fresh").token_ids == expected
+
+
+@pytest.mark.parametrize("name", ["policy", "reward model", "process reward model"])
+def test_infinite_scores_name_the_model(name):
+    """What too narrow a dtype makes of large activations: no refusal, and no error of torch's."""
+    engine = SaffronEngine(
+        random_model("llama"), tiny_tokenizer(), random_reward_model(), process_reward_model=random_prm()
+    )
+    settings = SearchSettings(search="best_of_n" if name.startswith("process") else "saffron", width=2, max_tokens=6)
+    assert engine.generate(PROMPTS[0], settings=settings).token_ids
+    (decoder,) = [d for d in engine.scheduler._decoders.values() if d.name == name]
+    with torch.no_grad():
+        decoder.model.model.norm.weight[:] = 1e38
+    with pytest.raises(NumericalError, match=f"the {name} returned .*infinity.*dtype"):
+        engine.generate(PROMPTS[1], settings=settings)
+    assert slots_in_use(engine) == 0
+
+
+def test_a_policy_may_forbid_tokens():
+    """Some models' logits of rows without a token are -inf."""
+    model = random_model("gpt2", tie_word_embeddings=False)
+    engine = SaffronEngine(model, tiny_tokenizer(), random_reward_model(shift=2.0))
+    forward = engine.policy.forward
+
+    def forbidding(rows, scored, groups=None):
+        return forward(rows, scored, groups).index_fill(1, torch.arange(100, VOCABULARY), -torch.inf)
+
+    engine.policy.forward = forbidding
+    for search in ("saffron", "greedy", "sample"):
+        settings = SearchSettings(search=search, max_tokens=6, min_tokens=6, seed=1)
+        assert max(engine.generate(PROMPTS[0], settings=settings).token_ids) < 100
+
+
+@pytest.mark.parametrize("on_exhausted", ["stop", "narrow", "refuse"])
+@pytest.mark.parametrize("search", ["saffron", "greedy", "best_of_n", "rebase"])
+def test_what_is_cached_does_not_change_what_a_budget_buys(search, on_exhausted):
+    """Planned as if nothing were cached; what was really spent is less the second time, and never more."""
+    engine = SaffronEngine(
+        random_model("llama"), tiny_tokenizer(), random_reward_model(shift=2.0), process_reward_model=random_prm()
+    )
+    prompt = [5 + i % 200 for i in range(20)]
+    free = SearchSettings(search=search, width=4, max_tokens=16, min_tokens=16, seed=1)
+    whole = engine.generate(prompt, settings=free, cache_salt="none").stats.tflops
+    answers = set()
+    for share in (0.3 if search == "best_of_n" else 0.8, 0.9, 1.1):
+        budget = ComputeBudget(max_tflops=share * whole, on_exhausted=on_exhausted)
+        settings = free.model_copy(update={"budget": budget})
+        salt = f"{share}"
+        first, again = (engine.generate(prompt, settings=settings, cache_salt=salt) for _ in range(2))
+        assert (first.token_ids, first.finish_reason) == (again.token_ids, again.finish_reason)
+        assert again.stats.tflops < first.stats.tflops
+        if search in ("saffron", "greedy"):
+            assert first.stats.tflops <= share * whole
+        answers.add((tuple(first.token_ids), first.stats.width))
+    # the budget did matter
+    assert len(answers) > 1
+    engine.close()
+
+
+def test_as_many_requests_wait_as_may():
+    engine = SaffronEngine(random_model("llama"), tiny_tokenizer(), max_queue=3)
+    settings = SearchSettings(search="greedy", max_tokens=3)
+    release = threading.Event()
+    blocker = threading.Thread(target=lambda: engine.call(release.wait))
+    blocker.start()
+    while not engine._worker.alive or engine._worker._inbox.qsize():
+        time.sleep(0.001)
+    handles = [engine.submit(PROMPTS[0], settings=settings) for _ in range(3)]
+    with pytest.raises(EngineBusyError, match=r"3 requests wait .*max_queue="):
+        engine.submit(PROMPTS[0], settings=settings)
+    release.set()
+    assert all(handle.result().token_ids for handle in handles)
+    blocker.join()
+    assert engine.generate(PROMPTS[0], settings=settings).token_ids
 
 
 def test_a_timeout_is_a_timeout_error():

@@ -28,7 +28,8 @@ from langchain_saffron.evaluation.methods import METHODS, Method, make_method, p
 from langchain_saffron.evaluation.run import FULL_SEEDS, QUICK_SAMPLES, Models, evaluate, rescore
 from langchain_saffron.evaluation.runner import Runner
 from langchain_saffron.search import Expand, Search, SearchInputs, register_search
-from langchain_saffron.search.protocol import ROOT, Answer
+from langchain_saffron.search.node import ROOT
+from langchain_saffron.search.protocol import Answer
 from langchain_saffron.settings import SEARCHES
 from unit_tests.builders import byte_level_tokenizer
 from unit_tests.evaluation.samples import HARM, write_lines
@@ -126,6 +127,8 @@ def test_a_format_of_the_user_s_own_is_read(registries: None, tmp_path: Path):
         ({"data": "hexphi:x"}, "hex-phi"),
         ({"methods": ["safron:3"]}, "'safron' is not known; there are .*saffron-paper"),
         ({"data": ["kitchen", "hard-kitchen"]}, "alone"),
+        ({"limit": -1}, "at least 1"),
+        ({"seeds": -1}, "at least 1"),
     ],
 )
 def test_mistakes_are_told_before_a_model_is_loaded(options, complaint: str, tmp_path: Path):

@@ -11,7 +11,14 @@ from langchain_core.runnables import ConfigurableField
 from pydantic import ValidationError
 
 from langchain_saffron import ChatSaffron, SaffronEngine, SaffronLLM
-from langchain_saffron.errors import BudgetError, ContextOverflowError, PromptError
+from langchain_saffron.errors import (
+    BudgetError,
+    ContextOverflowError,
+    ModelLoadError,
+    PromptError,
+    RewardModelRequiredError,
+    SettingsError,
+)
 from langchain_saffron.settings import ComputeBudget
 from langchain_saffron.shared_budget import SharedBudget
 from unit_tests.builders import CHATML
@@ -122,10 +129,19 @@ def test_bad_fields_are_refused_before_anything_is_loaded(kind: type, fields: di
 
 
 def test_bad_options_of_a_call_are_refused(chat: ChatSaffron):
-    with pytest.raises(ValueError, match="widht"):
+    with pytest.raises(SettingsError, match="widht"):
         chat.invoke(HELLO, widht=3)
-    with pytest.raises(ValueError, match="width"):
+    with pytest.raises(SettingsError, match="width"):
         chat.invoke(HELLO, width=0)
+    for name, value in (("stop", 5), ("tools", 5), ("tools", "set_timer"), ("timeout", -1), ("timeout", float("nan"))):
+        with pytest.raises(SettingsError, match=name):
+            chat.invoke(HELLO, **{name: value})
+    alone = ChatSaffron(model="some/model", effort="off")
+    # what one of ours found stays what it is
+    with pytest.raises(RewardModelRequiredError, match="reward_model="):
+        alone.invoke(HELLO, effort="low")
+    with pytest.raises(ModelLoadError, match="names no model"):
+        alone.invoke(HELLO, model=" ")
 
 
 def test_a_model_without_reward_model_is_fine_for_plain_decoding():

@@ -71,7 +71,7 @@ def test_a_call_may_use_either_name(engine: SaffronEngine):
 def test_an_unknown_field_is_told_what_it_may_have_meant(engine: SaffronEngine):
     with pytest.raises(ValidationError, match="no field 'efort': did you mean 'effort'"):
         ChatSaffron(engine=engine, efort="low")
-    with pytest.raises(ValidationError, match="did you mean 'max_tokens'"):
+    with pytest.raises(SettingsError, match="did you mean 'max_tokens'"):
         ChatSaffron(engine=engine).invoke("Hi", max_token=3)
     with pytest.raises(ValidationError, match="zzz"):
         ChatSaffron(engine=engine, zzz=1)
@@ -83,6 +83,7 @@ OPTIONS = [
     ({"effort": "off", "temperature": 1.0, "seed": 1}, {"effort": "off", "temperature": 1.0, "seed": 2}),
     ({"max_tokens": 2}, {"max_tokens": 3}),
     ({}, {"refusal_threshold": 0.0}),
+    ({"mask": "strict"}, {"mask": "soft"}),
 ]
 
 
@@ -109,13 +110,18 @@ async def test_a_cache_tells_calls_apart_by_their_options(engine: SaffronEngine,
 
 @pytest.mark.slow
 def test_an_engine_s_fingerprint_is_of_all_that_answers_depend_on():
-    def made(template: str = CHATML, prm: int | None = None, reward: int = 1, policy: int = 0) -> str:
+    def made(
+        template: str = CHATML, prm: int | None = None, reward: int = 1, policy: int = 0, record: object = None
+    ) -> str:
         tokenizer = tiny_tokenizer()
         tokenizer.chat_template = template
+        mrm = random_reward_model(reward)
+        # what mask="auto" goes by
+        mrm.details = {"training": {"held_out": record}}
         engine = SaffronEngine(
             random_model("llama", policy),
             tokenizer,
-            random_reward_model(reward),
+            mrm,
             process_reward_model=None if prm is None else random_prm(prm),
         )
         try:
@@ -126,7 +132,8 @@ def test_an_engine_s_fingerprint_is_of_all_that_answers_depend_on():
     one = made()
     assert made() == one
     others = [made(template=CHATML + " "), made(prm=1), made(prm=2), made(reward=2), made(policy=1)]
-    assert len({one, *others}) == 6
+    others.append(made(record={"seen_share": 0.5}))
+    assert len({one, *others}) == 7
 
 
 @pytest.mark.filterwarnings("ignore:no model= was given")

@@ -10,7 +10,8 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 
 from langchain_saffron import MultifurcationRewardModel
-from langchain_saffron.errors import CorpusError, ModelLoadError, TrainingError
+from langchain_saffron.errors import CorpusError, ModelLoadError, TrainingError, WeakRewardModelError
+from langchain_saffron.models.mrm_quality import RewardModelWarning
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.templates.guard_prompt import GuardPrompt
 from langchain_saffron.templates.reward_template import RewardTemplate
@@ -257,3 +258,39 @@ def test_data_of_another_tokenizer_do_not_train(tmp_path, beside, annotated):
 def test_a_missing_base_is_named(tmp_path):
     with pytest.raises(ModelLoadError, match="nowhere"):
         train(data(), tmp_path / "out", base=tmp_path / "nowhere", settings=SETTINGS)
+
+
+# --- what cannot work ---
+
+
+def noisy(count: int) -> RewardData:
+    """Rewards that nothing can predict."""
+    rng = np.random.default_rng(5)
+    noise = [np.where(s.known, rng.normal(0, 1, len(s.rewards)), NAN).astype(np.float32) for s in samples(count)]
+    return RewardData([Sample(s.record, s.token_ids, r) for s, r in zip(samples(count), noise, strict=True)], {})
+
+
+def test_a_reward_model_that_cannot_work_is_written_with_a_warning(tmp_path, beside):
+    with pytest.warns(RewardModelWarning, match=r"it hardly predicts the rewards \(held-out r .*few tokens") as told:
+        figures = train(noisy(12), tmp_path / "out", base=beside, settings=SETTINGS)
+    assert len(told) == 1
+    kept, held_out = noisy(12).split(0.2, 0)
+    known = set(kept.seen(VOCABULARY).nonzero().flatten().tolist())
+    targets = [int(token) for sample in held_out.samples for token in sample.token_ids[sample.known]]
+    assert figures["seen_share"] == pytest.approx(sum(token in known for token in targets) / len(targets))
+    rewards = np.concatenate([sample.rewards[sample.known] for sample in held_out.samples])
+    assert (figures["lowest_rewards"], figures["highest_rewards"]) == (rewards.min(), rewards.max())
+
+
+def test_strict_turns_it_down_after_writing_it_and_again_when_it_is_there(tmp_path, beside):
+    strict = SETTINGS.model_copy(update={"strict": True})
+    for _ in range(2):
+        with pytest.raises(WeakRewardModelError, match="is written, but not likely to work: it hardly predicts"):
+            train(noisy(12), tmp_path / "out", base=beside, settings=strict)
+    assert (tmp_path / "out" / "mrm_config.json").exists()
+    assert not (tmp_path / "out" / "checkpoints").exists()
+    # the same run without it goes on where that was
+    news: list[str] = []
+    with pytest.warns(RewardModelWarning, match="not likely to work"):
+        train(noisy(12), tmp_path / "out", base=beside, settings=SETTINGS, report=news.append)
+    assert news == [f"{tmp_path / 'out'} is already trained"]

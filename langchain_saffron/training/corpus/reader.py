@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from langchain_saffron.errors import CorpusError
+from langchain_saffron.errors import CorpusError, SettingsError
 from langchain_saffron.training.corpus.json_files import JsonFile
 from langchain_saffron.training.corpus.source import Source, reading
 from langchain_saffron.training.corpus.tables import ParquetFile, SavedDataset
@@ -94,11 +94,11 @@ class Corpus:
         """The records from `start` up to but not including `stop`, in order.
 
         Raises:
-            ValueError: A bound is negative.
+            SettingsError: A bound is negative.
             CorpusError: A file is damaged, or has lost records since the corpus was opened.
         """
         if start < 0 or (stop is not None and stop < 0):
-            raise ValueError(f"bounds must not be negative, got {start} and {stop}")
+            raise SettingsError(f"bounds must not be negative, got {start} and {stop}")
         return self._read(start, self._records if stop is None else min(stop, self._records))
 
     def _read(self, start: int, stop: int) -> Iterator[Record]:

@@ -1,0 +1,79 @@
+"""Who may start next: requests that hold no slots of any cache."""
+
+from collections.abc import Collection, Iterator, Mapping
+
+from langchain_saffron.engine.request import Request
+from langchain_saffron.models.decoder import TrieDecoder
+
+# how many may begin before one that came earlier and does not fit yet
+PATIENCE = 32
+# steps' worth of slots that have to be free besides the prompt: beams share most of what they hold, so that what a
+# search will hold is not known; where slots run out in the middle, somebody pauses
+FIRST_STEPS = 16
+
+
+class WaitingLine:
+    """New and paused requests, in order of arrival.
+
+    What does not fit beside the running ones is overtaken by what does, but not for ever.
+    """
+
+    def __init__(self, decoders: Mapping[str, TrieDecoder]) -> None:
+        """Take the models, by name."""
+        self._decoders = decoders
+        self._requests: list[Request] = []
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    def __iter__(self) -> Iterator[Request]:
+        return iter(list(self._requests))
+
+    def add(self, request: Request) -> None:
+        """Let it wait, at the place that its arrival gives it."""
+        self._requests.append(request)
+        self._requests.sort(key=lambda request: request.arrival)
+
+    def remove(self, request: Request) -> None:
+        """It waits no longer, if it did."""
+        if request in self._requests:
+            self._requests.remove(request)
+
+    def clear(self) -> None:
+        """Forget everybody."""
+        self._requests.clear()
+
+    def take(self, running: Collection[Request]) -> Request | None:
+        """The first that fits beside the running ones, which waits no longer; `None` where nobody does.
+
+        Where nothing runs, the first in the line is taken whether it fits or not.
+        """
+        if not running:
+            return self._requests.pop(0) if self._requests else None
+        passed: list[Request] = []
+        for request in self._requests:
+            if self._fits(request, running):
+                self._requests.remove(request)
+                for other in passed:
+                    other.overtaken += 1
+                return request
+            passed.append(request)
+            if request.overtaken >= PATIENCE or len(passed) >= PATIENCE:
+                break
+        return None
+
+    def _fits(self, request: Request, running: Collection[Request]) -> bool:
+        for name, prompt in request.prompts.items():
+            if name not in self._decoders:
+                # a function, which has no cache
+                continue
+            forest = self._decoders[name].forest
+            # the running ones' next step comes first
+            free = forest.available - sum(len(r.caches[name].frontier) for r in running if name in r.caches)
+            cache = request.caches.get(name)
+            room = free - request.growth(FIRST_STEPS)
+            if room < (len(prompt) if cache is None else cache.needed) and (
+                room < 0 or cache is not None or room < forest.missing(prompt, request.salt)
+            ):
+                return False
+        return True

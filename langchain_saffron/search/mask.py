@@ -1,0 +1,66 @@
+"""Tokens that the reward model's training never showed (SAFFRON paper, section 4.3, and a softer way)."""
+
+from collections.abc import Sequence
+
+import torch
+
+from langchain_saffron.runtime.devices import upload
+
+# what an unseen token costs under the soft mask, in points of missing reward: without it, words that no reward model
+# knows break through; at 1.5, a search with a small reward model no longer finds refusals whose words it never saw
+UNSEEN_COST = 1.0
+
+
+def presumed_rewards(
+    inherited: Sequence[float | None],
+    reward: torch.Tensor,
+    likely: torch.Tensor,
+    known: torch.Tensor,
+    inside: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the soft mask takes unseen tokens for: as safe as what stands before them.
+
+    Args:
+        inherited: Each beam's own reward; `None` at the root. There the mean predicted reward of the seen tokens of the
+            nucleus stands in, weighted by the policy; without any, that of all seen tokens.
+        reward: float32 [beams, columns]: predicted rewards.
+        likely: float32 [beams, columns]: the policy's log-probabilities.
+        known: bool [columns] or [beams, columns]: seen tokens that do not end a turn.
+        inside: bool [beams, columns]: the nucleus.
+
+    Returns:
+        float32 [beams]; and, a scalar, whether tokens beyond these columns (the most likely ones) would have to be
+        looked at.
+    """
+    own = upload([0.0 if value is None else value for value in inherited], torch.float32, reward.device)
+    missing = [value is None for value in inherited]
+    if not any(missing):
+        return own, torch.zeros((), dtype=torch.bool, device=reward.device)
+    at_root = upload(missing, torch.bool, reward.device)
+    near = inside & known
+    found = near.any(dim=-1, keepdim=True)
+    pool = torch.where(found, near, known & (likely > -torch.inf))
+    weights = torch.softmax(likely.masked_fill(~pool, -torch.inf), dim=-1).nan_to_num(nan=0.0)
+    mean = (weights * reward.masked_fill(~pool, 0.0)).sum(-1)
+    return torch.where(at_root, mean, own), (at_root & ~found[:, 0]).any()
+
+
+def instead_of_nothing(
+    likely: torch.Tensor, known: torch.Tensor, is_end: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a beam takes whose nucleus the mask empties, under a grammar.
+
+    The policy's likeliest seen token; where the grammar allows none, an end token, which is exempt from the mask;
+    where it does not allow that either, the grammar wins: its likeliest token.
+
+    Returns:
+        bool [beams, columns], one token a beam at most; and, bool [beams, 1], whether tokens beyond these columns
+        (the most likely ones) would have to be looked at.
+    """
+    possible = likely > -torch.inf
+    seen, ending = possible & known, possible & is_end
+    has_seen = seen.any(dim=-1, keepdim=True)
+    pool = torch.where(has_seen, seen, torch.where(ending.any(dim=-1, keepdim=True), ending, possible))
+    best = likely.masked_fill(~pool, -torch.inf).argmax(dim=-1, keepdim=True)
+    unclear = ~has_seen & possible.all(dim=-1, keepdim=True)
+    return torch.zeros_like(pool).scatter(1, best, True) & pool, unclear
