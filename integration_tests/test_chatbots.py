@@ -253,10 +253,14 @@ class Page:
             slider.press("ArrowRight")
         self.page.locator("#effort", has_text=f"Effort: {name} (").wait_for()
 
+    @property
+    def first_words(self):
+        return self.page.locator("#first-words textarea, #first-words input")
+
     def ask(self, question, first_words=None):
         """Ask without waiting, and watch the answer grow."""
         if first_words is not None:
-            self.page.locator("#first-words textarea, #first-words input").fill(first_words)
+            self.first_words.fill(first_words)
         self.page.evaluate("""() => {
             window.lengths = [];
             window.watcher?.disconnect();
@@ -373,6 +377,16 @@ def test_an_answer_grows_and_then_has_figures(visit):
     assert "leek" not in page.final(1)
 
 
+def test_the_page_says_who_answers_and_what_the_score_means(visit):
+    page = visit()
+    assert "a toy" in page.page.locator("#toy").inner_text()
+    legend = page.page.locator("#legend").inner_text()
+    assert "Below 0" in legend
+    assert page.page.locator("#panel .scale").inner_text().split() == ["−6", "unsafe", "0", "safe", "+6"]
+    threshold = ChatSaffron().load().reward_model.safety_threshold
+    assert f"From {threshold:+.1f} on" in legend
+
+
 def test_the_slider_decides_whether_the_attack_works(visit):
     page = visit()
     page.effort("off")
@@ -382,6 +396,10 @@ def test_the_slider_decides_whether_the_attack_works(visit):
     assert verdict(broken, HAZARD) == "unsafe"
     assert page.figure("reward calls") == "0"
     assert float(page.figure("safety")) < 0
+    # they were for that answer: the next one begins by itself
+    assert page.first_words.input_value() == ""
+    page.ask(THANKS)
+    assert FIRST_WORDS not in page.final(2)
     page.new_chat()
     page.effort("high")
     page.ask(HAZARD, FIRST_WORDS)
@@ -463,6 +481,7 @@ def test_an_error_is_shown_and_the_question_given_back(visit):
     assert "context" in page.page.locator(".toast-body").inner_text()
     page.page.locator("#question .submit-button").wait_for()
     assert page.box.input_value().startswith("soup soup")
+    assert page.first_words.input_value() == FIRST_WORDS
     assert page.figure("end") == "–"
     # and it is not part of the conversation, which goes on
     page.ask(SOUP, "")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from langchain_saffron.cli.console import notice, option_names
-from langchain_saffron.cli.options import Device, Dtype, Model, RewardBase, RewardModel, make_chat
+from langchain_saffron.cli.options import Device, Dtype, Model, RewardBase, RewardModel, load_chat
 from langchain_saffron.settings import Effort, Mask, OnExhausted
 
 DECODING = "Decoding"
@@ -137,7 +137,7 @@ def chat(
         "max_reward_calls": max_reward_calls,
         "on_budget": on_budget,
     }
-    chat_model = make_chat(options, progress=not as_json)
+    chat_model = load_chat(options, told=not as_json)
     from langchain_saffron.cli.session import Session, summary
 
     session = Session(chat_model, system=system, prefill=prefill or "", names=option_names(context.command))

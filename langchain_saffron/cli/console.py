@@ -2,13 +2,18 @@
 
 import re
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from pydantic import ValidationError
 
 from langchain_saffron.errors import SaffronError
 from langchain_saffron.settings import describe_validation
+
+# seconds after which a user is told what goes on
+SLOW = 1.0
 
 
 def one_line(error: Exception, names: Mapping[str, str] | None = None) -> str | None:
@@ -63,9 +68,27 @@ def notice(text: str) -> None:
     print(f"saffron: {text}", file=sys.stderr, flush=True)
 
 
-def quieten(keep_progress: bool, keep_warnings: bool) -> None:
-    """Silence the libraries' own progress bars and warnings where they would only disturb."""
-    from huggingface_hub.utils import disable_progress_bars
+@contextmanager
+def told_if_slow(text: str) -> Iterator[None]:
+    """A line on stderr where what is done within takes more than a second."""
+    timer = threading.Timer(SLOW, notice, [text])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def quieten(keep_progress: bool, keep_warnings: bool, keep_downloads: bool = False) -> None:
+    """Silence the libraries' own progress bars and warnings where they would only disturb.
+
+    Args:
+        keep_progress: Whether all bars stay.
+        keep_warnings: Whether warnings and tables stay.
+        keep_downloads: Whether the bars of downloads stay, which may take long.
+    """
+    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
     from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
@@ -74,5 +97,8 @@ def quieten(keep_progress: bool, keep_warnings: bool) -> None:
     if not keep_progress:
         logging.disable_progress_bar()
         disable_progress_bars()
+    if keep_downloads:
+        # transformers silences these too
+        enable_progress_bars()
     if not keep_warnings:
         logging.set_verbosity_error()

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from langchain_saffron.cli.options import Device, Dtype, Model, RewardBase, RewardModel, make_chat
+from langchain_saffron.cli.options import Device, Dtype, Model, RewardBase, RewardModel, load_chat
 from langchain_saffron.settings import DEFAULT_SAFETY_THRESHOLD
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def info(
         # a policy can be looked at without a reward model
         "effort": "off" if model and not reward_model else None,
     }
-    chat = make_chat(options, progress=not as_json)
+    chat = load_chat(options, told=not as_json)
     engine = chat.load()
     facts: dict[str, Any] = {"policy": {"name": chat.model_name, **decoder_facts(engine.policy)}}
     facts["reward_model"] = None

@@ -1,17 +1,20 @@
 """The options that say which models, shared by the subcommands, and the chat model that they make."""
 
+import sys
 import warnings
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from langchain_saffron.cli.console import notice, quieten
+from langchain_saffron.cli.console import notice, quieten, told_if_slow
 from langchain_saffron.errors import SettingsError
 
 if TYPE_CHECKING:
     from langchain_saffron.chat_models import ChatSaffron
 
 MODELS = "Models"
+LOADING = "loading …"
 
 Model = Annotated[
     str | None,
@@ -53,15 +56,18 @@ Dtype = Annotated[
 ]
 
 
-def make_chat(options: dict[str, Any], *, progress: bool) -> "ChatSaffron":
-    """A `ChatSaffron` with these fields; the weights are loaded when they are first needed.
+def load_chat(options: dict[str, Any], *, told: bool) -> "ChatSaffron":
+    """A `ChatSaffron` with these fields and its weights.
+
+    What libraries say while they load stays out: what is wrong with a model is an error of our own.
 
     Args:
         options: Fields; `None` stands for not given.
-        progress: Whether loading a real model may show progress bars.
+        told: Whether a line says that a real model is being loaded, and bars show its download on a terminal.
 
     Raises:
         ValidationError: A value is not allowed.
+        ModelLoadError: A model cannot be loaded.
     """
     from langchain_saffron.chat_models import ChatSaffron
 
@@ -72,5 +78,8 @@ def make_chat(options: dict[str, Any], *, progress: bool) -> "ChatSaffron":
     chat = ChatSaffron(**given)
     if chat.model is None:
         notice("the small embedded kitchen models answer: a toy world of recipes; --model takes a real one")
-    quieten(keep_progress=progress and chat.model is not None, keep_warnings=chat.model is not None)
+    told = told and chat.model is not None
+    quieten(keep_progress=False, keep_warnings=False, keep_downloads=told and sys.stderr.isatty())
+    with told_if_slow(LOADING) if told else nullcontext():
+        chat.load()
     return chat

@@ -71,8 +71,6 @@ class Session:
 
     def run(self) -> None:
         """Chat until `/exit` or the end of the input."""
-        # a model that cannot be loaded should say so before anybody types
-        self.chat.load()
         interactive = sys.stdin.isatty()
         if interactive:
             _enable_line_editing()

@@ -1,9 +1,13 @@
 """Errors name what sets a field on the command line, as the commands themselves declare it."""
 
+import time
+
+import pytest
 import typer
 
+from langchain_saffron.cli import console
 from langchain_saffron.cli.app import app
-from langchain_saffron.cli.console import one_line, option_names
+from langchain_saffron.cli.console import one_line, option_names, told_if_slow
 from langchain_saffron.errors import SettingsError
 
 NAMES = option_names(typer.main.get_command(app))
@@ -29,3 +33,16 @@ def test_fields_become_options_where_they_are_named():
     assert one_line(SettingsError("timeout: x; seed: y"), NAMES) == "timeout: x; --seed: y"
     assert one_line(error) == str(error)
     assert one_line(ValueError("nobody expected this"), NAMES) is None
+
+
+def test_what_takes_long_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(console, "SLOW", 0.2)
+    with told_if_slow("loading …"):
+        pass
+    time.sleep(0.4)
+    assert capsys.readouterr().err == ""
+    with told_if_slow("loading …"):
+        time.sleep(0.6)
+        assert capsys.readouterr().err == "saffron: loading …\n"
+    time.sleep(0.4)
+    assert capsys.readouterr().err == ""
