@@ -1,6 +1,7 @@
 """The `saffron` command: its subcommands, and how errors become one line and an exit code."""
 
 import io
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -50,6 +51,9 @@ def _root(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
     ] = False,
 ) -> None:
+    # what a user starts by hand shares the machine with other programs; figures of speed are for the machine alone
+    if "torch" not in sys.modules and context.invoked_subcommand != "bench":
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if context.invoked_subcommand is None:
         print(context.get_help())
 

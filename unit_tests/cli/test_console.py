@@ -1,5 +1,8 @@
 """Errors name what sets a field on the command line, as the commands themselves declare it."""
 
+import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -46,3 +49,16 @@ def test_what_takes_long_is_told(capsys: pytest.CaptureFixture[str], monkeypatch
         assert capsys.readouterr().err == "saffron: loading …\n"
     time.sleep(0.4)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("command", "expected"), [("info", "PASSIVE"), ("bench", "None")])
+def test_threads_wait_passively_beside_other_programs(command, expected):
+    """Set before torch is imported, which reads it then; figures of speed are for the machine alone."""
+    code = (
+        "import os, sys; from langchain_saffron.cli import main; assert 'torch' not in sys.modules\n"
+        f"try:\n    main(['{command}', '--help'])\nexcept SystemExit:\n    pass\n"
+        "print('policy:', os.environ.get('OMP_WAIT_POLICY'))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert f"policy: {expected}" in ended.stdout
