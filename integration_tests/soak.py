@@ -19,6 +19,7 @@ import torch
 
 from langchain_saffron import SaffronEngine, SearchSettings
 from langchain_saffron.errors import SaffronError
+from unit_tests.engine.slots import slots_held
 from unit_tests.tiny_models import PROMPTS, random_model, random_prm, random_reward_model, tiny_tokenizer
 
 SLOTS = 250
@@ -115,11 +116,6 @@ class Soak:
         self.counts["forks"] += 1
         self.wrong += status != 0
 
-    def held(self) -> int:
-        """Slots that somebody still needs."""
-        decoders = self.engine.scheduler._decoders.values()
-        return self.engine.call(lambda: sum(d.forest.capacity - d.forest.available for d in decoders))
-
 
 def run(requests: int, forks: int, seed: int = 0) -> dict[str, Any]:
     """Ask so often, and count what is left behind.
@@ -146,7 +142,7 @@ def run(requests: int, forks: int, seed: int = 0) -> dict[str, Any]:
         **dict(sorted(soak.counts.items())),
         "pauses": soak.engine.scheduler.pauses,
         "wrong answers": soak.wrong,
-        "slots held": soak.held(),
+        "slots held": slots_held(soak.engine),
         "threads": sorted(threads),
         "child processes": len(process.children()),
         "memory at the end ÷ after a quarter": round(memory[-1] / memory[len(memory) // 4], 3),

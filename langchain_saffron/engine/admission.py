@@ -211,9 +211,11 @@ class Admission:
             cost = policy.row_cost(prompt_length - 1 + length)
             return cost + reward.row_cost(reward_length - 1 + length) if reward else cost
 
-        prompt_cost = policy.prompt_cost(prompt_length)
-        prompt_cost += reward.prompt_cost(reward_length) if reward else 0.0
-        prompt_cost += prm.prompt_cost(prm_length) if prm else 0.0
+        def prompt_cost() -> float:
+            cost = policy.prompt_cost(prompt_length)
+            cost += reward.prompt_cost(reward_length) if reward else 0.0
+            return cost + (prm.prompt_cost(prm_length) if prm else 0.0)
+
         return BudgetMeter(
             settings.budget,
             row_cost=row_cost,

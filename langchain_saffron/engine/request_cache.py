@@ -55,8 +55,7 @@ class RequestCache:
         """Slots that have to be computed before the frontier, parents first: at first, the prompt's."""
         forest = self.decoder.forest
         filled = forest.filled
-        body = np.array(self._prompt[:-1], dtype=np.int64)
-        found: dict[int, None] = dict.fromkeys(body[~filled[body]].tolist())
+        found: dict[int, None] = dict.fromkeys(self._body[~filled[self._body]].tolist())
         end = self._prompt[-1]
         for slot in self.frontier:
             branch = []
@@ -108,7 +107,8 @@ class RequestCache:
 
     def wipe(self) -> None:
         """Zero and forget what this request computed, after a forward that gave NaN."""
-        self.decoder.forget([*self._prompt, *self._slots.values()] if self._slots else [])
+        if self._slots:
+            self.decoder.forget([*self._prompt, *self._slots.values()])
 
     def close(self, keep: Node | None = None) -> None:
         """Give all nodes back; what was computed of the prompt stays until its slots are needed.
@@ -131,6 +131,8 @@ class RequestCache:
 
     def _insert_prompt(self) -> None:
         self._prompt = self.decoder.forest.insert(self._tokens, salt=self._salt)
+        # all but its end, as every step looks at it
+        self._body = np.array(self._prompt[:-1], dtype=np.int64)
         self._slots[ROOT] = self._prompt[-1]
 
     def _hold(self, node: Node) -> None:

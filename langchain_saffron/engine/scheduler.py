@@ -148,10 +148,9 @@ class Scheduler:
     def _begin(self, request: Request) -> None:
         request.inputs.budget.begin()
         for name, prompt in request.prompts.items():
-            if name not in request.caches:
-                prm = self._prm if name == PRM else None
-                make = prm.cache if prm else partial(RequestCache, self._decoders[name])
-                request.caches[name] = make(prompt, request.salt)
+            prm = self._prm if name == PRM else None
+            make = prm.cache if prm else partial(RequestCache, self._decoders[name])
+            request.caches[name] = make(prompt, request.salt)
         request.stats.cached_prompt = request.caches[POLICY].cached
         request.stats.cached_tokens = sum(b.cached for b in request.caches.values())
         request.search = request.start(request.inputs)

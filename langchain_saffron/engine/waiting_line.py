@@ -50,9 +50,14 @@ class WaitingLine:
         """
         if not running:
             return self._requests.pop(0) if self._requests else None
+        # the running ones' next step comes first
+        free = {
+            name: decoder.forest.available - sum(len(r.caches[name].frontier) for r in running if name in r.caches)
+            for name, decoder in self._decoders.items()
+        }
         passed: list[Request] = []
         for request in self._requests:
-            if self._fits(request, running):
+            if self._fits(request, free):
                 self._requests.remove(request)
                 for other in passed:
                     other.overtaken += 1
@@ -62,18 +67,16 @@ class WaitingLine:
                 break
         return None
 
-    def _fits(self, request: Request, running: Collection[Request]) -> bool:
+    def _fits(self, request: Request, free: Mapping[str, int]) -> bool:
         for name, prompt in request.prompts.items():
-            if name not in self._decoders:
+            if name not in free:
                 # a function, which has no cache
                 continue
+            room, cache = free[name] - request.growth(FIRST_STEPS), request.caches.get(name)
+            if cache is None and room >= len(prompt):
+                # whatever of it is there already
+                continue
             forest = self._decoders[name].forest
-            # the running ones' next step comes first
-            free = forest.available - sum(len(r.caches[name].frontier) for r in running if name in r.caches)
-            cache = request.caches.get(name)
-            room = free - request.growth(FIRST_STEPS)
-            if room < (len(prompt) if cache is None else cache.needed) and (
-                room < 0 or cache is not None or room < forest.missing(prompt, request.salt)
-            ):
+            if room < (forest.missing(prompt, request.salt) if cache is None else cache.needed):
                 return False
         return True

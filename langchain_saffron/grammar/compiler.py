@@ -65,19 +65,9 @@ class GrammarCompiler:
                 tokens = self._prepare()
                 begun = self._begun.get(grammar)
                 if begun is None:
-                    mine = self._begun[grammar] = threading.Event()
+                    self._begun[grammar] = threading.Event()
             if begun is None:
-                try:
-                    root = self._compiled(grammar, tokens, ends)
-                    with self._lock:
-                        self._roots[grammar] = root
-                        while len(self._roots) > self._kept:
-                            self._roots.popitem(last=False)
-                        return root.copy()
-                finally:
-                    with self._lock:
-                        self._begun.pop(grammar, None)
-                    mine.set()
+                return self._compile_first(grammar, tokens, ends)
             # somebody else is at it; should that fail, it is tried again here, with this caller's time
             if not begun.wait(_left(ends)):
                 raise RequestTimeoutError(_LATE)
@@ -85,6 +75,22 @@ class GrammarCompiler:
     def renew(self) -> None:
         """In a forked child: what other threads were compiling will not be finished."""
         self._begun.clear()
+
+    def _compile_first(self, grammar: Grammar, tokens: TokenBytes, ends: float | None) -> GrammarMatcher:
+        """Compile what nobody has yet, and tell those who wait for it."""
+        try:
+            root = self._compiled(grammar, tokens, ends)
+            with self._lock:
+                self._roots[grammar] = root
+                while len(self._roots) > self._kept:
+                    self._roots.popitem(last=False)
+                return root.copy()
+        finally:
+            with self._lock:
+                begun = self._begun.pop(grammar, None)
+            # none in a forked child, where nobody waits
+            if begun is not None:
+                begun.set()
 
     def _compiled(self, grammar: Grammar, tokens: TokenBytes, ends: float | None) -> GrammarMatcher:
         library = self._library

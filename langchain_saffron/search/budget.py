@@ -20,7 +20,7 @@ class BudgetMeter:
 
     Attributes:
         limits: What it may spend.
-        tflops: Spent so far, as if nothing were cached.
+        tflops: Spent so far, as if nothing were cached; counted only where it is limited.
         reward_calls: Sequences scored by a reward model so far.
     """
 
@@ -31,7 +31,7 @@ class BudgetMeter:
         calls_per_row: int = 0,
         prm_cost: Callable[[int], float] | None = None,
         prm_row_cost: Callable[[int], float] | None = None,
-        prompt_cost: float = 0.0,
+        prompt_cost: Callable[[], float] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Nothing is spent yet; the clock starts now.
@@ -54,7 +54,7 @@ class BudgetMeter:
         self._prm_cost = prm_cost or (lambda length: 0.0)
         self._prm_row_cost = prm_row_cost or (lambda length: 0.0)
         self._asks_prm = prm_cost is not None
-        self._prompt_cost = prompt_cost
+        self._prompt_cost = prompt_cost or (lambda: 0.0)
         self._prm_read: set[Node] = set()
         self._clock = clock
         self._start = clock()
@@ -72,14 +72,21 @@ class BudgetMeter:
         Raises:
             BudgetError: The budget does not even cover that.
         """
-        needed = self._prompt_cost + self._row_cost(0)
         limit = self.limits.max_tflops
-        if limit is not None and needed > limit:
+        if limit is None:
+            return
+        self.tflops = self._prompt_cost()
+        needed = self.tflops + self._row_cost(0)
+        if needed > limit:
             raise BudgetError(f"max_tflops={limit:g} does not cover the prompt, which takes {needed:g} TFLOP")
-        self.tflops = self._prompt_cost
 
     def book(self, nodes: Sequence[Node], prm_nodes: Sequence[Node] = ()) -> None:
         """Book what a search asked for and has got: scored nodes, and those that a process reward model scored."""
+        # every step of every request comes by here
+        cost = self._cost(nodes, prm_nodes) if self.limits.max_tflops is not None else 0.0
+        self.spend(cost, len(nodes) * self._calls_per_row + len(prm_nodes), rows=len(nodes))
+
+    def _cost(self, nodes: Sequence[Node], prm_nodes: Sequence[Node]) -> float:
         cost = sum(self._row_cost(node.length) for node in dict.fromkeys(nodes))
         for node in dict.fromkeys(prm_nodes):
             cost += self._prm_cost(node.length)
@@ -89,7 +96,7 @@ class BudgetMeter:
                 self._prm_read.add(above)
                 above = above.parent
             self._prm_read.add(node)
-        self.spend(cost, len(nodes) * self._calls_per_row + len(prm_nodes), rows=len(nodes))
+        return cost
 
     def spend(self, tflops: float = 0.0, reward_calls: int = 0, rows: int = 0) -> None:
         """Book what a forward cost; `rows` counts scored nodes, for the pace that `narrow` needs."""

@@ -19,7 +19,7 @@ from langchain_saffron.errors import (
     RewardModelRequiredError,
     SettingsError,
 )
-from unit_tests.engine.slots import slots_in_use, wait_until
+from unit_tests.engine.slots import held_up, slots_in_use, wait_until
 from unit_tests.families import FALLBACKS, FAMILIES, VOCABULARY, mostly_slow
 from unit_tests.tiny_models import (
     PROMPTS,
@@ -335,17 +335,11 @@ def test_what_is_cached_does_not_change_what_a_budget_buys(search, on_exhausted)
 def test_as_many_requests_wait_as_may():
     engine = SaffronEngine(random_model("llama"), tiny_tokenizer(), max_queue=3)
     settings = SearchSettings(search="greedy", max_tokens=3)
-    release = threading.Event()
-    blocker = threading.Thread(target=lambda: engine.call(release.wait))
-    blocker.start()
-    while not engine._worker.alive or engine._worker._inbox.qsize():
-        time.sleep(0.001)
-    handles = [engine.submit(PROMPTS[0], settings=settings) for _ in range(3)]
-    with pytest.raises(EngineBusyError, match=r"3 requests wait .*max_queue="):
-        engine.submit(PROMPTS[0], settings=settings)
-    release.set()
+    with held_up(engine):
+        handles = [engine.submit(PROMPTS[0], settings=settings) for _ in range(3)]
+        with pytest.raises(EngineBusyError, match=r"3 requests wait .*max_queue="):
+            engine.submit(PROMPTS[0], settings=settings)
     assert all(handle.result().token_ids for handle in handles)
-    blocker.join()
     assert engine.generate(PROMPTS[0], settings=settings).token_ids
 
 

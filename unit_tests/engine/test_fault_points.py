@@ -1,7 +1,6 @@
 """Everything that a request calls fails once, at every call of a run: who suffers, and what is left behind."""
 
 import asyncio
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +20,7 @@ from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.search import saffron
 from langchain_saffron.search.budget import BudgetMeter
 from unit_tests.builders import CHATML
+from unit_tests.engine.slots import failing, held_up, slots_held
 from unit_tests.engine.test_sharing_slots import engine_of
 from unit_tests.tiny_models import PROMPTS, random_engine, random_model, random_prm, random_reward_model, tiny_tokenizer
 
@@ -52,28 +52,10 @@ class Panic(BaseException):
     """What no `except Exception` catches."""
 
 
-def failing_once(original: Callable[..., Any], at: int, error: BaseException) -> tuple[Callable[..., Any], list[int]]:
-    """`original`, whose call number `at` raises; and how often it was called."""
-    calls = [0]
-
-    def call(*arguments: Any, **named: Any) -> Any:
-        calls[0] += 1
-        if calls[0] == at:
-            raise error
-        return original(*arguments, **named)
-
-    return call, calls
-
-
 def answers(engine: SaffronEngine, requests: Any = REQUESTS, **options: Any) -> list[list[int] | BaseException]:
     """Of all requests, which begin in one step."""
-    began, release = threading.Event(), threading.Event()
-    blocker = threading.Thread(target=lambda: engine.call(lambda: (began.set(), release.wait(60))))
-    blocker.start()
-    assert began.wait(60)
-    handles = [engine.submit(prompt, settings=settings, timeout=60, **options) for prompt, settings in requests]
-    release.set()
-    blocker.join(60)
+    with held_up(engine):
+        handles = [engine.submit(prompt, settings=settings, timeout=60, **options) for prompt, settings in requests]
     found: list[list[int] | BaseException] = []
     for handle in handles:
         try:
@@ -83,9 +65,35 @@ def answers(engine: SaffronEngine, requests: Any = REQUESTS, **options: Any) -> 
     return found
 
 
-def held(engine: SaffronEngine) -> int:
-    decoders = engine.scheduler._decoders.values()
-    return engine.call(lambda: sum(d.forest.capacity - d.forest.available for d in decoders))
+def fails_at_every_call(
+    monkeypatch: pytest.MonkeyPatch,
+    engine: SaffronEngine,
+    owner: Any,
+    name: str,
+    ask: Callable[[], list[Any]],
+    error: BaseException | None = None,
+) -> int:
+    """Let call 1, 2, … of `owner.name` fail until a run has none left; how many failed a request."""
+    expected, struck = ask(), 0
+    assert all(isinstance(one, list) for one in expected), expected
+    for at in range(1, 400):
+        engine.call(lambda: [decoder.clear() for decoder in engine.scheduler._decoders.values()])
+        with monkeypatch.context() as patched:
+            fails = failing(getattr(owner, name), at, error or RuntimeError("injected"))
+            patched.setattr(owner, name, fails)
+            found = ask()
+        failed = [one for one in found if isinstance(one, BaseException)]
+        assert all(isinstance(one, SaffronError) for one in failed), failed
+        # what is shared is tried for each alone, and everything else belongs to one request
+        assert len(failed) <= 1, (at, failed)
+        assert all(one in failed or one == wanted for one, wanted in zip(found, expected, strict=True))
+        assert slots_held(engine) == 0
+        struck += len(failed)
+        if fails.calls < at:
+            break
+    assert 1 < at < 399, "the point is never reached, or always"
+    assert ask() == expected
+    return struck
 
 
 @pytest.fixture(scope="module")
@@ -101,71 +109,13 @@ def engine() -> SaffronEngine:
     [*((point, False) for point in POINTS), *((point, True) for point in ("a forward", "an insert", "an event"))],
 )
 def test_it_fails_once_at_every_call(engine, monkeypatch, point, panics):
-    owner, name = POINTS[point]
-    expected = answers(engine)
-    assert all(isinstance(one, list) for one in expected)
-    for at in range(1, 400):
-        engine.call(lambda: [decoder.clear() for decoder in engine.scheduler._decoders.values()])
-        error = Panic("injected") if panics else RuntimeError("injected")
-        with monkeypatch.context() as patched:
-            fails, calls = failing_once(getattr(owner, name), at, error)
-            patched.setattr(owner, name, fails)
-            found = answers(engine)
-        failed = [one for one in found if isinstance(one, BaseException)]
-        assert all(isinstance(one, SaffronError) for one in failed), failed
-        assert [one for one in found if isinstance(one, list)] == [
-            wanted for wanted, one in zip(expected, found, strict=True) if isinstance(one, list)
-        ]
-        # what is shared is tried for each alone, and everything else belongs to one request
-        assert len(failed) <= 1, (at, failed)
-        assert held(engine) == 0
-        if calls[0] < at:
-            break
-    assert 1 < at < 399
-    assert answers(engine) == expected
+    error = Panic("injected") if panics else None
+    fails_at_every_call(monkeypatch, engine, *POINTS[point], lambda: answers(engine), error)
 
 
 @pytest.mark.slow
 def test_a_tokenizer_that_fails_once_at_every_call(engine, monkeypatch):
-    expected = answers(engine)
-    for at in range(1, 200):
-        with monkeypatch.context() as patched:
-            fails, calls = failing_once(engine.tokenizer.decode, at, RuntimeError("injected"))
-            patched.setattr(engine.tokenizer, "decode", fails)
-            found = answers(engine)
-        failed = [one for one in found if isinstance(one, BaseException)]
-        assert len(failed) <= 1
-        assert all(isinstance(one, SaffronError) for one in failed)
-        assert held(engine) == 0
-        if calls[0] < at:
-            break
-    assert 1 < at < 199
-    assert answers(engine) == expected
-
-
-def fails_at_every_call(
-    monkeypatch: pytest.MonkeyPatch, engine: SaffronEngine, owner: Any, name: str, ask: Callable[[], list[Any]]
-) -> int:
-    """Let call 1, 2, … of `owner.name` fail until a run has none left; how many failed a request."""
-    expected, struck = ask(), 0
-    assert all(isinstance(one, list) for one in expected), expected
-    for at in range(1, 400):
-        engine.call(lambda: [decoder.clear() for decoder in engine.scheduler._decoders.values()])
-        with monkeypatch.context() as patched:
-            fails, calls = failing_once(getattr(owner, name), at, RuntimeError("injected"))
-            patched.setattr(owner, name, fails)
-            found = ask()
-        failed = [one for one in found if isinstance(one, BaseException)]
-        assert all(isinstance(one, SaffronError) for one in failed), failed
-        assert len(failed) <= 1, (at, failed)
-        assert all(one in failed or one == wanted for one, wanted in zip(found, expected, strict=True))
-        assert held(engine) == 0
-        struck += len(failed)
-        if calls[0] < at:
-            break
-    assert 1 < at < 399, "the point is never reached, or always"
-    assert ask() == expected
-    return struck
+    fails_at_every_call(monkeypatch, engine, engine.tokenizer, "decode", lambda: answers(engine))
 
 
 def test_a_pool_that_cannot_grow_once(monkeypatch):
@@ -247,4 +197,4 @@ def test_a_callback_that_fails_once_at_every_token(engine, way):
         with pytest.raises(RuntimeError, match="injected"):
             ask(Raises(at))
         assert ask(Raises(0)) == expected
-        assert held(engine) == 0
+        assert slots_held(engine) == 0

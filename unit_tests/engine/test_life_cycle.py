@@ -25,6 +25,7 @@ from langchain_saffron.errors import (
     SaffronError,
 )
 from langchain_saffron.runtime.forks import ForkSafeLock
+from unit_tests.engine.slots import failing, held_up, slots_held
 from unit_tests.tiny_models import random_engine, random_model, random_prm, random_reward_model, tiny_tokenizer
 
 PROMPT = [3, 5, 8, 13, 21]
@@ -60,33 +61,6 @@ def in_thread(function: Callable[[], Any], seconds: float = 30) -> Any:
     return box[0]
 
 
-def failing(function: Callable[..., Any], at: int, error: BaseException) -> Callable[..., Any]:
-    """`function`, but call number `at` raises."""
-    calls = [0]
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        calls[0] += 1
-        if calls[0] == at:
-            raise error
-        return function(*args, **kwargs)
-
-    return run
-
-
-def held(forest: TokenForest) -> int:
-    """Slots that somebody holds, kept prompts aside."""
-    forest.drop_kept()
-    return forest.used
-
-
-def nothing_is_held(engine: SaffronEngine) -> bool:
-    decoders = [
-        engine.policy,
-        *(model.decoder for model in (engine.reward_model, engine.process_reward_model) if model),
-    ]
-    return engine.call(lambda: all(held(decoder.forest) == 0 for decoder in decoders))
-
-
 # --- what fails ---
 
 
@@ -101,7 +75,7 @@ def test_a_failure_reaches_its_request_and_the_next_one_works(engine, monkeypatc
     assert isinstance(got, EngineFailedError)
     assert got.__cause__ is error
     assert in_thread(lambda: engine.generate(PROMPT, settings=GREEDY)).token_ids == expected
-    assert nothing_is_held(engine)
+    assert slots_held(engine) == 0
 
 
 def test_what_ends_the_thread_is_told_to_all_and_the_next_call_starts_another(engine, monkeypatch):
@@ -116,7 +90,7 @@ def test_what_ends_the_thread_is_told_to_all_and_the_next_call_starts_another(en
     assert not first.is_alive()
     assert in_thread(lambda: engine.generate(PROMPT, settings=GREEDY)).token_ids == expected
     assert engine._worker._thread is not first
-    assert nothing_is_held(engine)
+    assert slots_held(engine) == 0
 
 
 @pytest.mark.parametrize("place", ["rewards", "cost", "flags"])
@@ -137,14 +111,14 @@ def test_what_fails_behind_a_shared_forward_fails_one_request_at_most(engine, mo
     assert all(isinstance(one, ModelMemoryError) for one in failed)
     assert len(failed) <= 1
     assert all(one in failed or one.token_ids == alone[kind] for one, kind in zip(told, kinds, strict=True))
-    assert nothing_is_held(engine)
+    assert slots_held(engine) == 0
 
 
 def test_a_failure_while_a_request_is_closed_ends_nothing(engine, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(TokenForest, "keep", failing(TokenForest.keep, 1, Panic("while closing")))
         assert engine.generate(PROMPT, settings=WIDE).token_ids
-    assert nothing_is_held(engine)
+    assert slots_held(engine) == 0
     assert engine.generate(PROMPT, settings=WIDE).token_ids
 
 
@@ -169,7 +143,7 @@ def test_every_acquire_may_fail(monkeypatch, settings):
         with monkeypatch.context() as patched:
             patched.setattr(TokenForest, "acquire", failing(TokenForest.acquire, at, CacheFullError("full")))
             got = in_thread(lambda: engine.generate(PROMPT, settings=settings))
-        assert nothing_is_held(engine)
+        assert slots_held(engine) == 0
         if not isinstance(got, BaseException):
             assert got.token_ids == expected
             break
@@ -183,10 +157,7 @@ def test_every_acquire_may_fail(monkeypatch, settings):
 
 def test_the_timeout_holds_though_the_engine_is_busy(engine):
     engine.generate(PROMPT, settings=GREEDY)
-    release = threading.Event()
-    blocker = threading.Thread(target=lambda: engine.call(lambda: release.wait(30)), daemon=True)
-    blocker.start()
-    try:
+    with held_up(engine):
         began = time.monotonic()
         with pytest.raises(RequestTimeoutError, match="timeout="):
             engine.generate(PROMPT, settings=GREEDY, timeout=0.2)
@@ -198,9 +169,6 @@ def test_the_timeout_holds_though_the_engine_is_busy(engine):
         with pytest.raises(TimeoutError, match="timeout="):
             asyncio.run(ask())
         assert time.monotonic() - began < 5
-    finally:
-        release.set()
-    blocker.join(10)
     assert engine.generate(PROMPT, settings=GREEDY).token_ids
 
 

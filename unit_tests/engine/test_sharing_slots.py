@@ -8,6 +8,7 @@ import pytest
 from langchain_saffron import SaffronEngine, SearchSettings
 from langchain_saffron.engine.waiting_line import PATIENCE
 from langchain_saffron.errors import CacheFullError
+from unit_tests.engine.slots import held_up, slots_held
 from unit_tests.tiny_models import PROMPTS, random_model, random_prm, random_reward_model, tiny_tokenizer
 
 SHORT = SearchSettings(width=1, max_tokens=4, min_tokens=4)
@@ -21,11 +22,6 @@ def engine_of(slots: int, prm: bool = False) -> SaffronEngine:
     return SaffronEngine(
         random_model("llama"), tiny_tokenizer(), reward, max_cache_tokens=slots, process_reward_model=judge
     )
-
-
-def held(engine: SaffronEngine) -> int:
-    """Slots that somebody still needs; kept prompts aside."""
-    return engine.call(lambda: sum(d.forest.capacity - d.forest.available for d in engine.scheduler._decoders.values()))
 
 
 @pytest.mark.parametrize("slots", [120, 170, 300])
@@ -43,7 +39,7 @@ def test_answers_of_requests_that_pause_are_those_of_each_alone(slots):
     assert [one.token_ids for one in found] == [one.token_ids for one in expected]
     assert [one.stats.reward_calls for one in found] == [one.stats.reward_calls for one in expected]
     assert engine.scheduler.pauses > 0
-    assert held(engine) == 0
+    assert slots_held(engine) == 0
     engine.close()
 
 
@@ -59,7 +55,7 @@ def test_a_paused_request_can_be_cancelled():
         handle.cancelled.set()
     assert len(handles[0].result().token_ids) == 50
     assert engine.call(lambda: engine.scheduler.waiting) == 0
-    assert held(engine) == 0
+    assert slots_held(engine) == 0
     engine.close()
 
 
@@ -72,7 +68,7 @@ def test_a_search_too_large_even_alone_is_an_error_of_that_search():
         large.result()
     with pytest.raises(CacheFullError, match="max_cache_tokens"):
         engine.generate([3] * 100, settings=SHORT)
-    assert held(engine) == 0
+    assert slots_held(engine) == 0
     engine.close()
 
 
@@ -103,18 +99,11 @@ def test_a_short_prompt_does_not_wait_for_long_ones(monkeypatch):
     monkeypatch.setattr(
         engine.scheduler, "_finish", lambda request, answer: (ends.append(request.arrival), finish(request, answer))
     )
-    began, release = threading.Event(), threading.Event()
-    blocker = threading.Thread(target=lambda: engine.call(lambda: (began.set(), release.wait(60))))
-    blocker.start()
-    assert began.wait(60)
     prompts = [[5 + i % 200 for i in range(240)]] * 4 + [PROMPTS[2]]
-    handles = [
-        engine.submit(prompt, settings=SearchSettings(search="greedy", max_tokens=1), cache_salt=f"{i}")
-        for i, prompt in enumerate(prompts)
-    ]
-    release.set()
+    settings = SearchSettings(search="greedy", max_tokens=1)
+    with held_up(engine):
+        handles = [engine.submit(prompt, settings=settings, cache_salt=f"{i}") for i, prompt in enumerate(prompts)]
     assert all(handle.result().token_ids for handle in handles)
-    blocker.join()
     # the last that came, though all prompts together are more than a step reads
     assert ends[0] == 5
     assert sorted(ends) == [1, 2, 3, 4, 5]
