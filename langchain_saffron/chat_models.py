@@ -1,6 +1,7 @@
 """`ChatSaffron`: a LangChain chat model that searches for a safe answer while it writes it."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -29,7 +30,7 @@ from langchain_saffron.interface.response_format import (
     read_response_format,
 )
 from langchain_saffron.interface.structured_output import Method, structured
-from langchain_saffron.tools import ToolFormat, get_tool_format, tool_request
+from langchain_saffron.tools import ToolFormat, ToolRequest, get_tool_format, tool_request
 
 TOOL_OPTIONS = ("tools", "tool_choice", "parallel_tool_calls")
 
@@ -146,6 +147,12 @@ class ChatSaffron(SaffronFields, BaseChatModel):
     @property
     def _identifying_params(self) -> dict[str, Any]:
         return self.identity()
+
+    def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
+        """A call's key in LangChain's cache: the fields, with its options in their place, and the tools that it has."""
+        asked, model = self._with_call_options(kwargs)
+        key = {"kind": self._llm_type, **model.identity(), **asked.options(), "stop": stop}
+        return json.dumps(key, sort_keys=True, default=str)
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = LangSmithParams(
@@ -311,10 +318,13 @@ class ChatSaffron(SaffronFields, BaseChatModel):
     def _chosen_tool_format(self) -> ToolFormat | None:
         return None if self.tool_format == "auto" else get_tool_format(self.tool_format)
 
+    def _with_call_options(self, options: dict[str, Any]) -> tuple[ToolRequest, Self]:
+        asked = tool_request(*(options.get(name) for name in TOOL_OPTIONS))
+        return asked, self.with_options({name: value for name, value in options.items() if name not in TOOL_OPTIONS})
+
     def _invocation(self, messages: list[BaseMessage], stop: list[str] | None, options: dict[str, Any]) -> Invocation:
         """Everything that one call needs; loads the models if need be, so not for an event loop's thread."""
-        asked = tool_request(*(options.get(name) for name in TOOL_OPTIONS))
-        model = self.with_options({name: value for name, value in options.items() if name not in TOOL_OPTIONS})
+        asked, model = self._with_call_options(options)
         form = read_response_format(model.response_format)
         if form is not None and form.instruction is not None:
             messages = instructed(messages, form.instruction)

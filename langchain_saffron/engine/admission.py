@@ -77,7 +77,7 @@ class Admission:
         self._reward_model = reward_model
         self._seen = seen
         self._prm = prm
-        self._generation = generation_config
+        self.generation_config = generation_config
         self._compiler: GrammarCompiler | None = None
         self._warned = False
 
@@ -132,7 +132,7 @@ class Admission:
             seen=None if settings.mask == "off" else self._seen,
             stops=StopChecker(self.tokenizer, settings.stop, context),
             budget=self._meter(settings, len(policy_ids), len(reward_ids), len(prm_ids)),
-            repetition_penalty=getattr(self._generation, "repetition_penalty", None) or 1.0,
+            repetition_penalty=getattr(self.generation_config, "repetition_penalty", None) or 1.0,
             prompt=policy_ids,
             trace=[] if record_beams else None,
             constraint=constraint,
@@ -190,7 +190,8 @@ class Admission:
                     "included: shorten the messages"
                 )
         room = min(decoder.context - length for _, decoder, length in rooms)
-        max_tokens = settings.max_tokens or getattr(self._generation, "max_new_tokens", None) or DEFAULT_MAX_TOKENS
+        configured = getattr(self.generation_config, "max_new_tokens", None)
+        max_tokens = settings.max_tokens or configured or DEFAULT_MAX_TOKENS
         threshold = settings.safety_threshold
         if threshold is None and self._reward_model is not None:
             threshold = self._reward_model.safety_threshold
@@ -236,7 +237,7 @@ class Admission:
 
     def _warn_of_processors(self) -> None:
         """Name, once, the parts of the policy's generation config that plain decoding here leaves out."""
-        odd = [name for name in IGNORED_PROCESSORS if getattr(self._generation, name, None)]
+        odd = [name for name in IGNORED_PROCESSORS if getattr(self.generation_config, name, None)]
         if odd and not self._warned:
             self._warned = True
             warnings.warn(

@@ -138,7 +138,8 @@ class SaffronEngine:
 
     def fingerprint_parts(self) -> tuple[Any, ...]:
         """What its answers depend on, for `models.fingerprint`."""
-        return self.policy.model, self.reward_model, self.tokenizer, self.process_reward_model
+        policy = self.policy.model, self.tokenizer, self.end_tokens, self._admission.generation_config
+        return *policy, self.reward_model, self.process_reward_model
 
     @classmethod
     def from_pretrained(

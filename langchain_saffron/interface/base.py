@@ -1,6 +1,7 @@
 """What `ChatSaffron` and `SaffronLLM` share: their fields, and how fields become an engine and settings."""
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -10,12 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, Valid
 
 from langchain_saffron.embedded import KITCHEN, KITCHEN_NAME, warn_of_kitchen
 from langchain_saffron.engine import SaffronEngine, SearchResult
-from langchain_saffron.engine.registry import shared_engine
+from langchain_saffron.engine.registry import shared_engine, source_key, spec_key
 from langchain_saffron.errors import ModelLoadError, RewardModelRequiredError, SaffronError, SettingsError
 from langchain_saffron.extras import GRAMMARS
+from langchain_saffron.interface.identity import identity_of
 from langchain_saffron.interface.prompts import PromptRenderer
 from langchain_saffron.interface.response_format import read_response_format
-from langchain_saffron.models.fingerprint import fingerprint
 from langchain_saffron.models.loading import default_device, default_dtype
 from langchain_saffron.settings import (
     DEFAULT_REFUSAL,
@@ -53,12 +54,23 @@ FOREIGN_OPTIONS = ("stream", "ls_structured_output_format")
 # what others call fields
 ALIASES = {"max_new_tokens": "max_tokens", "max_completion_tokens": "max_tokens", "stop_sequences": "stop"}
 
-# fields that no answer depends on
-_NO_PART = ("timeout", "max_retries", "streaming", "shared_budget")
-
-
 # an unknown field is an error; each class sets this itself, because langchain-core's own config would win
 INTERFACE_CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True, populate_by_name=True)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An engine that was loaded for some fields.
+
+    Attributes:
+        engine: The engine.
+        asked: The fields, as they can be compared with those of later.
+        sources: What it was loaded from; directories with what was in them.
+    """
+
+    engine: SaffronEngine
+    asked: Hashable
+    sources: dict[str, Any]
 
 
 class SaffronFields(BaseModel):
@@ -128,8 +140,8 @@ class SaffronFields(BaseModel):
     """Nothing whose predicted reward lies below it is ever part of an answer."""
     refusal_text: str = DEFAULT_REFUSAL
     """What is said where the search refuses."""
-    commit_lag: int | None = None
-    """Tokens that the best beam may be ahead of what is final; overrides `effort`."""
+    commit_lag: int | Literal["effort"] | None = "effort"
+    """Tokens that the best beam may be ahead of what is final; `None`: any number; `"effort"`: what `effort` says."""
     max_tflops: float | None = None
     """Compute budget of a request, in forward TFLOP."""
     max_seconds: float | None = None
@@ -152,8 +164,8 @@ class SaffronFields(BaseModel):
     streaming: bool = False
     """Whether `invoke` streams internally, for callbacks."""
 
-    _loaded: SaffronEngine | None = PrivateAttr(default=None)
-    _renderer: tuple[SaffronEngine, PromptRenderer] | None = PrivateAttr(default=None)
+    _loaded: Loaded | None = PrivateAttr(default=None)
+    _renderer: tuple[Any, PromptRenderer] | None = PrivateAttr(default=None)
 
     @model_validator(mode="before")
     @classmethod
@@ -176,7 +188,10 @@ class SaffronFields(BaseModel):
         yield "model", self.model_name
         for name in type(self).model_fields:
             value = getattr(self, name)
-            if name in self.model_fields_set and name not in ("model", "hf_token", "profile"):
+            # RunnableConfigurableFields sets all
+            if value is type(self).model_fields[name].default or name not in self.model_fields_set:
+                continue
+            if name not in ("model", "hf_token", "profile"):
                 own = isinstance(value, str | int | float | bool | list | tuple | dict | Path | None)
                 yield name, value if own else _Kind(value)
 
@@ -268,7 +283,7 @@ class SaffronFields(BaseModel):
             safety_weight=self.safety_weight,
             refusal_threshold=self.refusal_threshold,
             refusal_text=self.refusal_text,
-            commit_lag=self.commit_lag if "commit_lag" in self.model_fields_set else preset_lag,
+            commit_lag=preset_lag if self.commit_lag == "effort" else self.commit_lag,
             budget=ComputeBudget(
                 max_tflops=self.max_tflops,
                 max_seconds=self.max_seconds,
@@ -298,28 +313,54 @@ class SaffronFields(BaseModel):
         if self.engine is not None:
             engine: SaffronEngine = self.engine
             return engine
-        # the kitchen brings its PRM where a search asks it
-        adds_prm = (
-            self._is_kitchen and self.process_reward_model is None and self.search_settings().needs_process_reward_model
-        )
-        if self._loaded is None or (adds_prm and self._loaded.process_reward_model is None):
-            spec = {name: getattr(self, name) for name in LOADING_FIELDS}
-            spec["hf_token"] = self.hf_token.get_secret_value() if self.hf_token else None
-            if self._is_kitchen:
-                spec["model"] = None
-                if adds_prm:
-                    spec["process_reward_model"] = KITCHEN / "prm"
-            spec["device"] = self.device or default_device()
-            spec["dtype"] = self.dtype or default_dtype(spec["device"])
-            self._loaded = shared_engine(**spec)
-        return self._loaded
+        asked = self._asked()
+        if self._loaded is None or self._loaded.asked != asked:
+            spec = self._spec()
+            # looked at before the weights are read: who writes them meanwhile makes another model
+            sources = {name: source_key(value) for name, value in spec.items()}
+            self._loaded = Loaded(shared_engine(**spec), asked, sources)
+        return self._loaded.engine
+
+    def sources(self) -> dict[str, Any]:
+        """What the engine is, or will be, loaded from; directories with a stamp of what was in them."""
+        if self._loaded is not None and self._loaded.asked == self._asked():
+            return self._loaded.sources
+        return {name: source_key(value) for name, value in self._spec().items()}
+
+    def _asked(self) -> Hashable:
+        named = {name: getattr(self, name) for name in LOADING_FIELDS}
+        return spec_key({**named, "hf_token": self._token, "kitchen_prm": self._adds_prm})
+
+    def _spec(self) -> dict[str, Any]:
+        """The arguments of the engine's `from_pretrained`."""
+        spec = {name: getattr(self, name) for name in LOADING_FIELDS}
+        spec["hf_token"] = self._token
+        if self._is_kitchen:
+            spec["model"] = None
+        if self._adds_prm:
+            spec["process_reward_model"] = KITCHEN / "prm"
+        spec["device"] = self.device or default_device()
+        spec["dtype"] = self.dtype or default_dtype(spec["device"])
+        return spec
+
+    @property
+    def _token(self) -> str | None:
+        return self.hf_token.get_secret_value() if self.hf_token else None
+
+    @property
+    def _adds_prm(self) -> bool:
+        """Whether the kitchen's PRM is needed: where a search asks it, and from then on."""
+        if not self._is_kitchen or self.process_reward_model is not None:
+            return False
+        has_one = self._loaded is not None and self._loaded.engine.process_reward_model is not None
+        return has_one or self.search_settings().needs_process_reward_model
 
     def renderer(self) -> PromptRenderer:
         """What turns messages into this model's prompts."""
-        engine = self.load()
-        if self._renderer is None or self._renderer[0] is not engine:
-            made = PromptRenderer.for_engine(engine, self.chat_template, self._chosen_tool_format())
-            self._renderer = (engine, made)
+        engine, tool_format = self.load(), self._chosen_tool_format()
+        made_for = engine, engine.tokenizer, engine.tokenizer.chat_template, self.chat_template, tool_format
+        if self._renderer is None or self._renderer[0] != made_for:
+            self._renderer = made_for, PromptRenderer.for_engine(engine, self.chat_template, tool_format)
         return self._renderer[1]
 
     def _chosen_tool_format(self) -> ToolFormat | None:
@@ -340,10 +381,8 @@ class SaffronFields(BaseModel):
         except ValidationError as error:
             # pydantic's error would count as one that another try may pass
             raise _settings_error(error) from error
-        if not any(name in given for name in (*LOADING_FIELDS, "engine", "api_key")):
-            copy._loaded = self._loaded
-            if not any(name in given for name in ("chat_template", "tool_format")):
-                copy._renderer = self._renderer
+        # each is made anew where it is not what the copy asks for
+        copy._loaded, copy._renderer = self._loaded, self._renderer
         return copy
 
     @property
@@ -358,13 +397,11 @@ class SaffronFields(BaseModel):
         return getattr(self.model, "name_or_path", "") or type(self.model).__name__
 
     def identity(self) -> dict[str, Any]:
-        """Everything that the answer depends on, without secrets; loaded objects as fingerprints."""
-        skipped = {*_foreign_fields(type(self)), *_NO_PART, "hf_token"}
-        values = {name: getattr(self, name) for name in type(self).model_fields if name not in skipped}
-        if form := read_response_format(self.response_format):
-            values["response_format"] = form.grammar.source
-        shown = {name: _plain(value) for name, value in values.items()}
-        return {"model_name": self.model_name, **shown, "commit_lag": self.search_settings().commit_lag}
+        """Everything that the answer depends on, without secrets; loaded objects as fingerprints.
+
+        Weights of loaded objects are read only where a cache of LangChain's is in use.
+        """
+        return identity_of(self)
 
     def metadata_of(self, result: SearchResult) -> dict[str, Any]:
         """What `response_metadata` says about an answer."""
@@ -396,17 +433,3 @@ def _settings_error(error: ValidationError) -> SaffronError:
     """What pydantic found, as the error of ours that it wrapped, if there is one."""
     raised = (problem.get("ctx", {}).get("error") for problem in error.errors())
     return next((one for one in raised if isinstance(one, SaffronError)), SettingsError(describe_validation(error)))
-
-
-def _foreign_fields(kind: type[BaseModel]) -> set[str]:
-    return set(kind.model_fields) - set(SaffronFields.model_fields)
-
-
-def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, str | int | float | bool):
-        return value
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    return str(value) if isinstance(value, Path) else fingerprint(value)

@@ -98,6 +98,10 @@ class GuardFunction:
         self._function: Any = function
         self._tokenizer = tokenizer
 
+    def fingerprint_parts(self) -> tuple[Any, ...]:
+        """What its scores depend on, for `models.fingerprint`."""
+        return self._function, self.of_conversations
+
     def score_prefixes(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[torch.Tensor]:
         """The reward of every prefix of several answers.
 

@@ -141,6 +141,12 @@ class MultifurcationRewardModel:
             owned=not (merged and isinstance(base, torch.nn.Module)),
         )
 
+    def fingerprint_parts(self) -> tuple[Any, ...]:
+        """What its rewards depend on, for `models.fingerprint`."""
+        return (
+            self.decoder.model, self.bias, self.seen, self.tokenizer, self.template, self.safety_threshold, self.mask,
+        )  # fmt: skip
+
     @property
     def mask(self) -> Literal["strict", "soft"]:
         """What `mask="auto"` means with it: `"strict"` where its training showed enough tokens.

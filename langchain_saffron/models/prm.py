@@ -64,8 +64,8 @@ class ProcessRewardModel:
 
     def fingerprint_parts(self) -> tuple[Any, ...]:
         """What its scores depend on, for `models.fingerprint`."""
-        asked = self.prompt.model_dump_json() if self.prompt else ""
-        return self.decoder.model if self.decoder else self.source, str(self._weights), asked
+        model = self.decoder.model if self.decoder else self._function
+        return model, self._weights, self.prompt, self.template, self.tokenizer
 
     @classmethod
     def from_pretrained(
