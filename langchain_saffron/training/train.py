@@ -130,7 +130,7 @@ def train(
         bias = module.bias.detach().float().cpu()
         write_mrm(out, module.model, bias, seen, tokenizer, template, named, details, rewards, predictions)
         trainer.checkpoints.clear()
-    accelerator.wait_for_everyone()
+    trainer.release()
     with storing(out / "logs"):
         accelerator.end_training()
     _judge(out, int(seen.sum()), rows, figures, settings.strict, accelerator.is_main_process)

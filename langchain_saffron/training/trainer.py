@@ -1,5 +1,6 @@
 """The training loop: what a step computes does not depend on how many processes share it."""
 
+import gc
 import math
 import warnings
 from collections.abc import Callable
@@ -100,6 +101,17 @@ class Trainer:
         predictions = dict(gather_object(mine) if self.accelerator.num_processes > 1 else mine)
         rewards = [sample.rewards[sample.known] for sample in data.samples]
         return np.concatenate(rewards), np.concatenate([predictions[i] for i in range(len(data.samples))])
+
+    def release(self) -> None:
+        """Let go of what the processes share, while all of them are there; nothing is fitted after it.
+
+        What several processes average gradients by waits, as it goes, for threads that may wait for the others.
+        """
+        self._module = self._core
+        self._optimiser = self._inner
+        self.accelerator.free_memory()
+        gc.collect()
+        self.accelerator.wait_for_everyone()
 
     def _advance(self) -> torch.Tensor:
         """One step; this process's share of the batch's mean loss."""
