@@ -12,6 +12,7 @@ from langchain_saffron.engine.request import Failed, Request
 from langchain_saffron.engine.scheduler import Scheduler
 from langchain_saffron.engine.step_scorer import typed_error
 from langchain_saffron.errors import EngineBusyError, EngineClosedError, EngineFailedError
+from langchain_saffron.runtime.contention import ContentionWatch
 from langchain_saffron.runtime.forks import renew_after_fork
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class Worker:
         self._closed = False
         self._unusable: str | None = None
         self._tasks: deque[Task] = deque()
+        self._watch = ContentionWatch(scheduler.on_cpu)
         self._begin()
         renew_after_fork(self)
 
@@ -133,6 +135,8 @@ class Worker:
         except BaseException as error:
             logger.critical("the engine's thread ended", exc_info=True)
             self._die(error)
+        finally:
+            self._watch.close()
 
     def _round(self) -> bool:
         """Take in what has come, run one task, advance the requests; `False` at the end."""
@@ -152,6 +156,7 @@ class Worker:
         if self._tasks:
             _do(*self._tasks.popleft())
         try:
+            self._watch.look()
             scheduler.tick()
         except Exception as error:
             # a bug of ours must reach the callers, not hang them
