@@ -14,6 +14,13 @@ from langchain_saffron.models.mrm_files import ADAPTER_WEIGHTS, TENSOR_FILE, rea
 from langchain_saffron.training.partial_supervision import PartialSupervision
 
 LOSSES = "losses.jsonl"
+_AFTER = "continued_after"
+
+
+def finished_run(out: Path) -> dict[str, Any]:
+    """What the checkpoints of the finished training in `out` say that they belong to."""
+    training = read_config(out)["training"]
+    return {**training["run"], **{name: training[name] for name in (_AFTER,) if name in training}}
 
 
 @dataclass(frozen=True)
@@ -29,13 +36,13 @@ class Earlier:
     continued_after: list[int] = field(default_factory=list)
 
     @classmethod
-    def load(cls, out: Path, module: PartialSupervision, epochs: int) -> Self:
+    def load(cls, out: Path, module: PartialSupervision, steps: int) -> Self:
         """Put the weights of a finished training into a model, in place.
 
         Args:
             out: The finished reward model's directory.
             module: The base with a fresh adapter.
-            epochs: How many are done.
+            steps: How many are done.
 
         Raises:
             TrainingError: The directory is damaged.
@@ -45,7 +52,10 @@ class Earlier:
         try:
             adapter, bias = load_file(out / ADAPTER_WEIGHTS), load_file(out / TENSOR_FILE)["bias"]
             lines = (out / LOSSES).read_text(encoding="utf-8").splitlines()
-            losses = [float(json.loads(line)["loss"]) for line in lines]
+            # a run that goes on with it writes its losses before its weights, and may be killed between
+            losses = [float(json.loads(line)["loss"]) for line in lines[:steps]]
+            if len(losses) < steps:
+                raise ValueError(f"{LOSSES} has {len(losses)} of {steps} steps")
             found = set_peft_model_state_dict(module.model, adapter)
             if odd := [*found.unexpected_keys, *(name for name in found.missing_keys if "lora_" in name)]:
                 raise KeyError(odd[0])
@@ -55,10 +65,10 @@ class Earlier:
             raise TrainingError(
                 f"{out} cannot go on, it is damaged ({error}): train from the start in another --out"
             ) from error
-        before = read_config(out)["training"].get("continued_after", [])
-        return cls(losses, [*before, epochs])
+        training = read_config(out)["training"]
+        return cls(losses, [*training.get(_AFTER, []), training["run"]["settings"]["epochs"]])
 
     @property
     def record(self) -> dict[str, Any]:
         """What configs and checkpoints say of it."""
-        return {"continued_after": self.continued_after} if self.continued_after else {}
+        return {_AFTER: self.continued_after} if self.continued_after else {}

@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,14 @@ _OTHERS = ("config.json", "lm_head_bias.pt")
 def trained_epochs(out: Path, run: dict[str, Any]) -> int:
     """How many epochs of this run are finished in `out`: 0, all of them, or fewer, with which it can go on.
 
+    A directory that was being written when its run was killed is brought to its end first.
+
     Raises:
         TrainingError: It holds something else.
     """
     if out.exists() and not out.is_dir():
         raise TrainingError(f"{out} is a file: --out has to be a directory")
+    _unstage(out)
     if not (out / CONFIG_FILE).exists():
         if any((out / name).exists() for name in _OTHERS):
             raise TrainingError(f"{out} holds another model: choose another --out")
@@ -101,9 +105,15 @@ def write_mrm(
         write_mrm_files(staged, bias, seen, tokenizer, template, threshold, base, details)
         for file in staged.iterdir():
             file.chmod(0o644)
-    with storing(out):
+    _unstage(out)
+
+
+def _unstage(out: Path) -> None:
+    """Move what is staged to its place, the config last; several processes may do so at once."""
+    with storing(out), suppress(FileNotFoundError):
         for file in sorted((out / _STAGED).iterdir(), key=lambda file: file.name == CONFIG_FILE):
-            os.replace(file, out / file.name)
+            with suppress(FileNotFoundError):
+                os.replace(file, out / file.name)
         (out / _STAGED).rmdir()
 
 

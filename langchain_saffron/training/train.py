@@ -20,8 +20,8 @@ from langchain_saffron.runtime.threads import threads_for
 from langchain_saffron.templates.reward_template import RewardTemplate
 from langchain_saffron.training.calibration import agreement, safety_threshold
 from langchain_saffron.training.checkpoints import Checkpoints
-from langchain_saffron.training.dataset import RewardData
-from langchain_saffron.training.earlier import LOSSES, Earlier
+from langchain_saffron.training.dataset import RewardData, plan_batches
+from langchain_saffron.training.earlier import LOSSES, Earlier, finished_run
 from langchain_saffron.training.export import base_name, trained_epochs, write_mrm
 from langchain_saffron.training.partial_supervision import PartialSupervision
 from langchain_saffron.training.settings import TrainSettings
@@ -76,6 +76,8 @@ def train(
     run = {"settings": settings.of_run(), "base": named, "data": _digest(data, held_out)}
     done = trained_epochs(out, run)
     if done == settings.epochs:
+        # they are still there if it was killed when all was written
+        Checkpoints(out / "checkpoints", finished_run(out)).clear_if_own()
         if report:
             report(f"{out} is already trained; more --epochs go on with it")
         training = read_config(out)["training"]
@@ -99,11 +101,16 @@ def train(
     module = _adapted(name, settings, accelerator.device, load)
     data.check_tokenizer(tokenizer, module.bias.shape[0])
     held_out.check_tokenizer(tokenizer, module.bias.shape[0])
-    earlier = Earlier.load(out, module, done) if done else Earlier()
-    if done and report and accelerator.is_main_process:
-        report(f"going on after {done} of {settings.epochs} epochs, with a new learning-rate schedule")
+    earlier = Earlier()
+    if done:
+        earlier = Earlier.load(out, module, len(plan_batches(data, settings.batch_size, done, settings.seed)))
+        if accelerator.is_main_process:
+            Checkpoints(out / "checkpoints", finished_run(out)).clear_if_own()
+            if report:
+                report(f"going on after {done} of {settings.epochs} epochs, with a new learning-rate schedule")
+        accelerator.wait_for_everyone()
     checkpoints = Checkpoints(out / "checkpoints", {**run, **earlier.record})
-    trainer = Trainer(accelerator, module, data, settings, checkpoints, done)
+    trainer = Trainer(accelerator, module, data, settings, checkpoints, len(earlier.losses))
     with threads_for(module):
         losses = trainer.fit(progress, report)
         rewards, predictions = trainer.predict(held_out)

@@ -40,17 +40,16 @@ class Trainer:
         data: RewardData,
         settings: TrainSettings,
         checkpoints: Checkpoints,
-        done_epochs: int = 0,
+        before: int = 0,
     ) -> None:
         self.accelerator = accelerator
         self._logs = Path(accelerator.logging_dir) / "logs"
         self.checkpoints = checkpoints
         self._data = data
         self._settings = settings
-        plan = plan_batches(data, settings.batch_size, settings.epochs, settings.seed)
-        # steps of the epochs that an earlier training has done
-        self._before = len(plan) * done_epochs // settings.epochs
-        self._plan = plan[self._before :]
+        # steps that an earlier training has done
+        self._before = before
+        self._plan = plan_batches(data, settings.batch_size, settings.epochs, settings.seed)[before:]
         self._weights = {name: p for name, p in module.named_parameters() if p.requires_grad}
         rate = settings.learning_rate
         adapter = [p for p in self._weights.values() if p is not module.bias]

@@ -7,6 +7,9 @@ import pytest
 
 from langchain_saffron import MultifurcationRewardModel
 from langchain_saffron.errors import TrainingError
+from langchain_saffron.training import export
+from langchain_saffron.training import train as train_module
+from langchain_saffron.training.checkpoints import Checkpoints
 from langchain_saffron.training.dataset import RewardData, plan_batches
 from langchain_saffron.training.train import train
 from unit_tests.disks import content
@@ -75,6 +78,56 @@ def test_a_continued_run_that_is_killed_ends_the_same(finished, trained, beside,
     told = []
     train(data(), finished, base=beside, settings=MORE, report=told.append)
     assert "going on from step 9 of 10" in told[-1]
+    assert without_logs(finished) == without_logs(whole)
+
+
+def killed_at(monkeypatch, finished, beside, where, name):
+    """Go on, and be killed when `where.name` is called."""
+
+    def stop(*arguments, **options):
+        raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(where, name, stop)
+        with pytest.raises(Stop):
+            train(data(), finished, base=beside, settings=MORE)
+
+
+def test_a_run_that_is_killed_while_it_is_written_ends_the_same(finished, beside, tmp_path, monkeypatch):
+    whole = tmp_path / "whole"
+    shutil.copytree(finished, whole)
+    figures = train(data(), whole, base=beside, settings=MORE)
+    # the losses are there, and no weights
+    killed_at(monkeypatch, finished, beside, train_module, "write_mrm")
+    assert len(losses(finished)) == 2 * STEPS
+    # the weights are staged, and only some of them in place
+    move = export.os.replace
+
+    def replace(source, target):
+        if target.name == "mrm_config.json" and target.parent == finished:
+            raise Stop
+        move(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(export.os, "replace", replace)
+        with pytest.raises(Stop):
+            train(data(), finished, base=beside, settings=MORE)
+    assert json.loads((finished / "mrm_config.json").read_text())["training"]["run"]["settings"]["epochs"] == 2
+    assert (finished / "mrm.safetensors").read_bytes() == (whole / "mrm.safetensors").read_bytes()
+    told = []
+    assert train(data(), finished, base=beside, settings=MORE, report=told.append) == figures
+    assert "already trained" in told[0]
+    assert without_logs(finished) == without_logs(whole)
+
+
+def test_checkpoints_that_a_finished_run_left_are_no_other_run_s(finished, beside, tmp_path, monkeypatch):
+    whole = tmp_path / "whole"
+    shutil.copytree(finished, whole)
+    killed_at(monkeypatch, finished, beside, Checkpoints, "clear")
+    assert list((finished / "checkpoints").iterdir())
+    for out in (whole, finished):
+        for epochs in (4, 5):
+            train(data(), out, base=beside, settings=MORE.model_copy(update={"epochs": epochs}))
     assert without_logs(finished) == without_logs(whole)
 
 
