@@ -18,7 +18,7 @@ class Shown:
     """One prompt and what the methods made of it.
 
     Attributes:
-        title: The dataset, the attack and the prompt's name.
+        title: The dataset, the attack and the prompt's name, in one line.
         request: What was asked.
         prefill: What was put into the model's mouth.
         answers: A judged row of every method, as `RunLog.judge` gives them.
@@ -48,7 +48,7 @@ def choose_answers(rows: Sequence[Row], count: int) -> list[Shown]:
         if row["sample"] not in samples:
             if len(samples) >= count:
                 continue
-            title = ", ".join((row["dataset"], row["attack"], row["sample"]))
+            title = " ".join(", ".join((row["dataset"], row["attack"], row["sample"])).split())
             samples[row["sample"]] = Shown(title, row["request"], row["prefill"])
         shown = samples[row["sample"]]
         if all(other["method"] != row["method"] for other in shown.answers):

@@ -43,7 +43,7 @@ def markdown(lines: Sequence[Row], judge: str, note: str = "", facts: Facts = ()
         if shown.prefill:
             parts += ["Put into the model's mouth:", _fenced(shown.prefill)]
         for row in shown.answers:
-            parts += [f"{_inline(row['method'])}: {verdict_of(row)}", _fenced(row["answer"])]
+            parts += [f"Method {_inline(row['method'])}: {verdict_of(row)}", _fenced(row["answer"])]
         parts.append("</details>")
     return "\n\n".join(parts) + "\n"
 

@@ -155,7 +155,7 @@ def evaluate(
         from langchain_saffron.evaluation.run import evaluate
 
         evaluation = evaluate("kitchen", "my-run", methods=["none", "saffron:4"], limit=4, seeds=1)
-        print(evaluation.report)
+        print(evaluation.summary)
         ```
 
     Args:
