@@ -177,7 +177,8 @@ def test_hostile_text_is_shown_and_does_not_act(tmp_path: Path):
     outside, fence = [], ""
     for line in text.splitlines():
         if fence:
-            fence = "" if line == fence else fence
+            # any line of as many backticks or more ends it
+            fence = "" if re.fullmatch(f" *{fence}`* *", line) else fence
         elif line.startswith("```"):
             fence = line.removesuffix("text")
         else:
