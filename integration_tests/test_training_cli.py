@@ -170,6 +170,20 @@ def test_a_finished_run_is_not_run_again(rewards, trained, run):
     assert contents(trained) == before
 
 
+@pytest.mark.slow
+def test_a_finished_run_goes_on_with_more_epochs(rewards, trained, tmp_path, run):
+    out = tmp_path / "trained"
+    shutil.copytree(trained, out)
+    code, said, told = run("train", rewards, "--out", out, "--epochs", "8", *FIT[2:])
+    assert code == 0, told
+    assert any("going on after 6 of 8 epochs" in line for line in told)
+    assert "held-out r" in said
+    assert losses(out)[: len(losses(trained))] == losses(trained)
+    assert len(losses(out)) == len(losses(trained)) * 8 // 6
+    assert "8 epoch(s) (finished after 6, and continued)" in (out / "README.md").read_text(encoding="utf-8")
+    assert MultifurcationRewardModel.from_pretrained(out).details["training"]["continued_after"] == [6]
+
+
 # --- what comes of it ---
 
 
@@ -313,10 +327,11 @@ def test_bad_input_is_one_line_and_nothing_is_written(case, corpus, rewards, che
 @pytest.mark.slow
 def test_what_belongs_to_others_is_not_overwritten(rewards, trained, corpus, tmp_path, run):
     before = contents(trained)
-    code, _, told = run("train", rewards, "--out", trained, "--epochs", "9")
-    assert code == 2
-    assert "another reward model" in told[-1]
-    assert contents(trained) == before
+    for other in (["--rank", "2"], ["--epochs", "2", *FIT[2:]]):
+        code, _, told = run("train", rewards, "--out", trained, *FIT, *other)
+        assert code == 2
+        assert "choose another --out" in told[-1] or "fewer need another --out" in told[-1]
+        assert contents(trained) == before
     before = contents(rewards)
     code, _, told = run("annotate", corpus, "--out", rewards, "--max-tokens", "64")
     assert code == 2

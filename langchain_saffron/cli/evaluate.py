@@ -84,6 +84,10 @@ def evaluate(
         typer.Option("--hide-prefill", help="Keep a prefill from the reward models, as the paper's protocol does."),
     ] = False,
     quick: Annotated[bool, typer.Option("--quick", help="20 prompts and fewer methods, in minutes.")] = False,
+    answers: Annotated[
+        int,
+        typer.Option(min=0, help="Prompts of each dataset and attack whose answers the report shows; 0 for none."),
+    ] = 3,
     rescored: Annotated[
         list[Path] | None,
         typer.Option(
@@ -138,7 +142,7 @@ def evaluate(
     if isinstance(who, str) and who not in JUDGES and prm is None and any(one is not None for one in asked):
         who, asked = find_judge(who, device, dtype, *asked), (None, None, None)
     if rescored:
-        print(rescore(rescored, who, out, device=device, dtype=dtype).report)
+        print(rescore(rescored, who, out, answers=answers, device=device, dtype=dtype).summary)
         return
     if out is None:
         raise SettingsError("out: where shall the answers go? Name a directory with --out")
@@ -157,7 +161,8 @@ def evaluate(
             match=match,
             hide_prefill=hide_prefill,
             quick=quick,
+            answers=answers,
             progress=lambda done, total: update(done, done, total),
             report=notice,
         )
-    print(evaluation.report)
+    print(evaluation.summary)

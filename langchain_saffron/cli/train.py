@@ -30,7 +30,12 @@ def train(
         Path | None, typer.Option(help="Annotated data to measure by; by default a share of the data.")
     ] = None,
     held_out_share: Annotated[float, typer.Option(help="That share.", rich_help_panel=FIT)] = 0.05,
-    epochs: Annotated[int, typer.Option(help="Passes over the data.", rich_help_panel=FIT)] = 1,
+    epochs: Annotated[
+        int,
+        typer.Option(
+            help="Passes over the data; more than a finished training had go on with it.", rich_help_panel=FIT
+        ),
+    ] = 1,
     batch_size: Annotated[int, typer.Option(help="Conversations a step, over all processes.", rich_help_panel=FIT)] = 4,
     learning_rate: Annotated[float, typer.Option(help="Of the adapter.", rich_help_panel=FIT)] = 5e-4,
     bias_learning_rate: Annotated[
@@ -70,7 +75,7 @@ def train(
 ) -> None:
     """Train an MRM: a LoRA adapter and a bias on the PRM, fitted to its rewards of all prefixes.
 
-    Run the same command again to go on after an interruption.
+    Run the same command again to go on after an interruption, or with more --epochs to go on with a finished one.
     Several processes or GPUs: accelerate launch --multi_gpu --num_processes 2 -m langchain_saffron train …
 
     For example:

@@ -24,6 +24,7 @@ SCHEMA = pa.schema(
     ]
 )  # fmt: skip
 PART = 64
+_NOTES = "notes"
 
 
 class RunLog:
@@ -31,14 +32,17 @@ class RunLog:
 
     Attributes:
         path: The directory.
+        settings: What the run is.
+        notes: What a report says of it besides, such as when it was begun; older runs have none.
     """
 
-    def __init__(self, path: Path, settings: dict[str, Any] | None = None) -> None:
+    def __init__(self, path: Path, settings: dict[str, Any] | None = None, notes: dict[str, Any] | None = None) -> None:
         """Open a run, or begin one.
 
         Args:
             path: The directory.
             settings: What the run is; one that is there has to be the same. `None` takes any.
+            notes: Of a run that begins; one that is there keeps its own.
 
         Raises:
             SettingsError: Another run is there, or none where one is to be read.
@@ -47,6 +51,7 @@ class RunLog:
         record = path / "run.json"
         if record.exists():
             stored = json.loads(record.read_text(encoding="utf-8"))
+            self.notes: dict[str, Any] = stored.pop(_NOTES, {})
             if settings is not None and stored != settings:
                 odd = sorted(name for name in {*stored, *settings} if stored.get(name) != settings.get(name))
                 raise SettingsError(f"{path} holds another run ({', '.join(odd)} differ): choose another directory")
@@ -55,8 +60,8 @@ class RunLog:
             raise SettingsError(f"{path} holds no run: it has no run.json")
         else:
             path.mkdir(parents=True, exist_ok=True)
-            write_json(record, settings)
-            self.settings = settings
+            write_json(record, {**settings, _NOTES: notes} if notes else settings)
+            self.settings, self.notes = settings, notes or {}
 
     def done(self) -> set[str]:
         """The keys of all answers that are there."""

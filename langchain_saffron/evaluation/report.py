@@ -1,73 +1,18 @@
 """Figures as Markdown, JSON and one HTML file."""
 
-import base64
-import html
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from langchain_saffron.errors import SettingsError
+from langchain_saffron.evaluation.about import Facts
+from langchain_saffron.evaluation.answers import Shown
+from langchain_saffron.evaluation.cells import cell, is_empty
+from langchain_saffron.evaluation.html_report import as_html
+from langchain_saffron.evaluation.markdown_report import as_markdown, markdown
 from langchain_saffron.evaluation.metrics import Row, attacked
 from langchain_saffron.evaluation.plots import PLOTS, as_png
-from langchain_saffron.evaluation.tables import paper_tables
 from langchain_saffron.runtime.files import write_json
-
-# PNG files by dataset and attack, and by the plot's name
-Pictures = dict[tuple[str, str], dict[str, bytes]]
-
-_COLUMNS = (
-    ("method", "method"), ("attack", "attack"), ("dataset", "dataset"), ("prompts", "prompts"),
-    ("unsafe", "unsafe"), ("unsafe_alone", "without prefill"), ("refused", "refused"),
-    ("on_topic", "on topic"), ("logprob", "log p / token"),
-    ("tflops", "TFLOP"), ("reward_calls", "reward calls"), ("tokens", "tokens"), ("seconds", "seconds"),
-)  # fmt: skip
-
-_HEAD = (
-    "Judge: {judge}. Unsafe: share of answers, with a 95% interval over prompts (by bootstrap; Wilson's where all "
-    "prompts agree); a prefill is judged as part of the answer, and then without it."
-)
-_PAGE = """<!doctype html>
-<meta charset="utf-8"><title>saffron evaluate</title>
-<style>
-body {{ font: 15px/1.5 sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums }}
-td, th {{ border-bottom: 1px solid #ddd; padding: .3rem .8rem; text-align: left }}
-img {{ max-width: 48% }}
-</style>
-<h1>saffron evaluate</h1>
-<p>{head}</p>
-{tables}
-{plots}
-"""
-
-
-def markdown(lines: Sequence[Row], judge: str, note: str = "") -> str:
-    """The figures of a run as Markdown: all of them, then the paper's tables.
-
-    Args:
-        lines: As `summarise` gives them.
-        judge: Who judged.
-        note: What a reader has to know, above the table.
-    """
-    parts = [_HEAD.format(judge=judge), *([note] if note else []), _as_markdown(_table(lines))]
-    for title, table in paper_tables(lines):
-        parts += [f"## {title}", _as_markdown(table)]
-    return "\n\n".join(parts) + "\n"
-
-
-def as_html(lines: Sequence[Row], judge: str, pictures: Pictures, note: str = "") -> str:
-    """The figures as one HTML file, with the plots of every attack on every dataset inside."""
-    tables = [_as_html(_table(lines))]
-    tables += [f"<h2>{html.escape(title)}</h2>{_as_html(table)}" for title, table in paper_tables(lines)]
-    plots = []
-    for place, drawn in pictures.items():
-        urls = {name: f"data:image/png;base64,{base64.b64encode(png).decode()}" for name, png in drawn.items()}
-        images = (f'<img src="{url}" alt="{name}">' for name, url in urls.items())
-        plots.append(f"<h2>{html.escape(', '.join(place))}</h2>{''.join(images)}")
-    head = html.escape(_HEAD.format(judge=judge)) + (f"</p><p>{html.escape(note)}" if note else "")
-    return _PAGE.format(head=head, tables="\n".join(tables), plots="\n".join(plots))
 
 
 def compare(first: Path, second: Path) -> str:
@@ -82,29 +27,46 @@ def compare(first: Path, second: Path) -> str:
     shared = [key for key in old if key in new]
     if not shared:
         raise SettingsError(f"{first} and {second} have no method, attack and dataset in common")
-    table = ["| method | attack | dataset | unsafe | TFLOP |", "|---|---|---|---|---|"]
+    table = [["method", "attack", "dataset", "unsafe", "TFLOP"]]
     for key in shared:
         a, b = old[key], new[key]
-        table.append(
-            f"| {' | '.join(key)} | {_cell(a, 'unsafe')} → {_cell(b, 'unsafe')} "
-            f"| {_cell(a, 'tflops')} → {_cell(b, 'tflops')} |"
-        )
-    return "\n".join([*table, ""])
+        table.append([*key, *(f"{cell(a, figure)} → {cell(b, figure)}" for figure in ("unsafe", "tflops"))])
+    return as_markdown(table) + "\n"
 
 
-def write_report(directory: Path, lines: Sequence[Row], judge: str, note: str = "") -> str:
-    """Write `metrics.json`, `report.md`, `report.html` and a PNG a plot, and return the Markdown."""
-    text = markdown(lines, judge, note)
-    plain = [{key: None if _empty(value) else value for key, value in line.items()} for line in lines]
+def write_report(
+    directory: Path,
+    lines: Sequence[Row],
+    judge: str,
+    note: str = "",
+    facts: Facts = (),
+    answers: Sequence[Shown] = (),
+) -> str:
+    """Write `metrics.json`, `report.md`, `report.html` and a PNG a plot.
+
+    Args:
+        directory: Where they go.
+        lines: As `summarise` gives them.
+        judge: Who judged.
+        note: What a reader has to know.
+        facts: Of the run, as `describe_runs` gives them.
+        answers: Those to be shown.
+
+    Returns:
+        The Markdown.
+    """
+    text = markdown(lines, judge, note, facts, answers)
+    plain = [{key: None if is_empty(value) else value for key, value in line.items()} for line in lines]
     directory.mkdir(parents=True, exist_ok=True)
-    record = {"judge": judge, "note": note, "figures": plain}
+    record = {"judge": judge, "note": note, "about": dict(facts), "figures": plain}
     write_json(directory / "metrics.json", record)
     (directory / "report.md").write_text(text, encoding="utf-8")
-    pictures = {place: {name: as_png(draw(some)) for name, draw in PLOTS.items()}
+    pictures = {place: {name: (as_png(draw(some)), as_png(draw(some), dark=True)) for name, draw in PLOTS.items()}
                 for place, some in attacked(lines).items()}  # fmt: skip
-    (directory / "report.html").write_text(as_html(lines, judge, pictures, note), encoding="utf-8")
+    page = as_html(lines, judge, pictures, note, facts, answers)
+    (directory / "report.html").write_text(page, encoding="utf-8")
     for place, drawn in pictures.items():
-        for name, png in drawn.items():
+        for name, (png, _) in drawn.items():
             (directory / f"{'-'.join((*place, name)).replace(' ', '-')}.png").write_bytes(png)
     return text
 
@@ -115,38 +77,3 @@ def _figures(directory: Path) -> list[Row]:
     except OSError as error:
         raise SettingsError(f"{directory} holds no metrics.json: evaluate or rescore it first") from error
     return figures
-
-
-def _as_markdown(table: Sequence[Sequence[str]]) -> str:
-    titles, *rows = table
-    return "\n".join("| " + " | ".join(row) + " |" for row in (titles, ["---"] * len(titles), *rows))
-
-
-def _as_html(table: Sequence[Sequence[str]]) -> str:
-    rows = (
-        f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in row)}</tr>"
-        for tag, row in zip(["th", *["td"] * len(table)], table, strict=False)
-    )
-    return f"<table>{''.join(rows)}</table>"
-
-
-def _table(lines: Sequence[Row]) -> list[list[str]]:
-    shown = [(key, title) for key, title in _COLUMNS if any(not _empty(line[key]) for line in lines)]
-    return [[title for _, title in shown], *([_cell(line, key) for key, _ in shown] for line in lines)]
-
-
-def _cell(line: Row, key: str) -> str:
-    value = line[key]
-    if _empty(value):
-        return "–"
-    if key == "unsafe":
-        return f"{value:.3f} ({line['unsafe_low']:.3f}–{line['unsafe_high']:.3f})"
-    if key == "tflops":
-        return f"{value:.3g}"
-    if isinstance(value, float):
-        return f"{value:.2f}" if key in ("seconds", "tokens", "reward_calls") else f"{value:.3f}"
-    return str(value)
-
-
-def _empty(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))

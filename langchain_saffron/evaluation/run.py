@@ -8,6 +8,8 @@ from typing import Any
 from langchain_saffron.embedded import KITCHEN
 from langchain_saffron.engine import SaffronEngine
 from langchain_saffron.errors import SettingsError
+from langchain_saffron.evaluation.about import begin_notes, describe_runs
+from langchain_saffron.evaluation.answers import choose_answers
 from langchain_saffron.evaluation.attacks import Attack, parse_attack
 from langchain_saffron.evaluation.cases import Case, make_cases
 from langchain_saffron.evaluation.datasets import SETS, SampleSet, parse_data
@@ -15,6 +17,7 @@ from langchain_saffron.evaluation.equal_compute import match_width
 from langchain_saffron.evaluation.judges import Judge, find_judge
 from langchain_saffron.evaluation.kitchen_sets import topic_rule
 from langchain_saffron.evaluation.log import RunLog
+from langchain_saffron.evaluation.markdown_report import markdown
 from langchain_saffron.evaluation.methods import Method, find_family, make_method, parse_method
 from langchain_saffron.evaluation.metrics import Row, summarise
 from langchain_saffron.evaluation.report import write_report
@@ -38,6 +41,8 @@ QUICK_SAMPLES, FULL_SAMPLES = 20, 200
 FULL_SEEDS = 5
 # prompts by which equal compute is found
 PILOT = 12
+# prompts of each dataset and attack whose answers a report shows
+SHOWN = 3
 
 Progress = Callable[[int, int], None]
 Report = Callable[[str], None]
@@ -51,11 +56,13 @@ class Evaluation:
         directory: Where answers, verdicts, `metrics.json`, `report.md`, `report.html` and the plots are.
         figures: One line for each method, attack and dataset, as in `metrics.json`.
         report: All of it as Markdown.
+        summary: The same without the answers.
     """
 
     directory: Path
     figures: list[Row]
     report: str
+    summary: str
 
 
 @dataclass(frozen=True)
@@ -134,6 +141,7 @@ def evaluate(
     match: str | None = None,
     hide_prefill: bool = False,
     quick: bool = False,
+    answers: int = SHOWN,
     progress: Progress | None = None,
     report: Report | None = None,
 ) -> Evaluation:
@@ -147,7 +155,7 @@ def evaluate(
         from langchain_saffron.evaluation.run import evaluate
 
         evaluation = evaluate("kitchen", "my-run", methods=["none", "saffron:4"], limit=4, seeds=1)
-        print(evaluation.report)
+        print(evaluation.summary)
         ```
 
     Args:
@@ -166,6 +174,7 @@ def evaluate(
         match: Equal compute: every method without a width gets the one that costs what this method costs.
         hide_prefill: Whether a prefill is kept from the reward models, as in the paper's protocol.
         quick: Fewer methods and prompts.
+        answers: Prompts of each dataset and attack whose answers the report shows; 0 for none.
         progress: Called with the answers that are done and their number.
         report: Called with a line of news.
 
@@ -179,6 +188,7 @@ def evaluate(
     limit = limit or (QUICK_SAMPLES if quick else FULL_SAMPLES)
     if seeds < 1 or limit < 1:
         raise SettingsError(f"seeds, limit: at least 1 each, not {seeds} and {limit}")
+    _check_answers(answers)
     common = {"max_tokens": max_tokens or made.max_tokens, "top_p": top_p or made.top_p}
     # a mistake in data, methods or the judge should not cost the model's loading
     samples = [sample for name in names for sample in parse_data(name, limit)]
@@ -198,10 +208,11 @@ def evaluate(
         "prm": named.prm_name, **named.asked, "methods": [one.name for one in chosen],
         "attacks": [one.name for one in against], "seeds": seeds, **common, "hide_prefill": hide_prefill,
     }  # fmt: skip
-    log = RunLog(Path(out), record)
+    unnamed = None if isinstance(models, SaffronEngine) else KITCHEN / "mrm"
+    log = RunLog(Path(out), record, begin_notes(engine, named.reward_model or unnamed, named.prm_name))
     runner = Runner(engine, hide_prefill)
     _answer(log, make_cases(samples, against, chosen, seeds), runner, progress, report)
-    return _report([log], Path(out), verdicts, samples)
+    return _report([log], Path(out), verdicts, samples, answers)
 
 
 def rescore(
@@ -209,6 +220,7 @@ def rescore(
     judge: str | Judge | None = None,
     out: str | Path | None = None,
     *,
+    answers: int = SHOWN,
     device: str | None = None,
     dtype: str | None = None,
 ) -> Evaluation:
@@ -218,12 +230,14 @@ def rescore(
         directories: Of the run, or of several with MRMs from several trainings, say: all answers are counted together.
         judge: As for `evaluate`.
         out: Where the figures go; `None` for the first directory.
+        answers: As for `evaluate`.
         device: Where a guard that judges runs.
         dtype: Of its weights.
 
     Raises:
         SettingsError: A directory holds no run, or the runs are on different data.
     """
+    _check_answers(answers)
     logs = [RunLog(Path(path)) for path in directories]
     if not logs:
         raise SettingsError("rescore: no directory is named")
@@ -232,7 +246,7 @@ def rescore(
         raise SettingsError("rescore: the directories hold runs on different data")
     samples = [sample for name in data for sample in parse_data(name, logs[0].settings["limit"])]
     who = _judge(judge or _defaults(data).judge, device, dtype)
-    return _report(logs, Path(out or logs[0].path), who, samples)
+    return _report(logs, Path(out or logs[0].path), who, samples, answers)
 
 
 def _defaults(names: Sequence[str]) -> SampleSet:
@@ -249,6 +263,11 @@ def _defaults(names: Sequence[str]) -> SampleSet:
     if len(made) < len(names) or any((one.judge, one.attacks) != (made[0].judge, made[0].attacks) for one in made):
         return plain
     return made[0] if made else plain
+
+
+def _check_answers(answers: int) -> None:
+    if answers < 0:
+        raise SettingsError(f"answers: 0 or more prompts, not {answers}")
 
 
 def _judge(judge: str | Judge, device: str | None, dtype: str | None) -> Judge:
@@ -299,13 +318,15 @@ def _answer(
             progress(count, len(cases))
 
 
-def _report(logs: Sequence[RunLog], out: Path, judge: Judge, samples: Sequence[Sample]) -> Evaluation:
+def _report(logs: Sequence[RunLog], out: Path, judge: Judge, samples: Sequence[Sample], answers: int) -> Evaluation:
     rows = [row for log in logs for row in log.judge(judge)]
     note = ""
     if judge.source and any(judge.source == log.settings.get("prm") for log in logs):
         note = "The judge is the model that steered: its verdicts flatter the methods that ask it."
     figures = summarise(rows, topic_rule(samples))
-    return Evaluation(out, figures, write_report(out, figures, judge.name, note))
+    facts, shown = describe_runs(logs, judge), choose_answers(rows, answers)
+    report = write_report(out, figures, judge.name, note, facts, shown)
+    return Evaluation(out, figures, report, markdown(figures, judge.name, note, facts))
 
 
 def _data_of(log: RunLog) -> tuple[list[str], int]:

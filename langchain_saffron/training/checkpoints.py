@@ -100,6 +100,13 @@ class Checkpoints:
         _restore(optimiser, moments)
         return step, losses
 
+    def clear_if_own(self) -> None:
+        """Remove those that this very run has left, and none of another."""
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            states = [json.loads((path / _STATE).read_text(encoding="utf-8")) for _, path in self._by_step()]
+            if states and all(state["run"] == self.run for state in states):
+                self.clear()
+
     def clear(self) -> None:
         """Remove them all, and nothing else."""
         for path in [*(path for _, path in self._by_step()), *self.directory.glob("step-*.partial")]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +22,34 @@ _STAGED = ".mrm"
 _OTHERS = ("config.json", "lm_head_bias.pt")
 
 
-def check_free(out: Path, run: dict[str, Any]) -> bool:
-    """Whether `out` already holds what this run would write.
+def trained_epochs(out: Path, run: dict[str, Any]) -> int:
+    """How many epochs of this run are finished in `out`: 0, all of them, or fewer, with which it can go on.
+
+    A directory that was being written when its run was killed is brought to its end first.
 
     Raises:
         TrainingError: It holds something else.
     """
     if out.exists() and not out.is_dir():
         raise TrainingError(f"{out} is a file: --out has to be a directory")
+    _unstage(out)
     if not (out / CONFIG_FILE).exists():
         if any((out / name).exists() for name in _OTHERS):
             raise TrainingError(f"{out} holds another model: choose another --out")
-        return False
-    if read_config(out).get("training", {}).get("run") == json.loads(json.dumps(run)):
-        return True
-    raise TrainingError(f"{out} holds another reward model: choose another --out, or delete it")
+        return 0
+    wanted = json.loads(json.dumps(run))
+    there = read_config(out).get("training", {}).get("run")
+    epochs = there.get("settings", {}).get("epochs") if isinstance(there, dict) else None
+    if not isinstance(epochs, int) or {**there, "settings": {**there["settings"], "epochs": None}} != {
+        **wanted,
+        "settings": {**wanted["settings"], "epochs": None},
+    }:
+        raise TrainingError(f"{out} holds another reward model: choose another --out, or delete it")
+    if epochs > wanted["settings"]["epochs"]:
+        raise TrainingError(
+            f"{out} is trained for {epochs} epochs already: more go on with it, fewer need another --out"
+        )
+    return epochs
 
 
 def base_name(base: str, out: Path) -> str:
@@ -91,9 +105,15 @@ def write_mrm(
         write_mrm_files(staged, bias, seen, tokenizer, template, threshold, base, details)
         for file in staged.iterdir():
             file.chmod(0o644)
-    with storing(out):
+    _unstage(out)
+
+
+def _unstage(out: Path) -> None:
+    """Move what is staged to its place, the config last; several processes may do so at once."""
+    with storing(out), suppress(FileNotFoundError):
         for file in sorted((out / _STAGED).iterdir(), key=lambda file: file.name == CONFIG_FILE):
-            os.replace(file, out / file.name)
+            with suppress(FileNotFoundError):
+                os.replace(file, out / file.name)
         (out / _STAGED).rmdir()
 
 
@@ -110,6 +130,8 @@ def _card(base: str, details: dict[str, Any]) -> str:
         if threshold is not None
         else "No `safety_threshold` could be calibrated: on these data no reward separates safe from unsafe."
     )
+    after = training.get("continued_after")
+    continued = f" (finished after {', '.join(map(str, after))}, and continued)" if after else ""
     return f"""---
 library_name: langchain-saffron
 base_model: {base}
@@ -150,7 +172,7 @@ Reward: {details["reward_source"]}.
 ## Training
 
 Partial supervision (eq. 5 of the paper) on {training["rewards"]:,} rewards of {training["conversations"]:,} answers,
-{training["run"]["settings"]["epochs"]} epoch(s), {training["trained_parameters"]:,} trained parameters.
+{training["run"]["settings"]["epochs"]} epoch(s){continued}, {training["trained_parameters"]:,} trained parameters.
 {training["seen_tokens"]:,} of the vocabulary's {training["vocabulary"]:,} tokens occurred; searches keep away from the
 others (`mask=`).
 

@@ -20,13 +20,12 @@ from langchain_saffron.runtime.threads import threads_for
 from langchain_saffron.templates.reward_template import RewardTemplate
 from langchain_saffron.training.calibration import agreement, safety_threshold
 from langchain_saffron.training.checkpoints import Checkpoints
-from langchain_saffron.training.dataset import RewardData
-from langchain_saffron.training.export import base_name, check_free, write_mrm
+from langchain_saffron.training.dataset import RewardData, plan_batches
+from langchain_saffron.training.earlier import LOSSES, Earlier, finished_run
+from langchain_saffron.training.export import base_name, trained_epochs, write_mrm
 from langchain_saffron.training.partial_supervision import PartialSupervision
 from langchain_saffron.training.settings import TrainSettings
 from langchain_saffron.training.trainer import Progress, Report, Trainer
-
-LOSSES = "losses.jsonl"
 
 
 def train(
@@ -42,7 +41,8 @@ def train(
 ) -> dict[str, Any]:
     """Fit an MRM to annotated data, measure it on held-out data, and write its directory.
 
-    Started again after it was killed, it goes on from the last checkpoint, with the same weights in the end. Under
+    Started again after it was killed, it goes on from the last checkpoint, with the same weights in the end. A finished
+    one goes on where `settings` ask for more epochs, with a new learning-rate schedule over those that are left. Under
     `accelerate launch` several processes share every batch; the loss is the same as with one.
 
     Args:
@@ -74,9 +74,12 @@ def train(
     data.check_tokenizer(tokenizer, 2**31)
     named = base_name(name, out)
     run = {"settings": settings.of_run(), "base": named, "data": _digest(data, held_out)}
-    if check_free(out, run):
+    done = trained_epochs(out, run)
+    if done == settings.epochs:
+        # they are still there if it was killed when all was written
+        Checkpoints(out / "checkpoints", finished_run(out)).clear_if_own()
         if report:
-            report(f"{out} is already trained")
+            report(f"{out} is already trained; more --epochs go on with it")
         training = read_config(out)["training"]
         figures: dict[str, Any] = training["held_out"]
         _judge(out, training["seen_tokens"], training["vocabulary"], figures, settings.strict)
@@ -98,7 +101,16 @@ def train(
     module = _adapted(name, settings, accelerator.device, load)
     data.check_tokenizer(tokenizer, module.bias.shape[0])
     held_out.check_tokenizer(tokenizer, module.bias.shape[0])
-    trainer = Trainer(accelerator, module, data, settings, Checkpoints(out / "checkpoints", run))
+    earlier = Earlier()
+    if done:
+        earlier = Earlier.load(out, module, len(plan_batches(data, settings.batch_size, done, settings.seed)))
+        if accelerator.is_main_process:
+            Checkpoints(out / "checkpoints", finished_run(out)).clear_if_own()
+            if report:
+                report(f"going on after {done} of {settings.epochs} epochs, with a new learning-rate schedule")
+        accelerator.wait_for_everyone()
+    checkpoints = Checkpoints(out / "checkpoints", {**run, **earlier.record})
+    trainer = Trainer(accelerator, module, data, settings, checkpoints, len(earlier.losses))
     with threads_for(module):
         losses = trainer.fit(progress, report)
         rewards, predictions = trainer.predict(held_out)
@@ -115,6 +127,7 @@ def train(
             "training": {
                 "method": "partial supervision (SAFFRON-1, eq. 5)",
                 "run": run,
+                **earlier.record,
                 "conversations": len(data.samples),
                 "rewards": data.rewards,
                 "seen_tokens": int(seen.sum()),
@@ -126,7 +139,7 @@ def train(
             },
         }
         template = data.template or RewardTemplate.for_tokenizer(tokenizer)
-        _write_losses(out / LOSSES, losses)
+        _write_losses(out / LOSSES, [*earlier.losses, *losses])
         bias = module.bias.detach().float().cpu()
         write_mrm(out, module.model, bias, seen, tokenizer, template, named, details, rewards, predictions)
         trainer.checkpoints.clear()

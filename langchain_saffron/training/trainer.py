@@ -41,13 +41,16 @@ class Trainer:
         data: RewardData,
         settings: TrainSettings,
         checkpoints: Checkpoints,
+        before: int = 0,
     ) -> None:
         self.accelerator = accelerator
         self._logs = Path(accelerator.logging_dir) / "logs"
         self.checkpoints = checkpoints
         self._data = data
         self._settings = settings
-        self._plan = plan_batches(data, settings.batch_size, settings.epochs, settings.seed)
+        # steps that an earlier training has done
+        self._before = before
+        self._plan = plan_batches(data, settings.batch_size, settings.epochs, settings.seed)[before:]
         self._weights = {name: p for name, p in module.named_parameters() if p.requires_grad}
         rate = settings.learning_rate
         adapter = [p for p in self._weights.values() if p is not module.bias]
@@ -154,7 +157,7 @@ class Trainer:
             for i, loss in enumerate(losses):
                 step = self._step - len(losses) + i + 1
                 rate = self._settings.learning_rate * _schedule(step - 1, len(self._plan))
-                self.accelerator.log({"loss": loss, "learning_rate": rate}, step=step)
+                self.accelerator.log({"loss": loss, "learning_rate": rate}, step=self._before + step)
         self._losses += losses
 
 

@@ -88,10 +88,18 @@ def test_what_a_user_s_code_adds_is_evaluated_and_resumed(engine: SaffronEngine,
     assert ticks == [(count, 5) for count in range(1, 6)]
     assert found.report == (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
     assert "Judge: length" in found.report
+    before, heading, shown = found.report.partition("## Some answers")
+    assert found.summary.rstrip() == before.rstrip()
+    assert heading
+    assert shown.count("<details>") == 1
+    assert "Process reward model (PRM): a loaded one" in found.summary
     assert run().figures == found.figures
     assert told == ["5 answers are there already; 0 to go"]
     assert len(ticks) == 5
-    other = rescore([tmp_path / "run"], KeywordJudge(), tmp_path / "other")
+    other = rescore([tmp_path / "run"], KeywordJudge(), tmp_path / "other", answers=0)
+    assert other.report == other.summary
+    with pytest.raises(SettingsError, match="answers: 0 or more"):
+        rescore([tmp_path / "run"], answers=-1)
     assert "Judge: keyword" in other.report
     assert (tmp_path / "other" / "metrics.json").exists()
 
@@ -129,6 +137,7 @@ def test_a_format_of_the_user_s_own_is_read(registries: None, tmp_path: Path):
         ({"data": ["kitchen", "hard-kitchen"]}, "alone"),
         ({"limit": -1}, "at least 1"),
         ({"seeds": -1}, "at least 1"),
+        ({"answers": -1}, "answers: 0 or more"),
     ],
 )
 def test_mistakes_are_told_before_a_model_is_loaded(options, complaint: str, tmp_path: Path):
@@ -213,12 +222,18 @@ def test_functions_steer_and_judge(capsys, tmp_path: Path, monkeypatch: pytest.M
         assert code == 0, said
         assert f"length_guards:{name}" in said
         assert "The judge is the model that steered" in said
+        assert f"- Process reward model (PRM): length_guards:{name}\n- Judge: length_guards:{name}\n" in said
+        assert "Some answers" not in said
+        assert "Some answers" in (tmp_path / name / "report.html").read_text(encoding="utf-8")
         log = RunLog(tmp_path / name)
         assert log.settings["prm"] == f"length_guards:{name}"
         lengths[name] = [len(row["answer"]) for row in log.rows()]
     assert sum(lengths["short"]) < sum(lengths["long"])
-    code, said = run_saffron(capsys, "--rescore", "short", "--judge", "length_guards:long", "--out", "again")
+    code, said = run_saffron(
+        capsys, "--rescore", "short", "--judge", "length_guards:long", "--answers", "0", "--out", "again"
+    )
     assert code == 0, said
+    assert "Some answers" not in (tmp_path / "again" / "report.html").read_text(encoding="utf-8")
     (line,) = json.loads((tmp_path / "again" / "metrics.json").read_text(encoding="utf-8"))["figures"]
     assert line["unsafe_alone"] == sum(length < 90 for length in lengths["short"]) / 3
 

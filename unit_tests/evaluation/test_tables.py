@@ -1,32 +1,11 @@
-"""The paper's tables, and reports with plots."""
+"""The paper's tables."""
 
 import math
-from pathlib import Path
 
 import pytest
 
-from langchain_saffron.evaluation.report import write_report
 from langchain_saffron.evaluation.tables import halving, paper_tables
-
-
-def figures(method: str, unsafe: float, tflops: float) -> dict[str, object]:
-    return {
-        "method": method, "attack": "prefill-10", "dataset": "d", "kind": "harmful", "unsafe": unsafe,
-        "unsafe_alone": unsafe, "unsafe_low": unsafe - 0.1, "unsafe_high": unsafe + 0.1, "tflops": tflops,
-        "reward_calls": 8.0,
-    }  # fmt: skip
-
-
-LINES = [
-    figures("none", 0.9, 1.0),
-    figures("best-of-n-2", 0.8, 2.0),
-    figures("best-of-n-8", 0.4, 8.0),
-    figures("saffron-1", 0.7, 1.0),
-    figures("saffron-2", 0.2, 2.0),
-    figures("saffron-16", 0.0, 9.0),
-    figures("rebase-4", 0.8, 4.0),
-    figures("rebase-8", 0.5, 10.0),
-]
+from unit_tests.evaluation.reports import LINES, figures
 
 
 def test_the_tables_of_the_paper():
@@ -51,11 +30,3 @@ def test_what_lies_beyond_a_curve_is_marked():
 
 def test_a_run_without_widths_has_no_such_tables():
     assert paper_tables([figures("none", 0.9, 1.0), figures("greedy", 0.9, 1.0)]) == []
-
-
-def test_a_report_has_a_plot_of_every_attack(tmp_path: Path):
-    lines = [{**line, "prompts": 2, "refused": 0.1, "on_topic": math.nan, "logprob": -1.0, "tokens": 4.0,
-              "seconds": 1.0} for line in (*LINES, {**figures("none", 0.1, 1.0), "attack": "none"})]  # fmt: skip
-    assert "Compute for half" in write_report(tmp_path, lines, "rule")
-    assert len(list(tmp_path.glob("d-prefill-10-*.png"))) == len(list(tmp_path.glob("d-none-*.png"))) == 4
-    assert (tmp_path / "report.html").read_text(encoding="utf-8").count("<img") == 8

@@ -293,4 +293,4 @@ def test_strict_turns_it_down_after_writing_it_and_again_when_it_is_there(tmp_pa
     news: list[str] = []
     with pytest.warns(RewardModelWarning, match="not likely to work"):
         train(noisy(12), tmp_path / "out", base=beside, settings=SETTINGS, report=news.append)
-    assert news == [f"{tmp_path / 'out'} is already trained"]
+    assert news == [f"{tmp_path / 'out'} is already trained; more --epochs go on with it"]
