@@ -5,6 +5,7 @@ import shutil
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -63,7 +64,7 @@ def load_gguf_model(path: Path, name: str, kind: Any, dtype: Any, options: dict[
         if embeddings is not None:
             config.vocab_size = embeddings.shape[0]
         _check_size(kind, config, header, what)
-        _let_bars_be_disabled()
+        _tune_reader()
         model, report = kind.from_pretrained(
             directory, gguf_file=file, config=config, dtype=dtype, output_loading_info=True, **options
         )
@@ -153,12 +154,17 @@ def _copy_without_tokens(header: GgufHeader, copy: Path) -> Path:
     return copy
 
 
-def _let_bars_be_disabled() -> None:
-    """The reader draws tqdm's own bar; transformers' obeys those who disable it."""
+def _tune_reader() -> None:
+    """Two things that the reader does not offer, and that change nothing of what it reads."""
     with suppress(ImportError, AttributeError):
+        import gguf
         from transformers import modeling_gguf_pytorch_utils as reader
 
+        # it draws tqdm's own bar; transformers' obeys those who disable it
         reader.tqdm = logging.tqdm
+        # it makes the same table of names anew for every module, which takes longer than all the rest
+        if not hasattr(gguf.get_tensor_name_map, "cache_info"):
+            gguf.get_tensor_name_map = lru_cache(maxsize=4)(gguf.get_tensor_name_map)
 
 
 def _name_end_tokens(model: Any, header: GgufHeader) -> None:

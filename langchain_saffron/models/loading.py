@@ -54,9 +54,7 @@ def resolve_directory(path: str | Path, name: str, revision: str | None = None, 
         raise _not_found(path, name, error) from error
 
 
-def find_gguf(
-    source: ModelSource, name: str, revision: str | None = None, hf_token: str | None = None
-) -> Path | None:
+def find_gguf(source: ModelSource, name: str, revision: str | None = None, hf_token: str | None = None) -> Path | None:
     """The GGUF file that a source names: a file here, or `organisation/repository:file.gguf` on the hub.
 
     Returns:
