@@ -142,8 +142,10 @@ def _readable(header: GgufHeader) -> Iterator[tuple[str, str]]:
 
 def _copy_without_tokens(header: GgufHeader, copy: Path) -> Path:
     kept = [place for key, place in header.entries.items() if key not in _TOKEN_LISTS]
+    key, rows = f"{header.architecture}.vocab_size", header.vocabulary
+    more = b"" if key in header.entries or not rows else _entry(key, rows)
     with header.path.open("rb") as source, copy.open("wb") as target:
-        target.write(MAGIC + struct.pack("<IQQ", header.version, len(header.tensors), len(kept)))
+        target.write(MAGIC + struct.pack("<IQQ", header.version, len(header.tensors), len(kept) + bool(more)) + more)
         for begin, end in (*kept, header.table):
             source.seek(begin)
             target.write(source.read(end - begin))
@@ -152,6 +154,12 @@ def _copy_without_tokens(header: GgufHeader, copy: Path) -> Path:
         source.seek(header.start)
         shutil.copyfileobj(source, target, 2**24)
     return copy
+
+
+def _entry(key: str, value: int) -> bytes:
+    """An entry of the metadata, as the format has it."""
+    text = key.encode()
+    return struct.pack("<Q", len(text)) + text + struct.pack("<II", 4, value)
 
 
 def _tune_reader() -> None:

@@ -256,8 +256,8 @@ def _check_numbers(header: GgufHeader, damaged: Callable[[str], ModelLoadError])
         for key, value in header.values.items()
         if key.startswith(header.architecture + ".")
     }
-    if shapes and _count(own.get("block_count")) > len(layers):
-        raise damaged(f"it states {own['block_count']} layers and holds {len(layers)}")
+    if layers and _count(own.get("block_count")) != len(layers):
+        raise damaged(f"it states {own.get('block_count')} layers and holds {len(layers)}")
     embeddings = shapes.get("token_embd.weight")
     if embeddings and len(embeddings) == 2 and own.get("embedding_length", embeddings[1]) != embeddings[1]:
         raise damaged(f"it states a width of {own['embedding_length']}, and its embeddings have {embeddings[1]}")
