@@ -34,7 +34,7 @@ def write_gguf(
         quantization: Of all matrices.
         template: The chat template.
         architecture: What the file calls itself.
-        entries: More metadata: texts and unsigned numbers.
+        entries: More metadata: texts, unsigned numbers and fractions.
 
     Returns:
         A model with the weights as they are after quantisation.
@@ -53,7 +53,8 @@ def write_gguf(
     writer.add_rope_dimension_count(config.hidden_size // config.num_attention_heads)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     for key, value in (entries or {}).items():
-        (writer.add_string if isinstance(value, str) else writer.add_uint32)(key, value)
+        kinds = {str: writer.add_string, int: writer.add_uint32, float: writer.add_float32}
+        kinds[type(value)](key, value)
     if tokenizer is not False:
         _add_tokenizer(writer, tokenizer or gguf_tokenizer(), config.vocab_size)
         if template is not None:
@@ -92,6 +93,10 @@ def _add_tokenizer(writer: GGUFWriter, tokenizer: Any, rows: int) -> None:
 def _add_tensors(writer: GGUFWriter, model: Any, kind: GGMLQuantizationType) -> None:
     config = model.config
     names = get_tensor_name_map(MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    if config.rope_parameters["rope_type"] == "llama3":
+        size = config.hidden_size // config.num_attention_heads
+        plain = config.rope_parameters["rope_theta"] ** -(torch.arange(0, size, 2) / size)
+        writer.add_tensor("rope_freqs.weight", (plain / model.model.rotary_emb.inv_freq).numpy())
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
     for name, weight in model.named_parameters():
         its_kind = kind if weight.ndim > 1 else GGMLQuantizationType.F32

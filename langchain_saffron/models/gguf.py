@@ -18,6 +18,7 @@ from transformers.utils import logging
 from langchain_saffron.errors import ModelLoadError
 from langchain_saffron.extras import GGUF
 from langchain_saffron.models.gguf_header import MAGIC, GgufHeader, read_header
+from langchain_saffron.models.gguf_rope import restore_rope
 
 # bytes up to which a copy of a file takes less time than two walks of the package gguf through its token lists
 _WORTH_COPYING = 2**30
@@ -63,6 +64,7 @@ def load_gguf_model(path: Path, name: str, kind: Any, dtype: Any, options: dict[
         embeddings = next((tensor for tensor in header.tensors if tensor.name == "token_embd.weight"), None)
         if embeddings is not None:
             config.vocab_size = embeddings.shape[0]
+        restore_rope(config, header, what)
         _check_size(kind, config, header, what)
         _tune_reader()
         model, report = kind.from_pretrained(
