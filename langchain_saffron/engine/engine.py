@@ -163,7 +163,7 @@ class SaffronEngine:
         """Load an engine.
 
         Args:
-            model: The policy: a hub id, a directory or a loaded causal LM. `None` takes the embedded kitchen
+            model: The policy: a hub id, a directory, a GGUF file or a loaded causal LM. `None` takes the embedded kitchen
                 models, policy and reward model.
             reward_model: An MRM directory or hub id (published layout or ours), or a loaded MRM. `None` is
                 enough for `search="greedy"` and `"sample"`.
