@@ -19,7 +19,7 @@ LAYERS = (
     ("runtime",),
     ("search", "cache", "templates"),
     ("grammar", "models"),
-    ("engine", "training", "tools", "kitchen"),
+    ("engine", "training", "tools", "kitchen", "smollm2"),
     ("shared_budget",),
     ("interface",),
     ("chat_models", "llms", "agents", "evaluation", "bench"),

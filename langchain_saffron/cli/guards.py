@@ -51,7 +51,8 @@ def named_function(option: str, text: str | None) -> Callable[..., Any] | None:
         SettingsError: There is no such module or function, or the module fails while it is imported.
     """
     module, _, name = (text or "").partition(":")
-    if not name or Path(text or "").exists():
+    # organisation/repository:file.gguf is a file on the hub
+    if not name or name.lower().endswith(".gguf") or Path(text or "").exists():
         return None
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)

@@ -36,6 +36,7 @@ def test_a_model_is_no_function(here: Path):
     assert named_function("prm", None) is None
     assert named_function("prm", "meta-llama/Llama-Guard-3-1B") is None
     assert named_function("prm", "odd:name") is None
+    assert named_function("prm", "org/guard-GGUF:guard.Q4_1.gguf") is None
 
 
 @pytest.mark.parametrize(
