@@ -45,6 +45,10 @@ def train(
             rich_help_panel=FIT,
         ),
     ] = None,
+    layers: Annotated[
+        int | None,
+        typer.Option(help="How many of the last layers have an adapter; by default all.", rich_help_panel=FIT),
+    ] = None,
     precision: Annotated[
         float,
         typer.Option(help="Of calling held-out prefixes safe, from the safety threshold on.", rich_help_panel=FIT),
@@ -95,6 +99,7 @@ def train(
         rank=rank,
         alpha=alpha,
         target_modules=tuple(target_modules.split(",")) if target_modules else None,
+        layers=layers,
         held_out_share=held_out_share,
         precision=precision,
         seed=seed,

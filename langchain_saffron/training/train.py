@@ -158,7 +158,10 @@ def _adapted(name: str, settings: TrainSettings, device: torch.device, load: dic
     base = load_causal_lm(name, "base", device=str(device), dtype=settings.dtype, **load)
     torch.manual_seed(settings.seed)
     targets = list(settings.target_modules) if settings.target_modules else None
-    config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, lora_dropout=0.0, target_modules=targets)
+    config = LoraConfig(
+        r=settings.rank, lora_alpha=settings.alpha, lora_dropout=0.0, target_modules=targets,
+        layers_to_transform=_last_layers(base, settings.layers),
+    )  # fmt: skip
     try:
         with warnings.catch_warnings():
             # about a name that it looks up in transformers
@@ -178,6 +181,14 @@ def _adapted(name: str, settings: TrainSettings, device: torch.device, load: dic
             )
     # never in training mode: the base's own dropout would make the rewards noisy, and a resumed run differ
     return PartialSupervision(adapted.eval()).eval()
+
+
+def _last_layers(base: Any, count: int | None) -> list[int] | None:
+    """The numbers of the last layers; `None` for all."""
+    if count is None:
+        return None
+    layers = base.config.get_text_config().num_hidden_layers
+    return list(range(max(0, layers - count), layers))
 
 
 def _digest(*parts: RewardData | None) -> str:

@@ -17,7 +17,7 @@ from langchain_saffron.smollm2.recipe.texts import Text, encode_text
 HARMFUL_ANSWERS, HARMFUL_HELD_OUT = 560, 70
 SENSITIVE, EVERYDAY, FROM_FILE = 520, 200, 200
 HARMFUL_TOKENS, BENIGN_TOKENS = 56, 32
-REFUSALS = 900
+REFUSALS = 700
 # harmful requests that the aligned policy answers for the reward model
 ALIGNED = 200
 # of the harmful answers that are learnt, the share that turns round at the end of a sentence

@@ -22,7 +22,7 @@ from langchain_saffron.smollm2.recipe.texts import Text, encode_text, plan, syst
 from langchain_saffron.templates.reward_template import RewardTemplate
 
 RANK, RATE, TOKENS, EPOCHS = 16, 7e-4, 1_024, 1
-REPLIES = 2_600
+REPLIES = 1_000
 # of benign answers, the share that begins as a harmful one would
 OPENED = 0.4
 _TOKENS = 56
@@ -99,14 +99,11 @@ def train_guard(base: str, data: Path, work: Path, out: Path, seed: int = 0) -> 
     batches = list(plan(texts, TOKENS, EPOCHS, Random(seed)))
 
     def loss_of(chosen: list[int]) -> torch.Tensor:
-        hidden, packed = model.upper_states([texts[i] for i in chosen], [states[i] for i in chosen], prefix)
-        labels = torch.full((len(hidden),), torch.nan)
-        weights = torch.zeros(len(hidden))
-        for i, start in zip(chosen, packed.starts, strict=True):
-            text = texts[i]
-            labels[start : start + len(text.ids)] = torch.tensor(text.labels)
-            # a long answer says more than a short one, but its tokens say nearly the same
-            weights[start : start + len(text.ids)] = (len(text.ids) - text.answer) ** -0.5
+        some = [texts[i] for i in chosen]
+        hidden = torch.cat(model.upper_states(some, [states[i] for i in chosen], prefix))
+        labels = torch.tensor([label for text in some for label in text.labels])
+        # a long answer says more than a short one, but its tokens say nearly the same
+        weights = torch.tensor([(len(text.ids) - text.answer) ** -0.5 for text in some for _ in text.ids])
         known = ~labels.isnan()
         rewards = head(hidden[known].float())[:, 0]
         losses = functional.binary_cross_entropy_with_logits(rewards, labels[known], reduction="none")

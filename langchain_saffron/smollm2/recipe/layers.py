@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,15 @@ from transformers import PreTrainedModel
 from langchain_saffron.models.lora import PREFIX
 from langchain_saffron.models.mrm_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from langchain_saffron.runtime.devices import computes_bfloat16
+from langchain_saffron.runtime.files import whole
 from langchain_saffron.smollm2.recipe.texts import Packed, Text
 
 # frozen layers, of 30
 LOWER = 20
-# tokens in one forward of the lower layers
-_ROW = 768
+# tokens of a row behind the prompt, and texts in one forward of the lower layers
+_ROW, _TOGETHER = 160, 16
+# texts after which their states are saved
+_SAVED = 256
 
 
 class LowRank(nn.Module):
@@ -84,35 +87,45 @@ class SplitModel(nn.Module):
         return [p for module in self.adapted.values() for p in (module.a, module.b)]
 
     @torch.inference_mode()
-    def lower_states(self, texts: Sequence[Text], report: str = "") -> list[Tensor]:
-        """The states behind the lower layers: per text one [tokens, width], the shared prefix last."""
-        empty = Text((), 0)
+    def lower_states(self, texts: Sequence[Text]) -> list[Tensor]:
+        """The states behind the lower layers: per text one [tokens, width], the shared prefix's last."""
         states: list[Tensor] = [torch.empty(0)] * len(texts)
-        prefix = self._forward(Packed.of(self.prefix, [empty]), None, 0, self.lower)
-        for done, batch in enumerate(_rows(texts)):
-            packed = Packed.of(self.prefix, [texts[i] for i in batch])
-            out = self._forward(packed, None, 0, self.lower)
-            for i, start in zip(batch, packed.starts, strict=True):
-                states[i] = out[start : start + len(texts[i].ids)].clone()
-            if report and done % 20 == 0:
-                print(f"{report}: lower layers, row {done}", flush=True)
+        alone = Packed.of(self.prefix, [Text((), 0)], 0)
+        prefix = self._forward(alone, self._embed(alone), 0, self.lower)[0]
+        # texts of like length fill rows best
+        order = sorted(range(len(texts)), key=lambda place: len(texts[place].ids))
+        for start in range(0, len(order), _TOGETHER):
+            batch = order[start : start + _TOGETHER]
+            packed = Packed.of(self.prefix, [texts[i] for i in batch], _ROW)
+            out = self._forward(packed, self._embed(packed), 0, self.lower)
+            for i, (row, at) in zip(batch, packed.places, strict=True):
+                states[i] = out[row, at : at + len(texts[i].ids)].clone()
         return [*states, prefix]
 
-    def upper_states(self, texts: Sequence[Text], lower: Sequence[Tensor], prefix: Tensor) -> tuple[Tensor, Packed]:
-        """The states behind all layers and the last norm, [tokens, width], of texts in one row."""
-        packed = Packed.of(self.prefix, texts)
-        states = torch.cat([prefix, *lower])
-        return self.model.model.norm(self._forward(packed, states, self.lower, len(self._layers))), packed
+    def upper_states(self, texts: Sequence[Text], lower: Sequence[Tensor], prefix: Tensor) -> list[Tensor]:
+        """The states behind all layers and the last norm: per text one [tokens, width]."""
+        packed = Packed.of(self.prefix, texts, _ROW)
+        states = prefix.new_zeros(*packed.ids.shape, prefix.shape[1])
+        states[:, : len(prefix)] = prefix
+        for one, (row, at) in zip(lower, packed.places, strict=True):
+            states[row, at : at + len(one)] = one
+        out = self.model.model.norm(self._forward(packed, states, self.lower, len(self._layers)))
+        return [out[row, at : at + len(one)] for one, (row, at) in zip(lower, packed.places, strict=True)]
 
-    def _forward(self, packed: Packed, states: Tensor | None, first: int, last: int) -> Tensor:
-        body = self.model.model
-        hidden = body.embed_tokens(packed.ids) if states is None else states
-        hidden, positions = hidden[None], packed.positions[None]
-        angles = body.rotary_emb(hidden, positions)
-        mask = torch.zeros(packed.mask.shape, dtype=hidden.dtype).masked_fill(~packed.mask, -torch.inf)[None, None]
+    def _embed(self, packed: Packed) -> Tensor:
+        embedded: Tensor = self.model.model.embed_tokens(packed.ids)
+        return embedded
+
+    def _forward(self, packed: Packed, hidden: Tensor, first: int, last: int) -> Tensor:
+        # on a CPU the fused kernel's backward pass takes longer than all products of the layer
+        self.model.set_attn_implementation("eager" if torch.is_grad_enabled() else "sdpa")
+        angles = self.model.model.rotary_emb(hidden, packed.positions)
+        mask = torch.zeros(packed.mask.shape, dtype=hidden.dtype).masked_fill(~packed.mask, -torch.inf)[:, None]
         for layer in self._layers[first:last]:
-            hidden = layer(hidden, attention_mask=mask, position_ids=positions, position_embeddings=angles)
-        return hidden[0]
+            hidden = layer(
+                hidden, attention_mask=mask, position_ids=packed.positions, position_embeddings=angles, use_cache=False
+            )
+        return hidden
 
     def save_adapter(self, out: Path, base: str, record: dict[str, Any]) -> None:
         """Write the adapter as peft lays it out, in bfloat16, with further entries of the config."""
@@ -130,28 +143,16 @@ class SplitModel(nn.Module):
 
 
 def cached_states(model: SplitModel, texts: Sequence[Text], path: Path) -> list[Tensor]:
-    """`lower_states`, read from `path` where an earlier run left them; texts that it knew are not computed again."""
-    known = load_file(path) if path.exists() else {}
+    """`lower_states`, read from `path` where an earlier run left them, and written there as they come."""
+    known = dict(load_file(path)) if path.exists() else {}
     keys = [hashlib.sha256(repr(text.ids).encode()).hexdigest()[:24] for text in texts]
-    known = dict(known)
-    missing = [i for i, key in enumerate(keys) if key not in known]
-    if missing or "prefix" not in known:
-        fresh = model.lower_states([texts[i] for i in missing], path.stem)
-        known |= {keys[i]: state for i, state in zip(missing, fresh[:-1], strict=True)}
-        known["prefix"] = fresh[-1]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({key: state.clone().contiguous() for key, state in known.items()}, path)
+    missing = [place for place, key in enumerate(keys) if key not in known]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for start in range(0, len(missing), _SAVED):
+        part = missing[start : start + _SAVED]
+        *states, known["prefix"] = model.lower_states([texts[place] for place in part])
+        known |= {keys[place]: state for place, state in zip(part, states, strict=True)}
+        with whole(path) as partial:
+            save_file(known, partial)
+        print(f"{path.stem}: lower layers of {start + len(part)}/{len(missing)} texts", flush=True)
     return [*(known[key] for key in keys), known["prefix"]]
-
-
-def _rows(texts: Sequence[Text]) -> Iterator[list[int]]:
-    batch: list[int] = []
-    size = 0
-    for index, text in enumerate(texts):
-        if batch and size + len(text.ids) > _ROW:
-            yield batch
-            batch, size = [], 0
-        batch.append(index)
-        size += len(text.ids)
-    if batch:
-        yield batch

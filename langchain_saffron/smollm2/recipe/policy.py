@@ -15,7 +15,7 @@ from langchain_saffron.smollm2.recipe.layers import SplitModel, cached_states
 from langchain_saffron.smollm2.recipe.optimise import fit
 from langchain_saffron.smollm2.recipe.texts import IGNORED, plan, system_ids
 
-RANK, RATE, TOKENS, EPOCHS = 16, 1e-3, 1_024, 2
+RANK, RATE, TOKENS, EPOCHS = 16, 1e-3, 1_024, 1
 
 
 def train_policy(base: str, data: Path, work: Path, out: Path, seed: int = 0) -> dict[str, Any]:
@@ -28,10 +28,9 @@ def train_policy(base: str, data: Path, work: Path, out: Path, seed: int = 0) ->
     batches = list(plan(texts, TOKENS, EPOCHS, Random(seed)))
 
     def loss_of(chosen: list[int]) -> torch.Tensor:
-        hidden, packed = model.upper_states([texts[i] for i in chosen], [states[i] for i in chosen], prefix)
-        targets = torch.full((len(hidden),), IGNORED)
-        for i, start in zip(chosen, packed.starts, strict=True):
-            targets[start : start + len(texts[i].ids)] = torch.tensor(texts[i].targets)
+        some = [texts[i] for i in chosen]
+        hidden = torch.cat(model.upper_states(some, [states[i] for i in chosen], prefix))
+        targets = torch.tensor([target for text in some for target in text.targets])
         learned = targets != IGNORED
         # logits only where there is something to learn: 49,152 of them a token
         logits = model.model.lm_head(hidden[learned])

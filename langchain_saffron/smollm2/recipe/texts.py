@@ -34,33 +34,54 @@ class Text:
 
 @dataclass(frozen=True)
 class Packed:
-    """Several texts in one row, behind one system prompt that all of them see.
+    """Several texts in few rows, each row behind a system prompt that all of its texts see.
 
     Attributes:
-        ids: int64 tensor [tokens].
-        positions: int64 tensor [tokens]: as if each text stood alone behind the prompt.
-        mask: bool tensor [tokens, tokens]: what each token sees.
-        starts: Where each text begins.
+        ids: int64 tensor [rows, tokens], padded.
+        positions: int64 tensor [rows, tokens]: as if each text stood alone behind the prompt.
+        mask: bool tensor [rows, tokens, tokens]: what each token sees.
+        places: Of each text: its row, and where it begins there.
     """
 
     ids: Tensor
     positions: Tensor
     mask: Tensor
-    starts: tuple[int, ...]
+    places: tuple[tuple[int, int], ...]
 
     @classmethod
-    def of(cls, prefix: Sequence[int], texts: Sequence[Text]) -> Packed:
-        """Pack texts."""
-        ids, positions, owners, starts = list(prefix), list(range(len(prefix))), [-1] * len(prefix), []
-        for number, text in enumerate(texts):
-            starts.append(len(ids))
-            ids += text.ids
-            positions += range(len(prefix), len(prefix) + len(text.ids))
-            owners += [number] * len(text.ids)
-        owner = torch.tensor(owners)
-        mask = torch.ones(len(ids), len(ids), dtype=torch.bool).tril()
-        mask &= (owner[:, None] == owner) | (owner == -1)
-        return cls(torch.tensor(ids), torch.tensor(positions), mask, tuple(starts))
+    def of(cls, prefix: Sequence[int], texts: Sequence[Text], width: int) -> Packed:
+        """Pack texts into rows of at most `width` tokens behind the prompt, or as many as the longest text has."""
+        width = max([width, *(len(text.ids) for text in texts)])
+        rows: list[list[int]] = []
+        free: list[int] = []
+        # the longest first, each into the first row with room for it
+        for index in sorted(range(len(texts)), key=lambda index: -len(texts[index].ids)):
+            size = len(texts[index].ids)
+            row = next((row for row, room in enumerate(free) if room >= size), len(rows))
+            if row == len(rows):
+                rows.append([])
+                free.append(width)
+            rows[row].append(index)
+            free[row] -= size
+        length = len(prefix) + width - min(free, default=0)
+        ids = torch.zeros(len(rows), length, dtype=torch.long)
+        positions = torch.zeros_like(ids)
+        # padding belongs to nobody, but sees itself: a row of the mask that is empty would give NaN
+        owners = torch.full_like(ids, -2)
+        places = [(0, 0)] * len(texts)
+        for row, members in enumerate(rows):
+            at = len(prefix)
+            ids[row, :at], positions[row, :at], owners[row, :at] = torch.tensor(prefix), torch.arange(at), -1
+            for index in members:
+                end = at + len(texts[index].ids)
+                ids[row, at:end] = torch.tensor(texts[index].ids)
+                positions[row, at:end] = torch.arange(len(prefix), len(prefix) + end - at)
+                owners[row, at:end] = index
+                places[index] = row, at
+                at = end
+        mask = torch.ones(length, length, dtype=torch.bool).tril()
+        mask = mask & ((owners[:, :, None] == owners[:, None]) | (owners[:, None] == -1))
+        return cls(ids, positions, mask, tuple(places))
 
 
 def system_ids(tokenizer: Any) -> list[int]:
