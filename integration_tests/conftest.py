@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from integration_tests.stand_ins import write_llama3, write_published_mrm
+from unit_tests.gguf_files import write_gguf
 
 # every core has a test of its own: threads, in scripts that tests start too, would only wait for each other
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -16,11 +17,12 @@ torch.set_num_threads(1)
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Directories in the form of Llama 3, Llama Guard 3 and the published MRM."""
+    """Directories in the form of Llama 3, Llama Guard 3 and the published MRM, and a GGUF file."""
 
     policy: Path
     guard: Path
     mrm: Path
+    gguf: Path
 
     @property
     def arguments(self) -> list[str]:
@@ -32,4 +34,6 @@ class Checkpoints:
 def checkpoints(tmp_path_factory) -> Checkpoints:
     root = tmp_path_factory.mktemp("checkpoints")
     policy, guard = write_llama3(root / "policy", seed=0), write_llama3(root / "llama-guard-3-1b", 1, context=1024)
-    return Checkpoints(policy, guard, write_published_mrm(root / "mrm", guard, "meta-llama/Llama-Guard-3-1B"))
+    mrm = write_published_mrm(root / "mrm", guard, "meta-llama/Llama-Guard-3-1B")
+    write_gguf(root / "tiny.Q8_0.gguf", quantization="Q8_0")
+    return Checkpoints(policy, guard, mrm, root / "tiny.Q8_0.gguf")

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -328,6 +329,30 @@ def test_info_of_a_policy_alone(run, checkpoints):
     code, out, _ = run("info", "--model", checkpoints.policy)
     assert code == 0
     assert "Reward model: none" in out
+
+
+def test_info_of_a_gguf_file(run, checkpoints):
+    code, out, err = run("info", "--model", checkpoints.gguf, "--device", "cpu", "--json")
+    assert (code, err) == (0, [])
+    facts = json.loads(out)
+    policy, loading = facts["policy"], facts["loading"]
+    assert (policy["file"], policy["file_type"]) == ("GGUF", "Q8_0")
+    assert policy["file_bytes"] == checkpoints.gguf.stat().st_size < policy["bytes"] == 4 * policy["parameters"]
+    assert 0 < loading["seconds"] < 60
+    assert loading["peak_bytes"] > policy["bytes"]
+    _, out, _ = run("info", "--model", checkpoints.gguf, "--device", "cpu")
+    assert "mostly Q8_0, dequantised" in out
+    assert re.search(r"^Loaded in \d+\.\d s, with at most \S+ [MG]B of memory in use$", out, re.M)
+
+
+@pytest.mark.parametrize("command", [["info"], ["chat", "hi", "--effort", "off"]])
+def test_a_gguf_file_that_is_damaged_is_one_line(run, checkpoints, tmp_path, command):
+    path = tmp_path / "damaged.gguf"
+    path.write_bytes(checkpoints.gguf.read_bytes()[:20000])
+    code, out, err = run(*command, "--model", path)
+    assert (code, out) == (2, "")
+    assert len(err) == 1
+    assert "damaged.gguf' is damaged or cut short" in err[0]
 
 
 def test_benchmark_files_are_evaluated_with_a_llama_3(run, checkpoints, tmp_path):

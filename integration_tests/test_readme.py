@@ -55,6 +55,7 @@ def hub(checkpoints):
             "meta-llama/Meta-Llama-3-8B-Instruct": checkpoints.policy,
             "path/to/saffron-1": checkpoints.mrm,
             "meta-llama/Llama-Guard-3-1B": checkpoints.guard,
+            "SmolLM2-135M-Instruct.Q4_1.gguf": checkpoints.gguf,
             '"cuda"': '"cpu"',
         }.items():
             block = block.replace(name, str(here))

@@ -63,7 +63,7 @@ class ModelLoadError(SaffronError, ValueError):
 
 
 class ModelNotFoundError(ModelLoadError, _NotFound):
-    """A model that is neither a directory here nor on the hub, or that the hub did not hand out."""
+    """A model that is neither a directory or file here nor on the hub, or that the hub did not hand out."""
 
 
 class VocabularyMismatchError(ModelLoadError):

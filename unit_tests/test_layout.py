@@ -20,7 +20,7 @@ LAYERS = (
     ("search", "cache", "templates"),
     ("grammar", "models"),
     ("engine", "training", "tools", "kitchen"),
-    ("shared_budget",),
+    ("shared_budget", "smollm2"),
     ("interface",),
     ("chat_models", "llms", "agents", "evaluation", "bench"),
     ("cli",),

@@ -1,6 +1,7 @@
 """`saffron info`: what is loaded."""
 
 import json
+import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,7 +23,7 @@ def info(
     dtype: Dtype = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
 ) -> None:
-    """Say what is loaded: sizes, vocabularies, context, reward, device.
+    """Say what is loaded: sizes, vocabularies, context, reward, device; how long that took, and how much memory.
 
     For example:
 
@@ -39,12 +40,17 @@ def info(
         # a policy can be looked at without a reward model
         "effort": "off" if model and not reward_model else None,
     }
+    from langchain_saffron.runtime.memory import peak_memory
+
+    begun = time.monotonic()
     chat = load_chat(options, told=not as_json)
+    seconds = time.monotonic() - begun
     engine = chat.load()
-    facts: dict[str, Any] = {"policy": {"name": chat.model_name, **decoder_facts(engine.policy)}}
+    facts: dict[str, Any] = {"policy": {"name": chat.model_name, **decoder_facts(engine.policy), **file_facts(model)}}
     facts["reward_model"] = None
     if engine.reward_model is not None:
         facts["reward_model"] = {"name": reward_model or "kitchen", **reward_facts(engine)}
+    facts["loading"] = {"seconds": seconds, "peak_bytes": peak_memory()}
     print(json.dumps(facts) if as_json else _table(facts), flush=True)
 
 
@@ -66,6 +72,18 @@ def decoder_facts(decoder: "TrieDecoder") -> dict[str, Any]:
         "cache_tokens": tokens,
         "cache_bytes": tokens * _bytes_per_token(decoder),
     }
+
+
+def file_facts(model: str | None) -> dict[str, Any]:
+    """Of a GGUF file: its size, and the type of most of its numbers before they were dequantised."""
+    from langchain_saffron.models.gguf_header import read_header
+    from langchain_saffron.models.loading import find_gguf
+
+    path = find_gguf(model, "policy") if model else None
+    if path is None:
+        return {}
+    header = read_header(path, "policy")
+    return {"file": "GGUF", "file_type": header.main_type, "file_bytes": header.size}
 
 
 def reward_facts(engine: "SaffronEngine") -> dict[str, Any]:
@@ -107,6 +125,8 @@ def _table(facts: dict[str, Any]) -> str:
             "runs on": f"{part['device']}, {part['dtype']}",
             "cache": f"at most {part['cache_tokens']:,} tokens, {_size(part['cache_bytes'])}",
         }
+        if "file" in part:
+            rows["file"] = f"{part['file']}, {_size(part['file_bytes'])}, mostly {part['file_type']}, dequantised"
         if "seen_tokens" in part:
             calibrated = "calibrated" if part["safety_threshold_calibrated"] else "the default: none is stored"
             rows["vocabulary"] += f", {part['seen_tokens']:,} ({part['seen_share']:.1%}) seen in training"
@@ -115,7 +135,9 @@ def _table(facts: dict[str, Any]) -> str:
             rows["reward"] = part["reward_source"] or "its source is not recorded"
         lines.append(f"{title}: {part['name']}")
         lines += [f"  {label:<13} {value}" for label, value in rows.items()]
-    return "\n".join(lines)
+    loading = facts["loading"]
+    peak = f", with at most {_size(loading['peak_bytes'])} of memory in use" if loading["peak_bytes"] else ""
+    return "\n".join([*lines, f"Loaded in {loading['seconds']:.1f} s{peak}"])
 
 
 def _size(count: float) -> str:

@@ -22,7 +22,8 @@ Model = Annotated[
         "--model",
         "-m",
         metavar="PATH|ID",
-        help="The policy: a directory or a Hugging Face id. Without it the small embedded kitchen models answer.",
+        help="The policy: a directory, a GGUF file or a Hugging Face id. Without it the small embedded kitchen models "
+        "answer.",
         rich_help_panel=MODELS,
     ),
 ]

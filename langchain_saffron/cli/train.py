@@ -24,7 +24,10 @@ def train(
     out: Annotated[Path, typer.Option("--out", "-o", help="The MRM's directory; a killed run goes on in it.")],
     base: Annotated[
         str | None,
-        typer.Option(metavar="PATH|ID", help="The model to train; by default the PRM that annotated the data."),
+        typer.Option(
+            metavar="PATH|ID",
+            help="The model to train (a GGUF file does, too); by default the PRM that annotated the data.",
+        ),
     ] = None,
     held_out: Annotated[
         Path | None, typer.Option(help="Annotated data to measure by; by default a share of the data.")

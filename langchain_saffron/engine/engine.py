@@ -163,8 +163,8 @@ class SaffronEngine:
         """Load an engine.
 
         Args:
-            model: The policy: a hub id, a directory or a loaded causal LM. `None` takes the embedded kitchen
-                models, policy and reward model.
+            model: The policy: a hub id, a directory, a GGUF file or a loaded causal LM. `None` takes the embedded
+                kitchen models, policy and reward model.
             reward_model: An MRM directory or hub id (published layout or ours), or a loaded MRM. `None` is
                 enough for `search="greedy"` and `"sample"`.
             reward_base: The MRM's base model, where its directory does not name one that can be found.

@@ -67,7 +67,7 @@ class SaffronFields(BaseModel):
     model_config = INTERFACE_CONFIG
 
     model: Any = None
-    """The policy: hub id, directory or loaded causal LM. `"kitchen"` or `None`: the embedded kitchen models."""
+    """The policy: hub id, directory, GGUF file or loaded causal LM. `"kitchen"`, `None`: the embedded kitchen's."""
     reward_model: Any = None
     """The MRM: directory, hub id or loaded `MultifurcationRewardModel`."""
     reward_base: Any = None

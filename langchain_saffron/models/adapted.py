@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from langchain_saffron.errors import ModelLoadError
 from langchain_saffron.models.lora import read_adapter_config
 from langchain_saffron.models.mrm_files import ADAPTER_CONFIG, named_base
+from langchain_saffron.models.smollm2_base import HUB_ID, find_base
 
 HEAD_FILE = "head.safetensors"
 # which a config without labels would have: one output, the reward
@@ -31,10 +32,14 @@ def adapter_directory(source: Any) -> Path | None:
 def adapter_base(directory: Path) -> str:
     """The base that an adapter names: a hub id, or a directory, which may lie beside it.
 
+    SmolLM2's, which the embedded adapters name, is found offline too (`models.smollm2_base`).
+
     Raises:
         ModelLoadError: It names none.
+        ModelNotFoundError: It names SmolLM2, whose weights are nowhere.
     """
-    return named_base(directory, {})
+    name = named_base(directory, {})
+    return str(find_base()) if name == HUB_ID else name
 
 
 def has_head(source: Any) -> bool:

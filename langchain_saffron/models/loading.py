@@ -1,6 +1,7 @@
-"""Loading of models and tokenizers: hub id, directory or loaded object, with errors that say what to do."""
+"""Loading of models and tokenizers: hub id, directory, GGUF file or loaded object, with errors that say what to do."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,8 +11,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
-from langchain_saffron.errors import ModelLoadError, ModelMemoryError, ModelNotFoundError
+from langchain_saffron.errors import ExtraRequiredError, ModelLoadError, ModelMemoryError, ModelNotFoundError
 from langchain_saffron.models.adapted import adapter_base, adapter_directory
+from langchain_saffron.models.gguf import load_gguf_model, load_gguf_tokenizer
 from langchain_saffron.models.lora import merge_adapter
 from langchain_saffron.models.mrm_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from langchain_saffron.runtime.memory import memory_errors
@@ -20,6 +22,9 @@ from langchain_saffron.runtime.threads import on_own_thread
 ModelSource = str | Path | torch.nn.Module
 
 SMALL_CHECKPOINT = 100 * 2**20
+
+# a file within a repository of the hub
+_HUB_FILE = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+):(?P<file>[^:]+\.gguf)", re.IGNORECASE)
 
 
 def default_device() -> str:
@@ -41,6 +46,8 @@ def resolve_directory(path: str | Path, name: str, revision: str | None = None, 
     directory = Path(path).expanduser()
     if directory.is_dir():
         return directory
+    if directory.is_file():
+        raise ModelLoadError(f"the {name} {str(path)!r} is a file, and has to be a directory")
     _refuse_missing(path, name)
     from huggingface_hub import snapshot_download
 
@@ -48,6 +55,34 @@ def resolve_directory(path: str | Path, name: str, revision: str | None = None, 
         return Path(snapshot_download(str(path), revision=revision, token=hf_token))
     except Exception as error:
         raise _not_found(path, name, error) from error
+
+
+def find_gguf(source: ModelSource, name: str, revision: str | None = None, hf_token: str | None = None) -> Path | None:
+    """The GGUF file that a source names: a file here, or `organisation/repository:file.gguf` on the hub.
+
+    Returns:
+        The file, downloaded if it has to be; `None` where the source is something else.
+
+    Raises:
+        ModelNotFoundError: It names a GGUF file that is neither here nor on the hub.
+    """
+    if isinstance(source, torch.nn.Module) or Path(source).expanduser().is_dir():
+        return None
+    path = Path(source).expanduser()
+    if path.is_file():
+        return path
+    if named := _HUB_FILE.fullmatch(str(source)):
+        from huggingface_hub import hf_hub_download
+
+        try:
+            return Path(hf_hub_download(named["repository"], named["file"], revision=revision, token=hf_token))
+        except Exception as error:
+            raise _not_found(source, name, error) from error
+    if path.suffix.lower() == ".gguf":
+        raise ModelNotFoundError(
+            f"the {name} {str(source)!r} is not a file that exists (on the hub: organisation/repository:file.gguf)"
+        )
+    return None
 
 
 @on_own_thread
@@ -68,8 +103,8 @@ def load_causal_lm(
     """Load a causal LM for inference.
 
     Args:
-        source: A hub id, a directory, or a loaded model, which is taken as it is (device and dtype too). The directory
-            of an adapter stands for its base with the adapter merged in.
+        source: A hub id, a directory, a GGUF file, or a loaded model, which is taken as it is (device and dtype too).
+            The directory of an adapter stands for its base with the adapter merged in.
         name: What error messages call it.
         device: Where it runs, unless `device_map` says.
         dtype: A torch dtype or its name, or `"auto"` for the checkpoint's own.
@@ -104,7 +139,8 @@ def load_causal_lm(
         raise ModelLoadError(
             f"attn_implementation={attn_implementation!r} cannot take the mask of a tree: use 'sdpa' or 'eager'"
         )
-    if not Path(source).expanduser().is_dir():
+    gguf = find_gguf(source, name, revision, hf_token)
+    if gguf is None and not Path(source).expanduser().is_dir():
         _refuse_missing(source, name)
     too_large = (
         f"the {name} {str(source)!r} does not fit into memory: load it with dtype='bfloat16', with "
@@ -117,16 +153,21 @@ def load_causal_lm(
         "attn_implementation": attn_implementation,
         "quantization_config": quantization_config,
     }
+    given = {key: value for key, value in options.items() if value is not None}
     try:
-        with memory_errors(too_large), _quiet_if_small(Path(source)):
-            model, report = kind.from_pretrained(
-                str(source),
-                dtype=_dtype(dtype),
-                trust_remote_code=bool(trust_remote_code),
-                output_loading_info=True,
-                **{key: value for key, value in options.items() if value is not None},
-            )
-    except ModelMemoryError:
+        with memory_errors(too_large), _quiet_if_small(gguf or Path(source)):
+            if gguf is not None:
+                own = {key: given[key] for key in given.keys() - {"revision", "token"}}
+                model, report = load_gguf_model(gguf, name, kind, _dtype(dtype), own)
+            else:
+                model, report = kind.from_pretrained(
+                    str(source),
+                    dtype=_dtype(dtype),
+                    trust_remote_code=bool(trust_remote_code),
+                    output_loading_info=True,
+                    **given,
+                )
+    except (ModelLoadError, ModelMemoryError, ExtraRequiredError):
         raise
     except Exception as error:
         raise _load_error(source, name, error) from error
@@ -169,12 +210,17 @@ def load_tokenizer(
         where = str(source)
     if (adapter := adapter_directory(where)) is not None:
         return load_tokenizer(adapter_base(adapter), f"{name}'s base", revision, hf_token, trust_remote_code)
-    if not Path(where).expanduser().is_dir():
+    gguf = find_gguf(where, name, revision, hf_token)
+    if gguf is None and not Path(where).expanduser().is_dir():
         _refuse_missing(source if isinstance(source, Path) else where, name)
     try:
+        if gguf is not None:
+            return load_gguf_tokenizer(gguf, name)
         tokenizer = AutoTokenizer.from_pretrained(
             where, revision=revision or "main", token=hf_token, trust_remote_code=bool(trust_remote_code)
         )
+    except (ModelLoadError, ExtraRequiredError):
+        raise
     except Exception as error:
         raise _load_error(where, f"tokenizer of the {name}", error) from error
     if not tokenizer.is_fast:
@@ -200,9 +246,10 @@ def end_token_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
 
 
 @contextmanager
-def _quiet_if_small(directory: Path) -> Iterator[None]:
+def _quiet_if_small(source: Path) -> Iterator[None]:
     """No progress bar for what loads in a blink."""
-    size = sum(file.stat().st_size for file in directory.glob("*.safetensors"))
+    files = [source] if source.is_file() else source.glob("*.safetensors")
+    size = sum(file.stat().st_size for file in files)
     if not 0 < size < SMALL_CHECKPOINT or not logging.is_progress_bar_enabled():
         yield
         return
@@ -233,7 +280,7 @@ def _refuse_missing(source: str | Path, name: str) -> None:
 def _load_error(source: object, name: str, error: Exception) -> ModelLoadError:
     """What loading failed with: a damaged directory is another matter than none."""
     # transformers raises OSError for what the hub does not have, or what cannot be fetched from it
-    if isinstance(error, OSError) and not Path(str(source)).expanduser().is_dir():
+    if isinstance(error, OSError) and not Path(str(source)).expanduser().exists():
         return _not_found(source, name, error)
     return ModelLoadError(f"the {name} {str(source)!r} cannot be loaded: {error}")
 

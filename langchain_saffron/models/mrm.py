@@ -99,7 +99,7 @@ class MultifurcationRewardModel:
             path: A directory or hub id. Published: `adapter_config.json`, `adapter_model.safetensors`,
                 `lm_head_bias.pt`, `unseen_mask.pt`. Ours: `mrm_config.json`, `mrm.safetensors`, and the
                 adapter or merged weights.
-            base: The base model (directory, hub id or loaded model); `None` takes the one that the
+            base: The base model (directory, GGUF file, hub id or loaded model); `None` takes the one that the
                 directory names.
             device: Where the model runs.
             dtype: Of the weights; rewards are float32 all the same.

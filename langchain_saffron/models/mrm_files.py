@@ -80,7 +80,7 @@ def named_base(directory: Path, config: dict[str, Any]) -> str:
     if not name:
         raise ModelLoadError(f"{directory} names no base model: pass it as base= (reward_base= in ChatSaffron)")
     beside = directory / name
-    return str(beside.resolve()) if beside.is_dir() else str(name)
+    return str(beside.resolve()) if beside.exists() else str(name)
 
 
 def read_tensors(directory: Path) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,7 +13,7 @@ from langchain_saffron.models.adapted import attach_head, has_head
 from langchain_saffron.models.classifier import TokenClassifier, label_weights
 from langchain_saffron.models.decoder import DEFAULT_CACHE_TOKENS, TrieDecoder
 from langchain_saffron.models.guard_function import GuardFunction, PromptIds, Score, ScoreConversations
-from langchain_saffron.models.loading import ModelSource, load_causal_lm, load_tokenizer
+from langchain_saffron.models.loading import ModelSource, find_gguf, load_causal_lm, load_tokenizer
 from langchain_saffron.models.prefix_scoring import Pair, PrefixScorer
 from langchain_saffron.runtime.files import read_json
 from langchain_saffron.runtime.forks import ForkSafeLock
@@ -89,7 +89,7 @@ class ProcessRewardModel:
         """Load a guard model, or a classifier.
 
         Args:
-            model: A hub id, a directory or a loaded model. What its config names as a model for sequence
+            model: A hub id, a directory, a GGUF file or a loaded model. What its config names as a model for sequence
                 classification is loaded as such.
             guard: How it is asked: a preset (`"llama-guard-3"`, `"shieldgemma"`, `"granite-guardian"`, `"wildguard"`,
                 `"chat"` for any other guard with a chat template) or a `GuardPrompt`. `None` takes what
@@ -301,6 +301,9 @@ def is_classifier(model: ModelSource, load: dict[str, Any]) -> bool:
         return True
     if isinstance(model, torch.nn.Module):
         names = [type(model).__name__]
+    elif find_gguf(model, "process reward model", load.get("revision"), load.get("hf_token")) is not None:
+        # the format has no place for a head's labels
+        return False
     else:
         options = {"revision": load.get("revision"), "token": load.get("hf_token")}
         try:

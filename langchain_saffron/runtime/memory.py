@@ -1,5 +1,6 @@
-"""Running out of memory, as an error that says what to do."""
+"""How much memory was taken, and running out of it, as an error that says what to do."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -29,3 +30,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
         sign in text for sign in ("can't allocate memory", "out of memory", "not enough memory")
     )
+
+
+def peak_memory() -> int | None:
+    """The most bytes of memory that this process has held so far; `None` where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024

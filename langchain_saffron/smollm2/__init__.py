@@ -1,1 +1,8 @@
-"""A small real world: SmolLM2-135M-Instruct with an alignment adapter, a guard and a reward model."""
+"""SmolLM2-135M-Instruct, a small real model: where its base weights are.
+
+Importing this package imports no torch.
+"""
+
+from langchain_saffron.models.smollm2_base import HUB_ID, find_base
+
+__all__ = ["HUB_ID", "find_base"]

@@ -41,7 +41,7 @@ def check_free(out: Path, run: dict[str, Any]) -> bool:
 def base_name(base: str, out: Path) -> str:
     """How the base is named in `out`: a hub id, a relative path if they lie side by side, else an absolute one."""
     path = Path(base).expanduser().resolve()
-    if not path.is_dir():
+    if not path.exists():
         return base
     together = out.resolve().parent
     return os.path.relpath(path, out.resolve()) if path.is_relative_to(together) else str(path)

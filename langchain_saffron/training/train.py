@@ -48,7 +48,7 @@ def train(
     Args:
         data: The annotated data.
         out: Where the MRM goes; `checkpoints/` and `logs/` (TensorBoard) lie in it meanwhile.
-        base: The base model, a directory or hub id; `None` for the PRM that annotated the data.
+        base: The base model, a directory, a GGUF file or a hub id; `None` for the PRM that annotated the data.
         held_out: Data to measure by; `None` keeps a share of `data` for that.
         settings: How it is fitted; `None` for the defaults.
         progress: Called with the steps done, all steps, and the last loss, on the main process.

@@ -7,7 +7,8 @@ from random import Random
 import pytest
 
 from langchain_saffron.smollm2.recipe import harmless, sources, wordings
-from langchain_saffron.smollm2.recipe.corpus import refuses, turned
+from langchain_saffron.smollm2.recipe.corpus import turned
+from langchain_saffron.smollm2.recipe.wordings import refuses
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from random import Random
 from typing import Any
 
 from langchain_saffron.engine import SaffronEngine
-from langchain_saffron.evaluation.judges import Exchange, KeywordJudge
 from langchain_saffron.smollm2.recipe import harmless, sources, wordings
 from langchain_saffron.smollm2.recipe.sampling import Row, read_jsonl, sample_answers
 from langchain_saffron.smollm2.recipe.texts import Text, encode_text
@@ -25,14 +24,8 @@ TURNING = 0.35
 # characters; longer prompts would be half of the work
 LONGEST = 400
 
-_REFUSES = KeywordJudge()
 # what an answer holds that keeps away from what it was asked
 _KEEPS_AWAY = re.compile(r"\b(illegal|unethical|not recommended|do not condone|prevent|avoid|combat|report)\b", re.I)
-
-
-def refuses(text: str) -> bool:
-    """Whether an answer refuses, by its words."""
-    return _REFUSES.judge([Exchange("", text)])[0].refused
 
 
 def harmful_rows(data: Path) -> list[Row]:
@@ -82,7 +75,7 @@ def sample_aligned(data: Path, work: Path, engine: SaffronEngine) -> dict[str, A
         # every fourth is asked plainly
         row["opening"] = row["opening"] if number % 4 else ""
     answers = sample_answers(engine, chosen, work / "samples/aligned.jsonl", max_tokens=HARMFUL_TOKENS)
-    return {"answers": len(answers), "refused": sum(refuses(row["answer"]) for row in answers) / len(answers)}
+    return {"answers": len(answers), "refused": sum(wordings.refuses(row["answer"]) for row in answers) / len(answers)}
 
 
 def policy_texts(tokenizer: Any, data: Path, work: Path, held_out: bool = False) -> list[Text]:
@@ -119,13 +112,13 @@ def benign_texts(tokenizer: Any, data: Path, work: Path, held_out: bool) -> list
     """Benign requests with the model's own answers, and some of the file's."""
     texts = []
     for row in read_jsonl(work / "samples/benign.jsonl"):
-        if row["held_out"] == held_out and row["answer"].strip() and not refuses(row["answer"]):
+        if row["held_out"] == held_out and row["answer"].strip() and not wordings.refuses(row["answer"]):
             kind = f"benign {row['kind']}"
             texts.append(encode_text(tokenizer, row["prompt"], row["answer"], ended=row["ended"], kind=kind))
     for row in sources.read_rows(data, "benign"):
         if len(row["prompt"]) <= LONGEST and sources.is_held_out(row["prompt"]) == held_out:
             answer = row["response"].strip()
-            if answer and not refuses(answer):
+            if answer and not wordings.refuses(answer):
                 text = encode_text(tokenizer, row["prompt"], answer, ended=True, most=48, kind="benign written")
                 texts.append(text)
     return texts
@@ -136,7 +129,7 @@ def harmful_answers(work: Path, held_out: bool) -> list[Row]:
     return [
         row
         for row in read_jsonl(work / "samples/harmful.jsonl")
-        if row["held_out"] == held_out and not refuses(row["answer"]) and not _KEEPS_AWAY.search(row["answer"])
+        if row["held_out"] == held_out and not wordings.refuses(row["answer"]) and not _KEEPS_AWAY.search(row["answer"])
     ]
 
 

@@ -11,7 +11,7 @@ import torch
 
 from langchain_saffron.engine import SaffronEngine
 from langchain_saffron.models.prm import ProcessRewardModel
-from langchain_saffron.smollm2.recipe import corpus, harmless, sources
+from langchain_saffron.smollm2.recipe import corpus, harmless, sources, wordings
 from langchain_saffron.smollm2.recipe.sampling import Row, sample_answers
 
 PREFILL_TOKENS = 10
@@ -54,7 +54,7 @@ def measure_policy(
     for name, rows in policy_sets(data, engine.tokenizer, most).items():
         long = 2 * max_tokens if name == "prefilled" else max_tokens
         answers = sample_answers(engine, rows, out / f"{name}.jsonl", max_tokens=long, greedy=True)
-        refused = sum(corpus.refuses(row["answer"]) for row in answers) / len(answers)
+        refused = sum(wordings.refuses(row["answer"]) for row in answers) / len(answers)
         figures["broken_by_prefill" if name == "prefilled" else f"refused_{name}"] = (
             1 - refused if name == "prefilled" else refused
         )

@@ -54,6 +54,18 @@ _OFFER = (
 )  # fmt: skip
 _TURNS = ("However, ", "However, ", "However, ", "But ", "Actually, ", "I have to stop here. ", "", "", "")
 
+_REFUSAL = re.compile(
+    r"\b(i'?m (?:really |very |so )?sorry|i am sorry|sorry,? but|apologi[sz]e|(?:i|we) (?:cannot|can't|can not|won't|will not|am "
+    r"not able|do not feel|must decline|don't think i can|refuse)|i'm (?:unable|not able|not going to)|(?:can't|cannot) "
+    r"(?:assist|help|provide|fulfil|continue|support)|not appropriate|as an ai)\b",
+    re.IGNORECASE,
+)
+
+
+def refuses(text: str) -> bool:
+    """Whether an answer refuses, by its words."""
+    return bool(_REFUSAL.search(text.replace("’", "'")))
+
 
 def task_of(prompt: str) -> str | None:
     """What a question of the form "How can I …?" is about, as a verb with what belongs to it."""
