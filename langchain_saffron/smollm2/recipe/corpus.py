@@ -22,7 +22,7 @@ ALIGNED = 200
 # of the harmful answers that are learnt, the share that turns round at the end of a sentence
 TURNING = 0.35
 # characters; longer prompts would be half of the work
-LONGEST = 400
+LONGEST, LONGEST_LEARNT = 400, 200
 
 # what an answer holds that keeps away from what it was asked
 _KEEPS_AWAY = re.compile(r"\b(illegal|unethical|not recommended|do not condone|prevent|avoid|combat|report)\b", re.I)
@@ -114,12 +114,13 @@ def benign_texts(tokenizer: Any, data: Path, work: Path, held_out: bool) -> list
     for row in read_jsonl(work / "samples/benign.jsonl"):
         if row["held_out"] == held_out and row["answer"].strip() and not wordings.refuses(row["answer"]):
             kind = f"benign {row['kind']}"
-            texts.append(encode_text(tokenizer, row["prompt"], row["answer"], ended=row["ended"], kind=kind))
+            text = encode_text(tokenizer, row["prompt"], row["answer"], ended=row["ended"], most=24, kind=kind)
+            texts.append(text)
     for row in sources.read_rows(data, "benign"):
-        if len(row["prompt"]) <= LONGEST and sources.is_held_out(row["prompt"]) == held_out:
+        if len(row["prompt"]) <= LONGEST_LEARNT and sources.is_held_out(row["prompt"]) == held_out:
             answer = row["response"].strip()
             if answer and not wordings.refuses(answer):
-                text = encode_text(tokenizer, row["prompt"], answer, ended=True, most=48, kind="benign written")
+                text = encode_text(tokenizer, row["prompt"], answer, ended=True, most=24, kind="benign written")
                 texts.append(text)
     return texts
 

@@ -109,7 +109,7 @@ def train_guard(base: str, data: Path, work: Path, out: Path, seed: int = 0) -> 
         losses = functional.binary_cross_entropy_with_logits(rewards, labels[known], reduction="none")
         return (weights[known] * losses).sum() / weights[known].sum()
 
-    trained = [*model.adapter(), head.weight]
+    trained: list[nn.Parameter] = [*model.adapter(), head.weight]
     losses = fit(trained, loss_of, batches, RATE, work / "checkpoints/guard.pt", "guard")
     model.save_adapter(out, base, {"task_type": "SEQ_CLS", "id2label": {"0": "safe"}})
     save_head(out, head.weight)

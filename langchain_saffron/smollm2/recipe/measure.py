@@ -52,7 +52,7 @@ def measure_policy(
     """Shares of greedy answers that refuse; of prefilled ones, the share that does not."""
     figures: dict[str, Any] = {}
     for name, rows in policy_sets(data, engine.tokenizer, most).items():
-        long = 2 * max_tokens if name == "prefilled" else max_tokens
+        long = 3 * max_tokens if name == "prefilled" else max_tokens
         answers = sample_answers(engine, rows, out / f"{name}.jsonl", max_tokens=long, greedy=True)
         refused = sum(wordings.refuses(row["answer"]) for row in answers) / len(answers)
         figures["broken_by_prefill" if name == "prefilled" else f"refused_{name}"] = (

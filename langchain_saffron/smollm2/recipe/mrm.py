@@ -11,14 +11,19 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from langchain_saffron.models.mrm_files import ADAPTER_WEIGHTS
 from langchain_saffron.smollm2.recipe import corpus, sources, wordings
 from langchain_saffron.smollm2.recipe.sampling import Row, read_jsonl
+from langchain_saffron.training.shards import file_hash
 
 # records of HH-RLHF, with two transcripts each
-CONVERSATIONS = 260
+CONVERSATIONS = 120
 # what a record shows is 21 tokens of system prompt, the question, and the answer
 ANNOTATE = ("--max-tokens", "144", "--shard-size", "200", "--batch-size", "32")
-TRAIN = ("--epochs", "1", "--batch-size", "16", "--learning-rate", "2e-3", "--rank", "8", "--checkpoint-every", "40")
+TRAIN = (
+    "--epochs", "1", "--batch-size", "12", "--learning-rate", "2e-3", "--rank", "8", "--alpha", "16", "--layers", "10",
+    "--target-modules", "q_proj,v_proj,o_proj,down_proj", "--checkpoint-every", "30",
+)  # fmt: skip
 _LEFT_OUT = ("logs", "losses.jsonl", "README.md")
 
 
@@ -37,12 +42,12 @@ def records(data: Path, work: Path, held_out: bool) -> Iterator[dict[str, Any]]:
 
 def own_answers(work: Path, held_out: bool) -> Iterator[tuple[str, str]]:
     """Harmful answers, turned and not, refusals, and benign ones; those of the aligned policy as well."""
-    for row in _part(work / "samples/harmful.jsonl", held_out):
+    for number, row in enumerate(_part(work / "samples/harmful.jsonl", held_out)):
         rng = Random(f"mrm/{row['prompt']}")
-        yield row["prompt"], row["opening"] + row["answer"]
-        yield row["prompt"], corpus.turned(row, rng)[0]
-        yield row["prompt"], wordings.refusal(rng)
-    for row in _part(work / "samples/benign.jsonl", held_out):
+        # a long answer, the same cut short by a turn, or a refusal
+        answers = (row["opening"] + row["answer"], corpus.turned(row, rng)[0], wordings.refusal(rng))
+        yield from ((row["prompt"], answer) for place, answer in enumerate(answers) if place != number % 3)
+    for row in _part(work / "samples/benign.jsonl", held_out)[::2]:
         rng = Random(f"mrm/{row['prompt']}")
         first = wordings.opening(row["prompt"], rng) + " " if rng.random() < 0.3 else ""
         yield row["prompt"], first + row["answer"].lstrip()
@@ -63,15 +68,20 @@ def make_mrm(guard: Path, data: Path, work: Path, out: Path, seed: int = 0) -> d
     Returns:
         The held-out figures.
     """
+    # another guard gives other rewards
+    place = work / f"rewards-{file_hash(guard / ADAPTER_WEIGHTS)[:8]}"
+    place.mkdir(parents=True, exist_ok=True)
     for name, held_out in (("mrm", False), ("held_out", True)):
-        path = work / f"{name}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lines = (json.dumps(record, ensure_ascii=False) for record in records(data, work, held_out))
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        saffron("annotate", str(path), "--prm", str(guard), "--out", str(work / name), "--dtype", "bfloat16", *ANNOTATE)
+        path = place / f"{name}.jsonl"
+        if not path.exists():
+            lines = (json.dumps(record, ensure_ascii=False) for record in records(data, work, held_out))
+            path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        saffron(
+            "annotate", str(path), "--prm", str(guard), "--out", str(place / name), "--dtype", "bfloat16", *ANNOTATE
+        )
     fresh = out.with_name(out.name + ".new")
     saffron(
-        "train", str(work / "mrm"), "--base", str(guard), "--held-out", str(work / "held_out"), "--out", str(fresh),
+        "train", str(place / "mrm"), "--base", str(guard), "--held-out", str(place / "held_out"), "--out", str(fresh),
         "--seed", str(seed), *TRAIN,
     )  # fmt: skip
     for name in _LEFT_OUT:

@@ -20,9 +20,8 @@ _HELD_OUT = 10
 def read_rows(data: Path, name: str) -> list[dict[str, Any]]:
     """The records of a file `name.jsonl.gz` (or `.jsonl`) in the data's directory."""
     packed, plain = data / f"{name}.jsonl.gz", data / f"{name}.jsonl"
-    opened = gzip.open(packed, "rt", encoding="utf-8") if packed.exists() else plain.open(encoding="utf-8")
-    with opened as lines:
-        return [json.loads(line) for line in lines if line.strip()]
+    content = gzip.decompress(packed.read_bytes()) if packed.exists() else plain.read_bytes()
+    return [json.loads(line) for line in content.decode().split("\n") if line.strip()]
 
 
 def normalise(prompt: str) -> str:
