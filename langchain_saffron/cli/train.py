@@ -53,6 +53,10 @@ def train(
             rich_help_panel=FIT,
         ),
     ] = None,
+    layers: Annotated[
+        int | None,
+        typer.Option(help="How many of the last layers have an adapter; by default all.", rich_help_panel=FIT),
+    ] = None,
     precision: Annotated[
         float,
         typer.Option(help="Of calling held-out prefixes safe, from the safety threshold on.", rich_help_panel=FIT),
@@ -62,7 +66,13 @@ def train(
         int | None,
         typer.Option(help="Conversations a forward and process; the rest is accumulated.", rich_help_panel=RUN),
     ] = None,
-    mixed_precision: Annotated[str, typer.Option(help="no, bf16 or fp16.", rich_help_panel=RUN)] = "no",
+    mixed_precision: Annotated[
+        str,
+        typer.Option(
+            help="no, bf16 or fp16; auto is bf16 where a CPU has instructions for it and the model is no toy.",
+            rich_help_panel=RUN,
+        ),
+    ] = "auto",
     dtype: Annotated[str, typer.Option(help="Of the base's weights.", rich_help_panel=RUN)] = "float32",
     checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.", rich_help_panel=RUN)] = 200,
     device: Annotated[str | None, typer.Option(help="cpu to leave an accelerator alone.", rich_help_panel=RUN)] = None,
@@ -103,6 +113,7 @@ def train(
         rank=rank,
         alpha=alpha,
         target_modules=tuple(target_modules.split(",")) if target_modules else None,
+        layers=layers,
         held_out_share=held_out_share,
         precision=precision,
         seed=seed,

@@ -12,7 +12,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from langchain_saffron.errors import ExtraRequiredError, ModelLoadError, ModelMemoryError, ModelNotFoundError
+from langchain_saffron.models.adapted import adapter_base, adapter_directory
 from langchain_saffron.models.gguf import load_gguf_model, load_gguf_tokenizer
+from langchain_saffron.models.lora import merge_adapter
+from langchain_saffron.models.mrm_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from langchain_saffron.runtime.memory import memory_errors
 from langchain_saffron.runtime.threads import on_own_thread
 
@@ -101,6 +104,7 @@ def load_causal_lm(
 
     Args:
         source: A hub id, a directory, a GGUF file, or a loaded model, which is taken as it is (device and dtype too).
+            The directory of an adapter stands for its base with the adapter merged in.
         name: What error messages call it.
         device: Where it runs, unless `device_map` says.
         dtype: A torch dtype or its name, or `"auto"` for the checkpoint's own.
@@ -122,6 +126,15 @@ def load_causal_lm(
     """
     if isinstance(source, torch.nn.Module):
         return source.eval()
+    if (adapter := adapter_directory(source)) is not None:
+        model = load_causal_lm(
+            adapter_base(adapter), f"{name}'s base", device=device, dtype=dtype, device_map=device_map,
+            attn_implementation=attn_implementation, quantization_config=quantization_config, revision=revision,
+            trust_remote_code=trust_remote_code, hf_token=hf_token, kind=kind,
+        )  # fmt: skip
+        merge_adapter(model, adapter / ADAPTER_CONFIG, adapter / ADAPTER_WEIGHTS)
+        model.name_or_path = str(adapter)
+        return model
     if attn_implementation not in (None, "sdpa", "eager"):
         raise ModelLoadError(
             f"attn_implementation={attn_implementation!r} cannot take the mask of a tree: use 'sdpa' or 'eager'"
@@ -195,6 +208,8 @@ def load_tokenizer(
             )
     else:
         where = str(source)
+    if (adapter := adapter_directory(where)) is not None:
+        return load_tokenizer(adapter_base(adapter), f"{name}'s base", revision, hf_token, trust_remote_code)
     gguf = find_gguf(where, name, revision, hf_token)
     if gguf is None and not Path(where).expanduser().is_dir():
         _refuse_missing(source if isinstance(source, Path) else where, name)

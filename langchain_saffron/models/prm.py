@@ -5,19 +5,24 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from pydantic import ValidationError
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from langchain_saffron.errors import ModelLoadError, NumericalError, PromptError, SettingsError
+from langchain_saffron.models.adapted import attach_head, has_head
 from langchain_saffron.models.classifier import TokenClassifier, label_weights
 from langchain_saffron.models.decoder import DEFAULT_CACHE_TOKENS, TrieDecoder
 from langchain_saffron.models.guard_function import GuardFunction, PromptIds, Score, ScoreConversations
 from langchain_saffron.models.loading import ModelSource, find_gguf, load_causal_lm, load_tokenizer
 from langchain_saffron.models.prefix_scoring import Pair, PrefixScorer
+from langchain_saffron.runtime.files import read_json
 from langchain_saffron.runtime.forks import ForkSafeLock
 from langchain_saffron.templates.guard_prompt import PRESETS, GuardPrompt, Turn, preset_of
 from langchain_saffron.templates.reward_template import RewardTemplate
 
 CONFIG_FILE = "prm_config.json"
+# of that file beside an adapter
+FORMAT = 1
 
 
 class ProcessRewardModel:
@@ -145,13 +150,15 @@ class ProcessRewardModel:
         """Load a decoder with a classification head, such as a reward model.
 
         Args:
-            model: A hub id, a directory or a loaded model.
+            model: A hub id, a directory or a loaded model. The directory of an adapter may hold the head as well
+                (`models.adapted`).
             device: Where it runs.
             dtype: Of the weights.
             safe: The label that means safe; with a single output, that is the reward. `None` looks for a label that is
                 called safe.
             unsafe: The label that means unsafe.
-            template: How a conversation is written for it.
+            template: How a conversation is written for it; `None` for what `prm_config.json` beside an adapter says,
+                else the published one.
             tokenizer: For a loaded model without a name to load it from.
             max_cache_tokens: The KV cache's bound.
             **load: As in `from_pretrained`.
@@ -162,9 +169,13 @@ class ProcessRewardModel:
         """
         if tokenizer is None:
             tokenizer = _tokenizer(model, load)
-        loaded = load_causal_lm(
-            model, "process reward model", device=device, dtype=dtype, kind=AutoModelForSequenceClassification, **load
-        )
+        if adapted := has_head(model):
+            template = template or _stored_template(model)
+        else:
+            load["kind"] = AutoModelForSequenceClassification
+        loaded = load_causal_lm(model, "process reward model", device=device, dtype=dtype, **load)
+        if adapted:
+            attach_head(loaded, Path(str(model)).expanduser())
         classifier = TokenClassifier(loaded)
         weights = label_weights(loaded.config, safe, unsafe)
         decoder = _decoder(classifier, model, max_cache_tokens, load)
@@ -286,6 +297,8 @@ class ProcessRewardModel:
 
 def is_classifier(model: ModelSource, load: dict[str, Any]) -> bool:
     """Whether a model's config names it as one for sequence classification."""
+    if has_head(model):
+        return True
     if isinstance(model, torch.nn.Module):
         names = [type(model).__name__]
     elif find_gguf(model, "process reward model", load.get("revision"), load.get("hf_token")) is not None:
@@ -300,6 +313,15 @@ def is_classifier(model: ModelSource, load: dict[str, Any]) -> bool:
             return False
         names = config.architectures or []
     return any(name.endswith("ForSequenceClassification") for name in names)
+
+
+def _stored_template(model: ModelSource) -> RewardTemplate | None:
+    path = Path(str(model)).expanduser() / CONFIG_FILE
+    stored = read_json(path, FORMAT, ModelLoadError)
+    try:
+        return RewardTemplate(**stored["template"]) if stored and stored.get("template") else None
+    except (ValidationError, TypeError) as error:
+        raise ModelLoadError(f"{path}: its template cannot be used: {error}") from error
 
 
 def _guard_prompt(model: ModelSource, guard: str | GuardPrompt | None) -> GuardPrompt:

@@ -3,6 +3,6 @@
 Importing this package imports no torch.
 """
 
-from langchain_saffron.smollm2.base import HUB_ID, find_base
+from langchain_saffron.models.smollm2_base import HUB_ID, find_base
 
 __all__ = ["HUB_ID", "find_base"]

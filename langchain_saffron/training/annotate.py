@@ -63,7 +63,8 @@ def annotate(
         prm: The process reward model.
         out: A directory, new or of the same run.
         settings: What is annotated; `None` for the defaults.
-        template: How the MRM to be trained will read a conversation; `None` for the published one.
+        template: How the MRM to be trained will read a conversation; `None` for a classifier's own, and the published
+            one with any other PRM.
         progress: Called with the records done and the rewards made so far.
         report: Called with a line for every broken record.
 
@@ -75,7 +76,7 @@ def annotate(
         StorageError: A shard could not be written; those before it are whole.
     """
     settings = settings or AnnotateSettings()
-    template = template or RewardTemplate.for_tokenizer(prm.tokenizer)
+    template = template or prm.template
     out = Path(out)
     records = min(len(corpus), settings.limit or len(corpus))
     if not records:

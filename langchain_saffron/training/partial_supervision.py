@@ -1,6 +1,7 @@
 """The trainable MRM: a base model with an adapter, and a bias over its unembedding."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,10 +57,16 @@ class PartialSupervision(torch.nn.Module):
         bias: The trained bias, float32 [vocabulary]; the unembedding itself stays as it is.
     """
 
-    def __init__(self, model: Any) -> None:
-        """Add a bias of zeros to a model whose adapter, and nothing else, is trainable."""
+    def __init__(self, model: Any, narrow: bool = False) -> None:
+        """Add a bias of zeros to a model whose adapter, and nothing else, is trainable.
+
+        Args:
+            model: That model.
+            narrow: Whether its products are computed in bfloat16.
+        """
         super().__init__()
         self.model = model
+        self._narrow = narrow
         self._causal = model.get_base_model() if hasattr(model, "get_base_model") else model
         head = self._causal.get_output_embeddings().weight
         self.bias = torch.nn.Parameter(torch.zeros(head.shape[0], device=head.device))
@@ -69,7 +76,8 @@ class PartialSupervision(torch.nn.Module):
         self, input_ids: torch.Tensor, sequence: torch.Tensor, position: torch.Tensor, following: torch.Tensor
     ) -> torch.Tensor:
         """The predicted rewards, float32 [prefixes]; see `Supervision` for the arguments."""
-        picked = self._outputs(input_ids, sequence, position, following, self._by_rows)
+        with torch.autocast(input_ids.device.type, torch.bfloat16) if self._narrow else nullcontext():
+            picked = self._outputs(input_ids, sequence, position, following, self._by_rows)
         return picked.float() + self.bias[following]
 
     def _outputs(

@@ -59,10 +59,12 @@ class TrainSettings(BaseModel):
         alpha: Its scale is `alpha / rank`.
         target_modules: The layers with an adapter; `None` for the query and value projections (peft's choice for the
             architecture).
+        layers: How many of the last layers have an adapter; `None` for all. Nothing is differentiated below them.
         held_out_share: Of the records, kept from training to measure by, where no held-out data are given.
         precision: Of calling held-out prefixes safe, from the calibrated threshold on.
         seed: Of the split, the order of the data and the adapter's first weights.
-        mixed_precision: Whether forwards compute in a narrower type than the weights.
+        mixed_precision: Whether forwards compute in a narrower type than the weights. `"auto"` is bfloat16 for models
+            beyond 10 million parameters on a CPU that has instructions for it, and none elsewhere.
         dtype: Of the base's weights; what is trained is float32.
         checkpoint_every: Steps between checkpoints.
         device: `"cpu"` to leave an accelerator alone; `None` takes what there is.
@@ -79,10 +81,11 @@ class TrainSettings(BaseModel):
     rank: int = Field(4, ge=1)
     alpha: float = Field(8.0, gt=0)
     target_modules: tuple[str, ...] | None = None
+    layers: int | None = Field(None, ge=1)
     held_out_share: float = Field(0.05, gt=0, lt=1)
     precision: float = Field(0.99, gt=0, lt=1)
     seed: int = Field(0, ge=0)
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     dtype: str = "float32"
     checkpoint_every: int = Field(200, ge=1)
     device: str | None = None

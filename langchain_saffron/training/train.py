@@ -15,8 +15,9 @@ from langchain_saffron.errors import ModelLoadError, TrainingError, WeakRewardMo
 from langchain_saffron.models.loading import default_device, load_causal_lm, load_tokenizer
 from langchain_saffron.models.mrm_files import read_config
 from langchain_saffron.models.mrm_quality import RewardModelWarning, weaknesses
+from langchain_saffron.runtime.devices import computes_bfloat16
 from langchain_saffron.runtime.files import storing, whole
-from langchain_saffron.runtime.threads import threads_for
+from langchain_saffron.runtime.threads import SMALL_MODEL, threads_for
 from langchain_saffron.templates.reward_template import RewardTemplate
 from langchain_saffron.training.calibration import agreement, safety_threshold
 from langchain_saffron.training.checkpoints import Checkpoints
@@ -89,7 +90,7 @@ def train(
     accelerator = Accelerator(
         # without this, processes on a machine that has no accelerator would each train alone
         cpu=settings.device == "cpu" or default_device() == "cpu",
-        mixed_precision=settings.mixed_precision,
+        mixed_precision="no" if settings.mixed_precision == "auto" else settings.mixed_precision,
         log_with="tensorboard",
         project_dir=out,
         # processes do not run equally many forwards, so that none may wait for the others in one
@@ -171,7 +172,10 @@ def _adapted(name: str, settings: TrainSettings, device: torch.device, load: dic
     base = load_causal_lm(name, "base", device=str(device), dtype=settings.dtype, **load)
     torch.manual_seed(settings.seed)
     targets = list(settings.target_modules) if settings.target_modules else None
-    config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, lora_dropout=0.0, target_modules=targets)
+    config = LoraConfig(
+        r=settings.rank, lora_alpha=settings.alpha, lora_dropout=0.0, target_modules=targets,
+        layers_to_transform=_last_layers(base, settings.layers),
+    )  # fmt: skip
     try:
         with warnings.catch_warnings():
             # about a name that it looks up in transformers
@@ -189,8 +193,25 @@ def _adapted(name: str, settings: TrainSettings, device: torch.device, load: dic
             raise ModelLoadError(
                 f"no adapter can be put on {layer}: --target-modules takes linear layers other than the unembedding"
             )
+    narrow = settings.mixed_precision == "auto" and device.type == "cpu" and _gains_by_bfloat16(base)
+    if narrow:
+        # the fused kernel's backward pass takes as long there as all products of the layers
+        base.set_attn_implementation("eager")
     # never in training mode: the base's own dropout would make the rewards noisy, and a resumed run differ
-    return PartialSupervision(adapted.eval()).eval()
+    return PartialSupervision(adapted.eval(), narrow).eval()
+
+
+def _gains_by_bfloat16(base: Any) -> bool:
+    """Whether a CPU trains faster in bfloat16: toys spend their time between the products."""
+    return computes_bfloat16("cpu") and sum(p.numel() for p in base.parameters()) >= SMALL_MODEL
+
+
+def _last_layers(base: Any, count: int | None) -> list[int] | None:
+    """The numbers of the last layers; `None` for all."""
+    if count is None:
+        return None
+    layers = base.config.get_text_config().num_hidden_layers
+    return list(range(max(0, layers - count), layers))
 
 
 def _digest(*parts: RewardData | None) -> str:

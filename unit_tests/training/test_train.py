@@ -206,6 +206,17 @@ def test_chosen_layers_get_the_adapter(tmp_path, beside):
     )
 
 
+def test_only_the_last_layers_get_the_adapter_if_so_asked(tmp_path, beside):
+    settings = SETTINGS.model_copy(update={"layers": 1})
+    figures = train(data(), tmp_path / "out", base=beside, settings=settings)
+    names = load_file(tmp_path / "out" / "adapter_model.safetensors")
+    last = random_model().config.num_hidden_layers - 1
+    assert {int(name.split("layers.")[1].split(".")[0]) for name in names} == {last}
+    check_figures(
+        figures, *one_by_one(MultifurcationRewardModel.from_pretrained(tmp_path / "out"), data().split(0.2, 0)[1]), 0.8
+    )
+
+
 def test_held_out_data_of_their_own_leave_all_for_training(tmp_path, beside):
     held_out = RewardData(samples(5, seed=9, tokens=40), {})
     figures = train(data(), tmp_path / "out", base=beside, held_out=held_out, settings=SETTINGS)
