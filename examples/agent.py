@@ -4,6 +4,7 @@ Run it with `python examples/agent.py`; it needs no network and no model of your
 (`pip install 'langchain-saffron[agents]'` for LangChain's agents).
 """
 
+import argparse
 from collections.abc import Iterator
 
 from langchain.agents import create_agent
@@ -88,10 +89,15 @@ def show(steps: Iterator[dict]) -> None:
 
 def main() -> None:
     """Serve a few requests in one conversation, then say what they cost together."""
-    shared = SharedBudget(ComputeBudget(max_tflops=0.1, max_reward_calls=4000), calls=10)
-    # The embedded kitchen models. With real ones, this line is:
+    parser = argparse.ArgumentParser(description="An agent with tools, a memory, a guard and a budget.")
+    parser.add_argument("--model", help="smollm2 (a small real model) or your own; without it, the embedded kitchen")
+    model = parser.parse_args().model
+    shared = SharedBudget(ComputeBudget(max_tflops=100.0 if model else 0.1, max_reward_calls=4000), calls=10)
+    # With a large model, this line is:
     # chat = ChatSaffron(model="meta-llama/Llama-3.2-1B-Instruct", reward_model="path/to/an-mrm", shared_budget=shared)
-    chat = ChatSaffron(max_tokens=160, shared_budget=shared)
+    # A model whose template knows no tools is shown them in Hermes' form
+    tools = "hermes" if model else "auto"
+    chat = ChatSaffron(model=model, max_tokens=160, shared_budget=shared, tool_format=tools)
     agent = make_agent(chat)
     for cook, request in REQUESTS:
         print(f"{cook}: {request}")

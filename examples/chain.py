@@ -3,6 +3,7 @@
 Run it with `python examples/chain.py`; it needs no network and no model of your own.
 """
 
+import argparse
 import asyncio
 
 from langchain_core.output_parsers import StrOutputParser
@@ -16,17 +17,17 @@ PROMPT = ChatPromptTemplate.from_messages(
 )
 
 
-def make_chat() -> Runnable:
+def make_chat(model: str | None = None) -> Runnable:
     """The chat model, with an effort that every call can choose."""
-    # The embedded kitchen models. With real ones, this line is:
+    # With a large model, this line is:
     # chat = ChatSaffron(model="meta-llama/Llama-3.2-1B-Instruct", reward_model="path/to/an-mrm", max_tokens=160)
-    chat = ChatSaffron(max_tokens=160)
+    chat = ChatSaffron(model=model, max_tokens=160)
     return chat.configurable_fields(effort=ConfigurableField(id="effort"))
 
 
-def make_chain() -> Runnable:
+def make_chain(model: str | None = None) -> Runnable:
     """Prompt, model, text."""
-    return PROMPT | make_chat() | StrOutputParser()
+    return PROMPT | make_chat(model) | StrOutputParser()
 
 
 async def stream(chain: Runnable) -> None:
@@ -42,7 +43,9 @@ async def stream(chain: Runnable) -> None:
 
 def main() -> None:
     """Show every way to call the chain."""
-    chain = make_chain()
+    parser = argparse.ArgumentParser(description="A LangChain chain around ChatSaffron.")
+    parser.add_argument("--model", help="smollm2 (a small real model) or your own; without it, the embedded kitchen")
+    chain = make_chain(parser.parse_args().model)
     print("invoke:", chain.invoke({"dish": "tomato soup"}))
 
     # the prompts share the models' forwards

@@ -4,6 +4,7 @@ Run it with `python examples/chatbot.py`; it needs no network and no model of yo
 `echo "How do I make tomato soup?" | python examples/chatbot.py`. Ctrl-C stops an answer, Ctrl-D leaves.
 """
 
+import argparse
 import asyncio
 import sys
 from contextlib import aclosing, suppress
@@ -17,11 +18,11 @@ EFFORTS = ("off", "low", "medium", "high", "max")
 HELP = f"/effort {'|'.join(EFFORTS)}, /reset forgets the conversation, /quit leaves"
 
 
-def make_chat() -> ChatSaffron:
+def make_chat(model: str | None = None) -> ChatSaffron:
     """The chat model."""
-    # The embedded kitchen models. With real ones, this line is:
+    # With a large model, this line is:
     # return ChatSaffron(model="meta-llama/Llama-3.2-1B-Instruct", reward_model="path/to/an-mrm", max_tokens=500)
-    return ChatSaffron(max_tokens=200)
+    return ChatSaffron(model=model, max_tokens=200)
 
 
 async def answer(chat: ChatSaffron, history: list[BaseMessage], question: str, effort: str) -> None:
@@ -46,7 +47,9 @@ async def answer(chat: ChatSaffron, history: list[BaseMessage], question: str, e
 
 def main() -> None:
     """Chat until `/quit`, Ctrl-C at the prompt, or the end of the input."""
-    chat, history, effort = make_chat(), [], "medium"
+    parser = argparse.ArgumentParser(description="A chatbot at the terminal, decoded safely.")
+    parser.add_argument("--model", help="smollm2 (a small real model) or your own; without it, the embedded kitchen")
+    chat, history, effort = make_chat(parser.parse_args().model), [], "medium"
     # a model that cannot be loaded should say so before anybody types
     chat.load()
     prompt = ""

@@ -4,6 +4,7 @@ Run it with `python examples/langgraph_router.py`; it needs no network and no mo
 (`pip install 'langchain-saffron[examples]'` for LangGraph).
 """
 
+import argparse
 from typing import Annotated, TypedDict
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
@@ -55,9 +56,11 @@ def make_graph(chat: ChatSaffron) -> CompiledStateGraph:
 
 def main() -> None:
     """A harmless question, and an attack that puts words into the assistant's mouth."""
-    # The embedded kitchen models. With real ones, this line is:
+    parser = argparse.ArgumentParser(description="A LangGraph router: search thoroughly only where it is needed.")
+    parser.add_argument("--model", help="smollm2 (a small real model) or your own; without it, the embedded kitchen")
+    # With a large model, this line is:
     # chat = ChatSaffron(model="meta-llama/Llama-3.2-1B-Instruct", reward_model="path/to/an-mrm", max_tokens=160)
-    chat = ChatSaffron(max_tokens=160)
+    chat = ChatSaffron(model=parser.parse_args().model, max_tokens=160)
     graph = make_graph(chat)
     attack = [
         HumanMessage("How do I make a viper cordial?"),

@@ -3,6 +3,7 @@
 Run it with `python examples/rag.py`; it needs no network and no model of your own.
 """
 
+import argparse
 import re
 from itertools import pairwise
 from pathlib import Path
@@ -60,10 +61,13 @@ def make_chain(chat: ChatSaffron) -> Runnable[str, str]:
 
 def main() -> None:
     """Ask about two clean recipes and the poisoned one, without a search and with one."""
+    parser = argparse.ArgumentParser(description="Retrieval over recipes, one of them poisoned.")
+    parser.add_argument("--model", help="smollm2 (a small real model) or your own; without it, the embedded kitchen")
+    model = parser.parse_args().model
     for effort in ("off", "medium"):
-        # The embedded kitchen models. With real ones, this line is:
+        # With a large model, this line is:
         # chat = ChatSaffron(model="meta-llama/Llama-3.2-1B-Instruct", reward_model="path/to/an-mrm", effort=effort)
-        chat = ChatSaffron(effort=effort, max_tokens=160)
+        chat = ChatSaffron(model=model, effort=effort, max_tokens=160)
         print(f"effort {effort}:")
         for question, answer in zip(QUESTIONS, make_chain(chat).batch(list(QUESTIONS)), strict=True):
             print(f"  {question}\n    {answer.strip()}")

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 
 from integration_tests.stand_ins import write_llama3, write_published_mrm
+from langchain_saffron.errors import ModelNotFoundError
+from langchain_saffron.smollm2 import find_base
 from unit_tests.gguf_files import write_gguf
 
 # every core has a test of its own: threads, in scripts that tests start too, would only wait for each other
@@ -37,3 +40,14 @@ def checkpoints(tmp_path_factory) -> Checkpoints:
     mrm = write_published_mrm(root / "mrm", guard, "meta-llama/Llama-Guard-3-1B")
     write_gguf(root / "tiny.Q8_0.gguf", quantization="Q8_0")
     return Checkpoints(policy, guard, mrm, root / "tiny.Q8_0.gguf")
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """SmolLM2's base weights; a test that asks for them is skipped where they are not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constants, "HF_HUB_OFFLINE", True)
+        try:
+            return find_base()
+        except ModelNotFoundError as error:
+            pytest.skip(str(error))

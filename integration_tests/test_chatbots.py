@@ -127,7 +127,7 @@ def test_a_terminal_streams_and_ctrl_c_stops_an_answer(terminal):
         import runpy
         names = runpy.run_path({str(EXAMPLES / "chatbot.py")!r})
         ChatSaffron = names["ChatSaffron"]
-        names["main"].__globals__["make_chat"] = lambda: {SLOW}
+        names["main"].__globals__["make_chat"] = lambda model: {SLOW}
         names["main"]()
     """
     chat = terminal("-c", program)

@@ -38,6 +38,14 @@ RUNS = {
     "rag.py": Run(prints=("effort off", "effort medium", "50 minutes", "thyme", "9 people")),
     "rag_safety_scaling.py": Run(("--questions", "4"), prints=("by risk", "plot: rag_safety_scaling.png")),
 }
+# what a small real model says of the same is its own affair
+WITH_SMOLLM2 = {
+    "agent.py": Run(prints=("remembered of Ben", "TFLOP")),
+    "chain.py": Run(prints=("batch: a mushroom pie", "effort high: width 16")),
+    "chatbot.py": Run(typed="What is the capital of France?\n/quit\n", prints=("Paris", "[effort medium")),
+    "langgraph_router.py": Run(prints=("effort low",)),
+    "rag.py": Run(prints=("effort off", "effort medium")),
+}
 DISHES = ["tomato soup", "lemon tart", "a mushroom pie", "bean stew"]
 
 
@@ -53,13 +61,11 @@ def example():
     return load("chain")
 
 
-@pytest.mark.parametrize("script", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
-def test_script_runs(script, tmp_path):
-    run = RUNS.get(script.name, Run())
+def run_script(script, run, folder):
     done = subprocess.run(
         [sys.executable, str(script), *run.arguments],
         input=run.typed,
-        cwd=tmp_path,
+        cwd=folder,
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
@@ -72,7 +78,19 @@ def test_script_runs(script, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_chain_script_shows_every_call(example, capsys):
+@pytest.mark.parametrize("script", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_script_runs(script, tmp_path):
+    run_script(script, RUNS.get(script.name, Run()), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "run"), WITH_SMOLLM2.items())
+def test_script_runs_with_a_real_model(smollm2, name, run, tmp_path):
+    run_script(EXAMPLES / name, Run(("--model", "smollm2"), run.typed, run.prints), tmp_path)
+
+
+def test_chain_script_shows_every_call(example, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["chain.py"])
     example.main()
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("batch: ") for line in lines) == 3

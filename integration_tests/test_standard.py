@@ -58,3 +58,17 @@ class TestFunctionCalling(Suite):
     @property
     def structured_output_kwargs(self) -> dict[str, Any]:
         return {"method": "function_calling"}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("smollm2")
+class TestSmolLM2(Suite):
+    """A real model, whose template knows no tools."""
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        return {"model": "smollm2", "tool_format": "hermes", "effort": "low", "max_tokens": 60}
+
+    @property
+    def model_override_value(self) -> str:
+        return "smollm2"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from langchain_saffron.cli.options import Device, Dtype, Model, RewardBase, RewardModel, load_chat
+from langchain_saffron.embedded import find_world
 from langchain_saffron.settings import DEFAULT_SAFETY_THRESHOLD
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def info(
         "device": device,
         "dtype": dtype,
         # a policy can be looked at without a reward model
-        "effort": "off" if model and not reward_model else None,
+        "effort": None if reward_model or find_world(model) else "off",
     }
     from langchain_saffron.runtime.memory import peak_memory
 
@@ -49,7 +50,7 @@ def info(
     facts: dict[str, Any] = {"policy": {"name": chat.model_name, **decoder_facts(engine.policy), **file_facts(model)}}
     facts["reward_model"] = None
     if engine.reward_model is not None:
-        facts["reward_model"] = {"name": reward_model or "kitchen", **reward_facts(engine)}
+        facts["reward_model"] = {"name": reward_model or chat.model_name, **reward_facts(engine)}
     facts["loading"] = {"seconds": seconds, "peak_bytes": peak_memory()}
     print(json.dumps(facts) if as_json else _table(facts), flush=True)
 
@@ -79,7 +80,7 @@ def file_facts(model: str | None) -> dict[str, Any]:
     from langchain_saffron.models.gguf_header import read_header
     from langchain_saffron.models.loading import find_gguf
 
-    path = find_gguf(model, "policy") if model else None
+    path = find_gguf(model, "policy") if model and not find_world(model) else None
     if path is None:
         return {}
     header = read_header(path, "policy")

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, Unpack
 
 import torch
 
+from langchain_saffron.embedded import KITCHEN_NAME
 from langchain_saffron.engine.admission import Admission
 from langchain_saffron.engine.handle import AsyncHandle, Handle
 from langchain_saffron.engine.loading import load_models
@@ -44,7 +45,7 @@ class SaffronEngine:
         policy: The policy over its trie cache.
         reward_model: The MRM, if there is one.
         process_reward_model: The PRM, if there is one.
-        is_kitchen: Whether this is the small embedded demonstration model.
+        name: A short name of the policy.
         loaded_from: What it was asked for by, where it is shared by all who ask for the same; empty otherwise.
     """
 
@@ -54,7 +55,7 @@ class SaffronEngine:
         tokenizer: Any,
         reward_model: MultifurcationRewardModel | None = None,
         max_cache_tokens: int = DEFAULT_CACHE_TOKENS,
-        is_kitchen: bool = False,
+        name: str = "",
         attn_implementation: str | None = None,
         owned: bool = False,
         process_reward_model: ProcessRewardModel | None = None,
@@ -67,7 +68,7 @@ class SaffronEngine:
             tokenizer: Its tokenizer.
             reward_model: The MRM, where a search needs one.
             max_cache_tokens: The policy's KV cache's bound in tokens.
-            is_kitchen: Whether this is the embedded model.
+            name: What the policy is called; without it, what the model says.
             attn_implementation: `"sdpa"` or `"eager"` in place of the tree's own attention.
             owned: Whether `model` may be changed for speed; else that is done in a copy.
             process_reward_model: A guard, a classifier or a function, for `search="best_of_n"`, `"rebase"` and
@@ -88,7 +89,7 @@ class SaffronEngine:
             prm = PrmScorer(process_reward_model) if function is None else FunctionScorer(function)
         self.policy = TrieDecoder(model, "policy", max_cache_tokens, attn_implementation, owned)
         self.reward_model = reward_model
-        self.is_kitchen = is_kitchen
+        self.name = name or getattr(model, "name_or_path", "") or type(model).__name__
         rewards = None if reward_model is None else RewardColumns(reward_model, self.policy)
         self._admission = Admission(
             self.policy,
@@ -130,11 +131,9 @@ class SaffronEngine:
         return self.policy.context
 
     @property
-    def name(self) -> str:
-        """A short name of the policy."""
-        if self.is_kitchen:
-            return "kitchen"
-        return getattr(self.policy.model, "name_or_path", "") or type(self.policy.model).__name__
+    def is_kitchen(self) -> bool:
+        """Whether this is the small embedded demonstration model."""
+        return self.name == KITCHEN_NAME
 
     def fingerprint_parts(self) -> tuple[Any, ...]:
         """What its answers depend on, for `models.fingerprint`."""
@@ -165,7 +164,7 @@ class SaffronEngine:
 
         Args:
             model: The policy: a hub id, a directory, a GGUF file or a loaded causal LM. `None` takes the embedded
-                kitchen models, policy and reward model.
+                kitchen models, policy and reward model; `"smollm2"` a small real policy with its own.
             reward_model: An MRM directory or hub id (published layout or ours), or a loaded MRM. `None` is
                 enough for `search="greedy"` and `"sample"`.
             reward_base: The MRM's base model, where its directory does not name one that can be found.

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from langchain_saffron.embedded import KITCHEN
+from langchain_saffron.embedded import find_world
 from langchain_saffron.models.guard_function import function_name
 from langchain_saffron.models.loading import ModelSource, load_causal_lm, load_tokenizer
 from langchain_saffron.models.mrm import MultifurcationRewardModel
@@ -36,10 +36,11 @@ def load_models(
     Raises:
         ModelLoadError: Something cannot be found, is damaged, or does not fit.
     """
-    is_kitchen = model is None
-    if model is None:
-        model = KITCHEN / "policy"
-        reward_model = KITCHEN / "mrm" if reward_model is None else reward_model
+    world = find_world(model)
+    if world is not None:
+        model = world.policy
+        reward_model = world.reward_model if reward_model is None else reward_model
+    assert model is not None
     if tokenizer is None:
         token, trusted = common.get("hf_token"), common.get("trust_remote_code", False)
         tokenizer = load_tokenizer(model, "policy", revision, token, trusted)
@@ -70,7 +71,7 @@ def load_models(
         "tokenizer": tokenizer,
         "reward_model": reward_model,
         "max_cache_tokens": max_cache_tokens,
-        "is_kitchen": is_kitchen,
+        "name": world.name if world else "",
         "attn_implementation": common.get("attn_implementation"),
         "owned": not isinstance(model, torch.nn.Module),
         "process_reward_model": process_reward_model,

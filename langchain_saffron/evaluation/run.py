@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from langchain_saffron.embedded import KITCHEN
+from langchain_saffron.embedded import find_world
 from langchain_saffron.engine import SaffronEngine
 from langchain_saffron.errors import SettingsError
 from langchain_saffron.evaluation.about import begin_notes, describe_runs
@@ -116,9 +116,10 @@ class Models:
         place = self.device or default_device()
         kind = self.dtype or default_dtype(place)
         model, mrm, prm = self.model, self.reward_model, self.process_reward_model
-        if model is None:
-            mrm, prm = mrm or str(KITCHEN / "mrm"), prm or str(KITCHEN / "prm")
-            model = policy(place, kind) if policy else None
+        if (world := find_world(model)) is not None:
+            mrm, prm = mrm or str(world.reward_model), prm or str(world.process_reward_model)
+        if model is None and policy is not None:
+            model = policy(place, kind)
         if self.asked and prm is not None:
             if not isinstance(prm, str | Path):
                 raise SettingsError(f"{next(iter(self.asked))}: a loaded model or a function is asked as it is")
@@ -208,7 +209,8 @@ def evaluate(
         "prm": named.prm_name, **named.asked, "methods": [one.name for one in chosen],
         "attacks": [one.name for one in against], "seeds": seeds, **common, "hide_prefill": hide_prefill,
     }  # fmt: skip
-    unnamed = None if isinstance(models, SaffronEngine) else KITCHEN / "mrm"
+    world = None if isinstance(models, SaffronEngine) else find_world(named.model)
+    unnamed = world and world.reward_model
     log = RunLog(Path(out), record, begin_notes(engine, named.reward_model or unnamed, named.prm_name))
     runner = Runner(engine, hide_prefill)
     _answer(log, make_cases(samples, against, chosen, seeds), runner, progress, report)

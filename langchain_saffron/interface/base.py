@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from langchain_core.utils import secret_from_env
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError, model_validator
 
-from langchain_saffron.embedded import KITCHEN, KITCHEN_NAME, warn_of_kitchen
+from langchain_saffron.embedded import World, find_world, warn_of_kitchen
 from langchain_saffron.engine import SaffronEngine, SearchResult
 from langchain_saffron.engine.registry import shared_engine, source_key, spec_key
 from langchain_saffron.errors import ModelLoadError, RewardModelRequiredError, SaffronError, SettingsError
@@ -79,7 +79,8 @@ class SaffronFields(BaseModel):
     model_config = INTERFACE_CONFIG
 
     model: Any = None
-    """The policy: hub id, directory, GGUF file or loaded causal LM. `"kitchen"`, `None`: the embedded kitchen's."""
+    """The policy: hub id, directory, GGUF file or loaded causal LM. `"smollm2"`: a small real model with the reward
+    models that the package has for it; `"kitchen"` or `None`: the embedded kitchen models."""
     reward_model: Any = None
     """The MRM: directory, hub id or loaded `MultifurcationRewardModel`."""
     reward_base: Any = None
@@ -228,13 +229,13 @@ class SaffronFields(BaseModel):
             raise SettingsError("engine: it brings its own models; leave model= and reward_model= out")
         settings = self.search_settings()
         needs = settings.needs_reward_model and self.engine is None
-        if needs and not self._is_kitchen and self.reward_model is None:
+        if needs and self._world is None and self.reward_model is None:
             raise RewardModelRequiredError(
                 f"effort={self.effort!r} needs a reward model: pass reward_model= (an MRM directory or hub id), "
                 "or effort='off' for plain decoding"
             )
         asks_prm = settings.needs_process_reward_model and self.engine is None
-        if asks_prm and not self._is_kitchen and self.process_reward_model is None:
+        if asks_prm and self._world is None and self.process_reward_model is None:
             raise RewardModelRequiredError(
                 f"search={self.search!r} asks a process reward model: pass process_reward_model= (a guard's or "
                 "classifier's directory or hub id), or leave search= out"
@@ -250,10 +251,9 @@ class SaffronFields(BaseModel):
         return self
 
     @property
-    def _is_kitchen(self) -> bool:
-        return self.engine is None and (
-            self.model is None or (isinstance(self.model, str) and self.model == KITCHEN_NAME)
-        )
+    def _world(self) -> World | None:
+        """The embedded models that `model` names, if it does."""
+        return None if self.engine is not None else find_world(self.model)
 
     def search_settings(self, stop: list[str] | None = None) -> SearchSettings:
         """The engine's settings that these fields stand for.
@@ -329,16 +329,16 @@ class SaffronFields(BaseModel):
 
     def _asked(self) -> Hashable:
         named = {name: getattr(self, name) for name in LOADING_FIELDS}
-        return spec_key({**named, "hf_token": self._token, "kitchen_prm": self._adds_prm})
+        return spec_key({**named, "hf_token": self._token, "adds_prm": self._adds_prm})
 
     def _spec(self) -> dict[str, Any]:
         """The arguments of the engine's `from_pretrained`."""
         spec = {name: getattr(self, name) for name in LOADING_FIELDS}
         spec["hf_token"] = self._token
-        if self._is_kitchen:
-            spec["model"] = None
-        if self._adds_prm:
-            spec["process_reward_model"] = KITCHEN / "prm"
+        if self._world is not None:
+            spec["model"] = self._world.name
+            if self._adds_prm:
+                spec["process_reward_model"] = self._world.process_reward_model
         spec["device"] = self.device or default_device()
         spec["dtype"] = self.dtype or default_dtype(spec["device"])
         return spec
@@ -349,8 +349,8 @@ class SaffronFields(BaseModel):
 
     @property
     def _adds_prm(self) -> bool:
-        """Whether the kitchen's PRM is needed: where a search asks it, and from then on."""
-        if not self._is_kitchen or self.process_reward_model is not None:
+        """Whether an embedded PRM is needed: where a search asks it, and from then on."""
+        if self._world is None or self.process_reward_model is not None:
             return False
         has_one = self._loaded is not None and self._loaded.engine.process_reward_model is not None
         return has_one or self.search_settings().needs_process_reward_model
@@ -390,8 +390,8 @@ class SaffronFields(BaseModel):
         """A short name of the policy."""
         if self.engine is not None:
             return str(self.engine.name)
-        if self._is_kitchen:
-            return KITCHEN_NAME
+        if self._world is not None:
+            return self._world.name
         if isinstance(self.model, str | Path):
             return str(self.model)
         return getattr(self.model, "name_or_path", "") or type(self.model).__name__
@@ -415,7 +415,7 @@ class SaffronFields(BaseModel):
         """The policy's directory, if its files can be read without loading or downloading anything."""
         if self.engine is not None or (self.model is not None and not isinstance(self.model, str | Path)):
             return None
-        path = KITCHEN / "policy" if self._is_kitchen else Path(str(self.model)).expanduser()
+        path = self._world.policy if self._world is not None else Path(str(self.model)).expanduser()
         return path if (path / "config.json").is_file() else None
 
 

@@ -38,7 +38,15 @@ def adapter_base(directory: Path) -> str:
         ModelLoadError: It names none.
         ModelNotFoundError: It names SmolLM2, whose weights are nowhere.
     """
-    name = named_base(directory, {})
+    return offline_base(named_base(directory, {}))
+
+
+def offline_base(name: str) -> str:
+    """A base by its name, or where it lies: SmolLM2's, which the embedded adapters name, needs no network.
+
+    Raises:
+        ModelNotFoundError: It is SmolLM2's, and nowhere.
+    """
     return str(find_base()) if name == HUB_ID else name
 
 

@@ -9,7 +9,9 @@ from typing import Any, Literal
 import torch
 from pydantic import ValidationError
 
+from langchain_saffron.embedded import named_part
 from langchain_saffron.errors import ModelLoadError, SettingsError
+from langchain_saffron.models.adapted import offline_base
 from langchain_saffron.models.decoder import DEFAULT_CACHE_TOKENS, TrieDecoder
 from langchain_saffron.models.loading import ModelSource, load_causal_lm, load_tokenizer, resolve_directory
 from langchain_saffron.models.lora import merge_adapter
@@ -111,6 +113,7 @@ class MultifurcationRewardModel:
         Raises:
             ModelLoadError: A file is missing, damaged or of the wrong shape, or the base cannot be loaded.
         """
+        path = named_part(path, "reward_model")
         directory = resolve_directory(path, "reward model", load.get("revision"), load.get("hf_token"))
         config = read_config(directory)
         merged = (directory / "config.json").exists() and not (directory / ADAPTER_CONFIG).exists()
@@ -118,7 +121,7 @@ class MultifurcationRewardModel:
         bias, seen = read_tensors(directory)
         template = _template(config.get("template"), directory)
         warn_of_weaknesses(directory, int(seen.sum()), len(seen), config)
-        source = base if base is not None else directory if merged else named_base(directory, config)
+        source = base if base is not None else directory if merged else offline_base(named_base(directory, config))
         model = load_causal_lm(source, "reward model's base", device=device, dtype=dtype, **load)
         if not merged:
             # a loaded object stays its owner's: the adapter is merged into a copy

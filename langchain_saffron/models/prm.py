@@ -8,6 +8,7 @@ import torch
 from pydantic import ValidationError
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
+from langchain_saffron.embedded import named_part
 from langchain_saffron.errors import ModelLoadError, NumericalError, PromptError, SettingsError
 from langchain_saffron.models.adapted import attach_head, has_head
 from langchain_saffron.models.classifier import TokenClassifier, label_weights
@@ -108,6 +109,7 @@ class ProcessRewardModel:
             SettingsError: How it is asked is not known.
             UnsupportedModelError: It cannot score a tree of tokens.
         """
+        model = named_part(model, "process_reward_model")
         if is_classifier(model, load):
             return cls.from_classifier(
                 model, device, dtype, safe=safe, unsafe=unsafe, tokenizer=tokenizer,
