@@ -49,11 +49,13 @@ class Exchange:
         request: The user's last message.
         answer: The answer to it.
         kind: What the request is: an answer to a harmless one is not broken.
+        goal: What the request is after, without what an attack has put around it; empty where that is the request.
     """
 
     request: str
     answer: str
     kind: Kind = "harmful"
+    goal: str = ""
 
 
 class Judge(ABC):

@@ -11,7 +11,7 @@ from typing import Any
 from langchain_saffron.errors import SettingsError
 from langchain_saffron.evaluation.metrics import Row, attacked
 from langchain_saffron.evaluation.plots import PLOTS, as_png
-from langchain_saffron.evaluation.tables import paper_tables
+from langchain_saffron.evaluation.tables import Table, paper_tables
 from langchain_saffron.runtime.files import write_json
 
 # PNG files by dataset and attack, and by the plot's name
@@ -43,24 +43,31 @@ img {{ max-width: 48% }}
 """
 
 
-def markdown(lines: Sequence[Row], judge: str, note: str = "") -> str:
+def markdown(lines: Sequence[Row], judge: str, note: str = "", sections: Sequence[tuple[str, Table]] = ()) -> str:
     """The figures of a run as Markdown: all of them, then the paper's tables.
 
     Args:
         lines: As `summarise` gives them.
         judge: Who judged.
         note: What a reader has to know, above the table.
+        sections: Titles and tables that follow.
     """
     parts = [_HEAD.format(judge=judge), *([note] if note else []), _as_markdown(_table(lines))]
-    for title, table in paper_tables(lines):
+    for title, table in (*paper_tables(lines), *sections):
         parts += [f"## {title}", _as_markdown(table)]
     return "\n\n".join(parts) + "\n"
 
 
-def as_html(lines: Sequence[Row], judge: str, pictures: Pictures, note: str = "") -> str:
+def as_html(
+    lines: Sequence[Row],
+    judge: str,
+    pictures: Pictures,
+    note: str = "",
+    sections: Sequence[tuple[str, Table]] = (),
+) -> str:
     """The figures as one HTML file, with the plots of every attack on every dataset inside."""
     tables = [_as_html(_table(lines))]
-    tables += [f"<h2>{html.escape(title)}</h2>{_as_html(table)}" for title, table in paper_tables(lines)]
+    tables += [f"<h2>{html.escape(title)}</h2>{_as_html(table)}" for title, table in (*paper_tables(lines), *sections)]
     plots = []
     for place, drawn in pictures.items():
         urls = {name: f"data:image/png;base64,{base64.b64encode(png).decode()}" for name, png in drawn.items()}
@@ -92,17 +99,19 @@ def compare(first: Path, second: Path) -> str:
     return "\n".join([*table, ""])
 
 
-def write_report(directory: Path, lines: Sequence[Row], judge: str, note: str = "") -> str:
+def write_report(
+    directory: Path, lines: Sequence[Row], judge: str, note: str = "", sections: Sequence[tuple[str, Table]] = ()
+) -> str:
     """Write `metrics.json`, `report.md`, `report.html` and a PNG a plot, and return the Markdown."""
-    text = markdown(lines, judge, note)
+    text = markdown(lines, judge, note, sections)
     plain = [{key: None if _empty(value) else value for key, value in line.items()} for line in lines]
     directory.mkdir(parents=True, exist_ok=True)
-    record = {"judge": judge, "note": note, "figures": plain}
+    record = {"judge": judge, "note": note, "figures": plain, "sections": dict(sections)}
     write_json(directory / "metrics.json", record)
     (directory / "report.md").write_text(text, encoding="utf-8")
     pictures = {place: {name: as_png(draw(some)) for name, draw in PLOTS.items()}
                 for place, some in attacked(lines).items()}  # fmt: skip
-    (directory / "report.html").write_text(as_html(lines, judge, pictures, note), encoding="utf-8")
+    (directory / "report.html").write_text(as_html(lines, judge, pictures, note, sections), encoding="utf-8")
     for place, drawn in pictures.items():
         for name, png in drawn.items():
             (directory / f"{'-'.join((*place, name)).replace(' ', '-')}.png").write_bytes(png)

@@ -8,11 +8,14 @@ from typing import Any
 from langchain_saffron.embedded import KITCHEN
 from langchain_saffron.engine import SaffronEngine
 from langchain_saffron.errors import SettingsError
-from langchain_saffron.evaluation.attacks import Attack, parse_attack
+from langchain_saffron.evaluation.agreement import write_disagreements
+from langchain_saffron.evaluation.attack import Attack
+from langchain_saffron.evaluation.attacks import parse_attack
 from langchain_saffron.evaluation.cases import Case, make_cases
 from langchain_saffron.evaluation.datasets import SETS, SampleSet, parse_data
 from langchain_saffron.evaluation.equal_compute import match_width
-from langchain_saffron.evaluation.judges import Judge, find_judge
+from langchain_saffron.evaluation.judges import Judge
+from langchain_saffron.evaluation.judging import Judges, find_judges, judge_all, judge_tables, topic_or_help
 from langchain_saffron.evaluation.kitchen_sets import topic_rule
 from langchain_saffron.evaluation.log import RunLog
 from langchain_saffron.evaluation.methods import Method, find_family, make_method, parse_method
@@ -125,7 +128,7 @@ def evaluate(
     *,
     methods: Sequence[str | Method] | None = None,
     attacks: Sequence[str | Attack] | None = None,
-    judge: str | Judge | None = None,
+    judge: Judges | None = None,
     models: Models | SaffronEngine | None = None,
     seeds: int | None = None,
     limit: int | None = None,
@@ -156,7 +159,8 @@ def evaluate(
         methods: `NAME` or `NAME:WIDTH` with one of `METHODS` or a registered search, or `Method` objects; by default
             all at many widths.
         attacks: By name (`attacks.ATTACKS`) or as objects; by default what the data are for.
-        judge: One of `JUDGES`, a guard's directory or hub id, or an object; by default what the data are for.
+        judge: One of `JUDGES`, a guard's directory or hub id, or an object; by default what the data are for. Several
+            (in a list, or parted by commas): figures show the first one's verdicts, and tables how far they agree.
         models: What answers; `None` for the embedded kitchen. A loaded engine has to have the reward models that the
             methods need.
         seeds: Answers of each sampling method to each prompt; by default 5, and 1 with `quick`.
@@ -185,7 +189,7 @@ def evaluate(
     requested = [*([match] if match else []), *(methods or (QUICK_METHODS if quick else FULL_METHODS))]
     chosen = [parse_method(one, **common) if isinstance(one, str) else one for one in requested]
     named = models if isinstance(models, Models) else Models()
-    verdicts = _judge(judge or made.judge, named.device, named.dtype)
+    judges = find_judges(judge or made.judge, named.device, named.dtype)
     engine = models if isinstance(models, SaffronEngine) else (models or Models()).load(made.policy)
     against = [
         parse_attack(one, samples, engine.tokenizer) if isinstance(one, str) else one for one in attacks or made.attacks
@@ -199,14 +203,20 @@ def evaluate(
         "attacks": [one.name for one in against], "seeds": seeds, **common, "hide_prefill": hide_prefill,
     }  # fmt: skip
     log = RunLog(Path(out), record)
+    harmful = [sample for sample in samples if sample.kind == "harmful"]
+    against = [attack.prepared(engine, harmful, log.path, report) for attack in against]
+    # what an attack lacks should not cost the answers before it
+    for attack in against:
+        for sample in harmful:
+            attack.apply(sample)
     runner = Runner(engine, hide_prefill)
     _answer(log, make_cases(samples, against, chosen, seeds), runner, progress, report)
-    return _report([log], Path(out), verdicts, samples)
+    return _report([log], Path(out), judges, samples)
 
 
 def rescore(
     directories: Sequence[str | Path],
-    judge: str | Judge | None = None,
+    judge: Judges | None = None,
     out: str | Path | None = None,
     *,
     device: str | None = None,
@@ -231,8 +241,8 @@ def rescore(
     if any(_data_of(log) != _data_of(logs[0]) for log in logs):
         raise SettingsError("rescore: the directories hold runs on different data")
     samples = [sample for name in data for sample in parse_data(name, logs[0].settings["limit"])]
-    who = _judge(judge or _defaults(data).judge, device, dtype)
-    return _report(logs, Path(out or logs[0].path), who, samples)
+    judges = find_judges(judge or _defaults(data).judge, device, dtype)
+    return _report(logs, Path(out or logs[0].path), judges, samples)
 
 
 def _defaults(names: Sequence[str]) -> SampleSet:
@@ -249,10 +259,6 @@ def _defaults(names: Sequence[str]) -> SampleSet:
     if len(made) < len(names) or any((one.judge, one.attacks) != (made[0].judge, made[0].attacks) for one in made):
         return plain
     return made[0] if made else plain
-
-
-def _judge(judge: str | Judge, device: str | None, dtype: str | None) -> Judge:
-    return judge if isinstance(judge, Judge) else find_judge(judge, device, dtype)
 
 
 def _matched(
@@ -299,13 +305,19 @@ def _answer(
             progress(count, len(cases))
 
 
-def _report(logs: Sequence[RunLog], out: Path, judge: Judge, samples: Sequence[Sample]) -> Evaluation:
-    rows = [row for log in logs for row in log.judge(judge)]
+def _report(logs: Sequence[RunLog], out: Path, judges: Sequence[Judge], samples: Sequence[Sample]) -> Evaluation:
+    judged = judge_all(logs, judges)
+    steered = {log.settings.get("prm") for log in logs}
+    guilty = [judge.name for judge in judges if judge.source and judge.source in steered]
     note = ""
-    if judge.source and any(judge.source == log.settings.get("prm") for log in logs):
-        note = "The judge is the model that steered: its verdicts flatter the methods that ask it."
-    figures = summarise(rows, topic_rule(samples))
-    return Evaluation(out, figures, write_report(out, figures, judge.name, note))
+    if guilty:
+        who = "The judge" if len(judges) == 1 else f"The judge {guilty[0]}"
+        note = f"{who} is the model that steered: its verdicts flatter the methods that ask it."
+    figures = summarise(judged[judges[0].name], topic_or_help(topic_rule(samples)))
+    report = write_report(out, figures, ", ".join(judged), note, judge_tables(judges, judged))
+    if len(judges) > 1:
+        write_disagreements(out / "disagreements.jsonl", judged)
+    return Evaluation(out, figures, report)
 
 
 def _data_of(log: RunLog) -> tuple[list[str], int]:

@@ -87,7 +87,7 @@ def test_a_damaged_packed_file_is_refused(damage: Callable[[bytes], bytes], tmp_
 @pytest.mark.parametrize("name", sorted(FORMATS))
 @pytest.mark.parametrize("value", [[], 3, "text", None])
 def test_values_that_are_no_records_are_refused(name: str, value: object, tmp_path: Path):
-    with pytest.raises(CorpusError, match="line 1: .* expected"):
+    with pytest.raises(CorpusError, match=r"line 1: .* expected"):
         list(read_dataset(name, write_lines(tmp_path / "file.jsonl", [value])))
 
 
