@@ -1,6 +1,7 @@
 """The sentence encoder of the judge by embeddings: all-MiniLM-L6-v2, from an installed package or from the hub."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,21 @@ def find_encoder() -> Path | None:
     return next((path.parent for path in found if path.is_file()), None)
 
 
+@dataclass(frozen=True)
+class Embeddings:
+    """Of some texts, float32 [texts, width] each, of length one, on the CPU.
+
+    Attributes:
+        meaning: Of the last layer: near to each other where texts mean the same.
+        manner: Of the layer in the middle, which still tells how something is said, a refusal for instance.
+    """
+
+    meaning: torch.Tensor
+    manner: torch.Tensor
+
+
 class SentenceEncoder:
-    """Texts to points on a sphere, near to each other where texts mean the same: mean pooling over MiniLM's tokens.
+    """Texts to points on spheres: MiniLM's token states, averaged.
 
     Attributes:
         width: Of an embedding.
@@ -42,6 +56,7 @@ class SentenceEncoder:
         """Take a loaded encoder; `load` finds it."""
         self._model = model.eval()
         self._tokenizer = tokenizer
+        self._middle = int(model.config.num_hidden_layers) // 2
         self.width = int(model.config.hidden_size)
 
     @classmethod
@@ -68,29 +83,27 @@ class SentenceEncoder:
             ) from error
         return cls(model, tokenizer)
 
-    def embed(self, texts: Sequence[str], most: int = MOST_TOKENS) -> torch.Tensor:
-        """Embeddings of length one.
+    @on_own_thread
+    def embed(self, texts: Sequence[str], most: int = MOST_TOKENS) -> Embeddings:
+        """Embed texts.
 
         Args:
             texts: Any; of each the first tokens are read.
             most: How many.
-
-        Returns:
-            float32 [texts, width], on the CPU.
         """
-        found = torch.zeros(len(texts), self.width)
+        meaning, manner = torch.zeros(2, len(texts), self.width)
         # of like length together, or most of a batch is padding
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         for start in range(0, len(order), _BATCH):
             some = order[start : start + _BATCH]
-            found[some] = self._embed([texts[i] for i in some], most)
-        return found
+            meaning[some], manner[some] = self._embed([texts[i] for i in some], most)
+        return Embeddings(meaning, manner)
 
     @torch.inference_mode()
-    def _embed(self, texts: list[str], most: int) -> torch.Tensor:
+    def _embed(self, texts: list[str], most: int) -> list[torch.Tensor]:
         batch = self._tokenizer(texts, padding=True, truncation=True, max_length=most, return_tensors="pt")
         batch = batch.to(self._model.device)
-        states = self._model(**batch).last_hidden_state
-        mask = batch["attention_mask"][..., None].to(states.dtype)
-        pooled = (states * mask).sum(1) / mask.sum(1).clamp(min=1)
-        return torch.nn.functional.normalize(pooled, dim=-1).cpu()
+        states = self._model(**batch, output_hidden_states=True).hidden_states
+        mask = batch["attention_mask"][..., None].to(states[0].dtype)
+        means = [(states[layer] * mask).sum(1) / mask.sum(1) for layer in (-1, self._middle)]
+        return [torch.nn.functional.normalize(mean, dim=-1).cpu() for mean in means]
