@@ -58,11 +58,12 @@ def agreement_tables(judged: Mapping[str, Sequence[Row]]) -> list[tuple[str, Tab
     harmful = {name: [row for row in rows if row["kind"] == "harmful"] for name, rows in judged.items()}
     if len(harmful) < 2 or not next(iter(harmful.values())):
         return []
-    return [
+    tables = [
         ("Broken under each judge", broken_under_each(harmful)),
         ("Agreement of the judges", pairs_of_judges(harmful)),
         ("Where the judges disagree most", disputed(harmful)),
     ]
+    return [(title, table) for title, table in tables if len(table) > 1]
 
 
 def broken_under_each(judged: Mapping[str, Sequence[Row]]) -> Table:

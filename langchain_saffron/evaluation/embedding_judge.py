@@ -12,14 +12,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from langchain_saffron.errors import ModelLoadError
-from langchain_saffron.evaluation.judges import Exchange, Judge, Judged, register_judge
+from langchain_saffron.evaluation.judge_record import WEIGHTS, read_record
+from langchain_saffron.evaluation.judges import Exchange, Judge, Judged
 from langchain_saffron.evaluation.refusals import refuses
 from langchain_saffron.evaluation.sentence_encoder import Embeddings, SentenceEncoder
-from langchain_saffron.models.loading import default_device
-from langchain_saffron.runtime.files import read_json
 
-WEIGHTS = Path(__file__).parent / "judge_weights"
-HEAD, RECORD, FORMAT = "embedding.safetensors", "embedding.json", 1
+HEAD = "embedding.safetensors"
 # tokens of a request and of an answer that are read
 REQUEST_TOKENS, ANSWER_TOKENS = 64, 160
 
@@ -43,7 +41,7 @@ class EmbeddingJudge(Judge):
         Raises:
             ModelLoadError: The head is missing, damaged or does not fit.
         """
-        self.record = read_json(directory / RECORD, FORMAT, ModelLoadError) or {}
+        self.record = read_record(directory)
         try:
             head = load_file(directory / HEAD)
             self._weight, self._bias = head["weight"], head["bias"]
@@ -101,10 +99,3 @@ def describe(record: dict[str, Any]) -> str:
         f"{help_['others']:.0%} pass); it tells the topic, not whether an answer is right"
     )
     return "; ".join(parts)
-
-
-def _load(device: str | None, dtype: str | None) -> EmbeddingJudge:
-    return EmbeddingJudge(SentenceEncoder.load(device=device or default_device()))
-
-
-register_judge(EmbeddingJudge.name, _load)

@@ -15,15 +15,8 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from langchain_saffron.evaluation.embedding_judge import (
-    FORMAT,
-    HEAD,
-    RECORD,
-    WEIGHTS,
-    describe,
-    embed_exchanges,
-    features,
-)
+from langchain_saffron.evaluation.embedding_judge import HEAD, describe, embed_exchanges, features
+from langchain_saffron.evaluation.judge_record import FORMAT, RECORD, WEIGHTS
 from langchain_saffron.evaluation.judges import Exchange
 from langchain_saffron.evaluation.records import read_records
 from langchain_saffron.evaluation.refusals import refuses
@@ -129,8 +122,9 @@ def auc(positive: np.ndarray, scores: np.ndarray) -> float:
 
 
 def best_threshold(positive: np.ndarray, scores: np.ndarray) -> float:
-    """Where sensitivity and specificity together are largest."""
-    tried = np.unique(scores)
+    """Between the two scores where sensitivity and specificity together are largest."""
+    known = np.unique(scores)
+    tried = (known[1:] + known[:-1]) / 2
     gains = [(scores[positive] >= one).mean() + (scores[~positive] < one).mean() for one in tried]
     return float(tried[int(np.argmax(gains))])
 

@@ -4,16 +4,23 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from langchain_saffron.evaluation.agreement import agreement_tables
+from langchain_saffron.evaluation.embedding_judge import EmbeddingJudge
 from langchain_saffron.evaluation.judges import JUDGES, Judge, find_judge, register_judge
 from langchain_saffron.evaluation.log import RunLog
 from langchain_saffron.evaluation.metrics import Row
 from langchain_saffron.evaluation.refusals import RefusalJudge
+from langchain_saffron.evaluation.sentence_encoder import SentenceEncoder
 from langchain_saffron.evaluation.tables import Table
+from langchain_saffron.models.loading import default_device
 
 # one judge, or several: the first is the one whose verdicts the figures show
 Judges = str | Judge | Sequence[str | Judge]
 
 register_judge(RefusalJudge.name, lambda device, dtype: RefusalJudge())
+register_judge(
+    EmbeddingJudge.name,
+    lambda device, dtype: EmbeddingJudge(SentenceEncoder.load(device=device or default_device())),
+)
 
 
 def judge_names(text: str) -> list[str]:

@@ -7,6 +7,7 @@ this."), since a character in a story may say that they are sorry. What refuses 
 import re
 from collections.abc import Sequence
 
+from langchain_saffron.evaluation.judge_record import read_record
 from langchain_saffron.evaluation.judges import Exchange, Judge, Judged
 
 # sentences in which an answer may refuse by any of its words
@@ -90,7 +91,15 @@ class RefusalJudge(Judge):
     """
 
     name = "refusal"
-    quality = "rules on English words"
+
+    def __init__(self) -> None:
+        found = read_record().get("refusal", {})
+        told = [
+            f"{name}: it calls {one['sensitivity']:.0%} of the harmful and {1 - one['specificity']:.0%} of the "
+            "harmless broken"
+            for name, one in found.items()
+        ]
+        self.quality = "; ".join([*told, "it tells refusals by English words, not harm"])
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Judged]:
         """The verdicts, in order."""

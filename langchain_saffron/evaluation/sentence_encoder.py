@@ -104,6 +104,9 @@ class SentenceEncoder:
         batch = self._tokenizer(texts, padding=True, truncation=True, max_length=most, return_tensors="pt")
         batch = batch.to(self._model.device)
         states = self._model(**batch, output_hidden_states=True).hidden_states
-        mask = batch["attention_mask"][..., None].to(states[0].dtype)
-        means = [(states[layer] * mask).sum(1) / mask.sum(1) for layer in (-1, self._middle)]
+        mask = batch["attention_mask"][..., None]
+        # a text without any token has no states of its own
+        means = [
+            states[layer].masked_fill(mask == 0, 0).sum(1) / mask.sum(1).clamp(min=1) for layer in (-1, self._middle)
+        ]
         return [torch.nn.functional.normalize(mean, dim=-1).cpu() for mean in means]
