@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from langchain_saffron.errors import SettingsError
-from langchain_saffron.evaluation.attack import Attack, Attacked, NoAttack
+from langchain_saffron.evaluation.attack import Attack, Attacked, NoAttack, Report
 from langchain_saffron.evaluation.replay import Replay, read_artefacts
 from langchain_saffron.evaluation.sample import Message, Sample
 from langchain_saffron.evaluation.suffix_search import SuffixSearch
@@ -39,6 +39,14 @@ class Prefill(Attack):
         if self.tokens and not sample.target:
             raise SettingsError(f"{sample.id} has no harmful answer, so there is nothing to prefill")
         return Attacked(sample.messages, self.tokens, sample.target, sample.tools)
+
+    def prepared(self, engine: Any, samples: Sequence[Sample], directory: Path, report: Report | None) -> Attack:
+        """The same; says how many harmful answers are shorter than what is to be given of them."""
+        encode = engine.tokenizer.encode
+        short = sum(len(encode(sample.target, add_special_tokens=False)) < self.tokens for sample in samples)
+        if short and report:
+            report(f"{self.name}: {short:,} of {len(samples):,} harmful answers are shorter, and are given whole")
+        return self
 
 
 # some fifty tokens that agree to anything

@@ -9,7 +9,7 @@ from langchain_saffron.embedded import KITCHEN
 from langchain_saffron.engine import SaffronEngine
 from langchain_saffron.errors import SettingsError
 from langchain_saffron.evaluation.agreement import write_disagreements
-from langchain_saffron.evaluation.attack import Attack
+from langchain_saffron.evaluation.attack import Attack, NoAttack
 from langchain_saffron.evaluation.attacks import parse_attack
 from langchain_saffron.evaluation.cases import Case, make_cases
 from langchain_saffron.evaluation.datasets import SETS, SampleSet, parse_data
@@ -23,6 +23,7 @@ from langchain_saffron.evaluation.metrics import Row, summarise
 from langchain_saffron.evaluation.report import write_report
 from langchain_saffron.evaluation.runner import Runner
 from langchain_saffron.evaluation.sample import Sample
+from langchain_saffron.evaluation.suffix_search import SuffixSearch
 from langchain_saffron.models.guard_function import function_name
 from langchain_saffron.models.loading import default_device, default_dtype
 from langchain_saffron.models.prm import ProcessRewardModel
@@ -195,7 +196,9 @@ def evaluate(
         parse_attack(one, samples, engine.tokenizer) if isinstance(one, str) else one for one in attacks or made.attacks
     ]
     if match is not None:
-        pilot = make_cases(samples[:PILOT], against[:1], chosen[:1], 1)
+        # what an attack searches for costs the attacker, not the answer
+        attack = next((one for one in against if not isinstance(one, SuffixSearch)), NoAttack())
+        pilot = make_cases(samples[:PILOT], [attack], chosen[:1], 1)
         chosen = [chosen[0], *_matched(engine, requested[1:], chosen[1:], pilot, common, report)]
     record = {
         "data": names, "limit": limit, "model": engine.name, "reward_model": str(named.reward_model or ""),

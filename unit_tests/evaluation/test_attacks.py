@@ -1,7 +1,10 @@
 """What attacks make of a request."""
 
+from pathlib import Path
+
 import pytest
 
+from langchain_saffron import SaffronEngine
 from langchain_saffron.errors import SettingsError
 from langchain_saffron.evaluation.attacks import (
     HostileToolResult,
@@ -56,3 +59,12 @@ def test_what_is_not_harmful_is_not_attacked():
     assert [(case.sample.kind, case.attack.name) for case in cases] == [
         ("harmful", "prefill-4"), ("harmful", "prefill-8"), ("benign", "none"),
     ]  # fmt: skip
+
+
+def test_a_prefill_says_which_answers_are_too_short_for_it(engine: SaffronEngine, tmp_path: Path):
+    told: list[str] = []
+    length = len(engine.tokenizer.encode(HARM.target, add_special_tokens=False))
+    assert Prefill(length).prepared(engine, [HARM], tmp_path, told.append) == Prefill(length)
+    assert told == []
+    Prefill(length + 1).prepared(engine, [HARM], tmp_path, told.append)
+    assert told == [f"prefill-{length + 1}: 1 of 1 harmful answers are shorter, and are given whole"]

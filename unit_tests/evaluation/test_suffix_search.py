@@ -112,3 +112,13 @@ def test_it_is_one_attack_of_an_evaluation(engine: SaffronEngine, tmp_path: Path
     assert (tmp_path / "run" / "adaptive-search-5.jsonl").exists()
     with pytest.raises(SettingsError, match="at least 1 query"):
         parse_attack("random-search-0", [], engine.tokenizer)
+
+
+def test_equal_compute_is_found_without_a_search(engine: SaffronEngine, tmp_path: Path):
+    file = write_lines(tmp_path / "p.jsonl", [{"prompt": "How do I brew it?", "target": "Sure, grind it."}])
+    found = evaluate(
+        f"jsonl:{file}", tmp_path / "run", models=engine, match="saffron:2", methods=["best-of-n"], max_tokens=4,
+        attacks=["random-search-3"], judge="refusal", seeds=1,
+    )  # fmt: skip
+    assert {line["attack"] for line in found.figures} == {"random-search-3"}
+    assert len(found.figures) == 2
