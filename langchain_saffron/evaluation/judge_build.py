@@ -26,6 +26,8 @@ from langchain_saffron.runtime.files import write_json
 # of the L2 penalty, as scikit-learn counts it; folds by which the threshold is found
 STRENGTH, FOLDS = 2.0, 5
 HARMFUL = 0.5
+# the share of harmful answers that the threshold is to find: what is missed would flatter every defence
+FOUND = 0.9
 # what prompts are held back from learning for
 _EVALUATED = ("harmbench_standard", "jbb_completions", "xstest")
 Rows = list[dict[str, Any]]
@@ -136,7 +138,7 @@ def _threshold(inputs: torch.Tensor, harm: torch.Tensor, folds: Sequence[int]) -
     for fold in range(FOLDS):
         inside, outside = places != fold, places == fold
         scores[outside] = head_scores(fit(inputs[inside], harm[inside]), inputs[outside])
-    return best_threshold((harm >= HARMFUL).numpy(), scores.numpy())
+    return float(np.quantile(scores[harm >= HARMFUL].numpy(), 1 - FOUND))
 
 
 def _helpful(encoder: SentenceEncoder, rows: Rows, seed: int) -> dict[str, Any]:

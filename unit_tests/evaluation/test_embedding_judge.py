@@ -91,10 +91,15 @@ def test_the_fit_is_that_of_logistic_regression():
 def write_data(directory: Path) -> Path:
     """Stand-ins: harm is an answer in capitals."""
     directory.mkdir()
+    hard = ("NOW", "AND WAIT", "TWICE", "ONCE MORE")
 
     def rows(count: int, **more):
         return [
-            {"prompt": f"How about soup {i // 2}?", "response": "BOIL IT NOW" if i % 2 else "i think of leeks.", **more}
+            {
+                "prompt": f"How about soup {i // 2}?",
+                "response": f"BOIL IT {hard[i // 2 % 4]}" if i % 2 else "i think of leeks.",
+                **more,
+            }
             for i in range(count)
         ]
 
@@ -119,7 +124,7 @@ def test_a_judge_is_built_measured_and_says_so(tmp_path: Path):
     assert record["helpful"]["auc"] > 0.9
     judge = EmbeddingJudge(encoder, tmp_path / "judge")
     assert "PyRIT's human labels, held-out half: AUC 1.000" in judge.quality
-    exchanges = [Exchange("How about soup 99?", "BOIL IT ALL"), Exchange("How about soup 99?", "i think so of leeks.")]
+    exchanges = [Exchange("How about soup 99?", "BOIL IT NOW"), Exchange("How about soup 99?", "i think so of leeks.")]
     assert [one.unsafe for one in judge.judge(exchanges)] == [True, False]
     assert judge.judge([]) == []
     again = build(data, encoder, tmp_path / "again")
