@@ -21,7 +21,7 @@ def evaluate(
             "secret-kitchen (one that also names what no reward model knows), kitchen-benign, kitchen-borderline, "
             "kitchen-questions, kitchen-poisoned, kitchen-tool-results, or FORMAT:PATH with a format of hex-phi, "
             "rewardbench, harmbench, advbench, jailbreakbench, jailbreakbench-benign, strongreject, xstest, or-bench, "
-            "or-bench-toxic, jsonl.",
+            "or-bench-toxic, benign, jsonl; files may be packed by gzip.",
             show_default=False,
         ),
     ] = None,
@@ -53,16 +53,19 @@ def evaluate(
     attack: Annotated[
         list[str] | None,
         typer.Option(
-            help="none, prefill-N, many-shot-N, template-injection, poisoned-context, hostile-tool-result, "
-            "replay:FILE; several."
+            help="none, prefill-N (tokens of the prompt's own target), opening-N (of one that agrees to anything), "
+            "many-shot-N, random-search-N (a suffix found by N queries), adaptive-search-N (that reads the reward "
+            "model as well), template-injection, poisoned-context, hostile-tool-result, replay:FILE; several."
         ),
     ] = None,
     judge: Annotated[
         str | None,
         typer.Option(
-            metavar="rule|keyword|PATH|ID|MODULE:FUNCTION",
-            help="Who judges: the kitchen's rule, refusals by words, a guard model, or a Python function. Without "
-            "--prm, --guard, --safe and --unsafe say how a guard that judges is asked.",
+            metavar="NAME[,NAME…]",
+            help="Who judges: rule (the kitchen's), keyword and refusal (words that refuse, anywhere or where they "
+            "count), embedding (a classifier of sentence embeddings), a guard model (PATH or ID), or a Python function "
+            "(MODULE:FUNCTION). Of several, parted by commas, the first is shown in all figures, and how far they "
+            "agree. Without --prm, --guard, --safe and --unsafe say how a guard that judges is asked.",
         ),
     ] = None,
     seeds: Annotated[
@@ -123,9 +126,12 @@ def evaluate(
 
     saffron evaluate kitchen --match best-of-n:32 --method rebase --method deal --method saffron --out equal
 
+    saffron evaluate harmbench:harmbench.jsonl.gz --attack prefill-10 --judge refusal,embedding --out harmbench
+
     saffron evaluate --rescore run --judge keyword
     """
     from langchain_saffron.evaluation.judges import JUDGES, FunctionJudge, Judge, find_judge
+    from langchain_saffron.evaluation.judging import judge_names
     from langchain_saffron.evaluation.report import compare
     from langchain_saffron.evaluation.run import Models, rescore
     from langchain_saffron.evaluation.run import evaluate as run
@@ -137,12 +143,19 @@ def evaluate(
         print(compare(against, out))
         return
     asked = guard_prompt(guard), safe, unsafe
-    function, verdict = named_function("prm", prm), named_function("judge", judge)
-    who: str | Judge | None = judge if verdict is None else FunctionJudge(verdict)
-    if isinstance(who, str) and who not in JUDGES and prm is None and any(one is not None for one in asked):
-        who, asked = find_judge(who, device, dtype, *asked), (None, None, None)
+    function = named_function("prm", prm)
+    who: list[str | Judge] = []
+    for name in judge_names(judge) if judge else ():
+        verdict = named_function("judge", name)
+        if verdict is not None:
+            who.append(FunctionJudge(verdict))
+        elif name not in JUDGES and prm is None and any(one is not None for one in asked):
+            who.append(find_judge(name, device, dtype, *asked))
+            asked = None, None, None
+        else:
+            who.append(name)
     if rescored:
-        print(rescore(rescored, who, out, answers=answers, device=device, dtype=dtype).summary)
+        print(rescore(rescored, who or None, out, answers=answers, device=device, dtype=dtype).summary)
         return
     if out is None:
         raise SettingsError("out: where shall the answers go? Name a directory with --out")
@@ -152,7 +165,7 @@ def evaluate(
             out,
             methods=method,
             attacks=attack,
-            judge=who,
+            judge=who or None,
             models=Models(model, reward_model, reward_base, function or prm, device, dtype, *asked),
             seeds=seeds,
             limit=limit,

@@ -16,7 +16,7 @@ Facts = tuple[tuple[str, str], ...]
 UNKNOWN = "not recorded"
 
 # where the package keeps its models is nobody's business
-_EMBEDDED = re.compile(r".*[/\\]langchain_saffron[/\\]kitchen[/\\]weights[/\\](.+)")
+_EMBEDDED = re.compile(r".*[/\\]langchain_saffron[/\\](kitchen|smollm2)[/\\]weights[/\\](.+)")
 _LIMITS = (
     ("limit", "at most {} prompts of each dataset"),
     ("max_tokens", "{} tokens an answer"),
@@ -41,20 +41,20 @@ def begin_notes(engine: SaffronEngine, reward_model: Any, prm: str) -> dict[str,
     }
 
 
-def describe_runs(logs: Sequence[RunLog], judge: Judge) -> Facts:
+def describe_runs(logs: Sequence[RunLog], judges: Sequence[Judge]) -> Facts:
     """Titles and values: models, judge, data, methods, seeds, limits and dates.
 
     Args:
         logs: The runs; what differs between them stands together.
-        judge: Who has judged their answers now.
+        judges: Who has judged their answers now.
     """
     of_runs = [_describe(log) for log in logs]
     facts = {title: "; ".join(dict.fromkeys(one[title] for one in of_runs)) for title in of_runs[0]}
-    who = judge.name if judge.source in ("", judge.name) else f"{judge.name} ({_plain(judge.source)})"
+    who = [one.name if one.source in ("", one.name) else f"{one.name} ({_plain(one.source)})" for one in judges]
     models = ("Model", "Reward model (MRM)", "Process reward model (PRM)")
     return (
         *((title, facts.pop(title)) for title in models),
-        ("Judge", _plain(who)),
+        ("Judge" if len(who) == 1 else "Judges", ", ".join(map(_plain, who))),
         *facts.items(),
         ("Judged", _now()),
     )
@@ -90,7 +90,7 @@ def _now() -> str:
 
 def _plain(name: str) -> str:
     embedded = _EMBEDDED.fullmatch(name)
-    return f"the kitchen's {embedded[1]}" if embedded else name
+    return f"the {embedded[1]}'s {embedded[2]}" if embedded else name
 
 
 def _listed(values: Any) -> str:

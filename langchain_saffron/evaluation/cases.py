@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
-from langchain_saffron.evaluation.attacks import Attack
+from langchain_saffron.evaluation.attack import Attack, NoAttack
 from langchain_saffron.evaluation.methods import Method
 from langchain_saffron.evaluation.sample import Sample
 
@@ -46,8 +46,8 @@ def make_cases(
     return [
         Case(method, attack, sample, seed)
         for method in methods
-        for attack in attacks
+        for attack, kinds in ((*((one, ("harmful",)) for one in attacks), (NoAttack(), ("borderline", "benign"))))
         for sample in samples
-        if sample.kind == "harmful" or attack.name == attacks[0].name
+        if sample.kind in kinds
         for seed in range(seeds if method.sampled else 1)
     ]

@@ -3,6 +3,7 @@
 No benchmark is shipped, since their licences forbid it: download a file, then name it as `NAME:PATH`.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -41,12 +42,17 @@ def map_rewardbench(record: Any) -> Mapped:
 
 
 def map_harmbench(record: Any) -> Mapped:
-    """HarmBench's behaviours; a context, where there is one, precedes the behaviour."""
-    context = record.get("ContextString") or ""
-    behaviour = _text(record, "Behavior")
+    """HarmBench's behaviours (`Behavior`, or `prompt`); a context, where there is one, precedes the behaviour.
+
+    `target` is the beginning of the harmful answer; HarmBench hands its targets out apart, by `BehaviorID`.
+    """
+    behaviour = _text(record, _key(record, "Behavior", "prompt"))
+    context = _fact(record, "ContextString")
     text = f"{context}\n\n---\n\n{behaviour}" if context else behaviour
-    facts = {"category": record.get("SemanticCategory"), "behaviour": record.get("BehaviorID")}
-    return {"kind": "harmful", "messages": (_user(text),), "facts": facts}
+    facts = {
+        "category": _fact(record, "SemanticCategory", "category"), "behaviour": _fact(record, "BehaviorID"),
+    }  # fmt: skip
+    return {"kind": "harmful", "messages": (_user(text),), "target": _target(record), "facts": facts}
 
 
 def map_advbench(record: Any) -> Mapped:
@@ -55,34 +61,47 @@ def map_advbench(record: Any) -> Mapped:
 
 
 def map_jailbreakbench(record: Any) -> Mapped:
-    """JailbreakBench's harmful behaviours; those of its benign file have targets that begin the same way."""
-    return _asked(record, "Goal", "harmful", target=_text(record, "Target"), category=record.get("Category"))
+    """JailbreakBench's harmful behaviours; those of its benign file have targets that begin the same way.
+
+    Of its answers to attacks (`prompt`, `response`), the goals are taken, each once.
+    """
+    goal = _key(record, "Goal", "prompt")
+    category = _fact(record, "Category", "category")
+    return _asked(record, goal, "harmful", target=_target(record), category=category)
 
 
 def map_jailbreakbench_benign(record: Any) -> Mapped:
     """JailbreakBench's benign behaviours, close to the harmful ones in words."""
-    return _asked(record, "Goal", "borderline", target=_text(record, "Target"), category=record.get("Category"))
+    return _asked(record, "Goal", "borderline", target=_text(record, "Target"), category=_fact(record, "Category"))
 
 
 def map_strongreject(record: Any) -> Mapped:
     """StrongREJECT's forbidden prompts."""
-    return _asked(record, "forbidden_prompt", "harmful", category=record.get("category"))
+    return _asked(record, "forbidden_prompt", "harmful", category=_fact(record, "category"))
 
 
 def map_xstest(record: Any) -> Mapped:
-    """XSTest: what is of a type `contrast_*` is unsafe, all else sounds so and is not."""
-    kind: Kind = "harmful" if _text(record, "type").startswith("contrast_") else "borderline"
-    return _asked(record, "prompt", kind, type=record["type"])
+    """XSTest: what is `unsafe`, or else of a type `contrast_*`, should be refused; the rest only sounds so."""
+    unsafe = _text(record, "type").startswith("contrast_")
+    if isinstance(record.get("unsafe"), bool):
+        unsafe = record["unsafe"]
+    return _asked(record, "prompt", "harmful" if unsafe else "borderline", type=_fact(record, "type"))
+
+
+def map_benign(record: Any) -> Mapped:
+    """Harmless prompts with good answers: `prompt`, and `response` if there is one."""
+    answer = _text(record, "response") if _fact(record, "response") else ""
+    return _asked(record, "prompt", "benign", target=answer, source=_fact(record, "source"))
 
 
 def map_or_bench(record: Any) -> Mapped:
     """OR-Bench 80k and Hard 1k: prompts that are refused too often."""
-    return _asked(record, "prompt", "borderline", category=record.get("category"))
+    return _asked(record, "prompt", "borderline", category=_fact(record, "category"))
 
 
 def map_or_bench_toxic(record: Any) -> Mapped:
     """OR-Bench Toxic: prompts that should be refused."""
-    return _asked(record, "prompt", "harmful", category=record.get("category"))
+    return _asked(record, "prompt", "harmful", category=_fact(record, "category"))
 
 
 def map_jsonl(record: Any) -> Mapped:
@@ -115,6 +134,7 @@ FORMATS: Registry[Mapper] = Registry(
         "xstest": map_xstest,
         "or-bench": map_or_bench,
         "or-bench-toxic": map_or_bench_toxic,
+        "benign": map_benign,
         "jsonl": map_jsonl,
     },
 )
@@ -176,11 +196,11 @@ def parse_data(text: str, limit: int) -> list[Sample]:
 
 
 def read_dataset(name: str, path: str | Path) -> Iterator[Sample]:
-    """The samples of a benchmark's file.
+    """The samples of a benchmark's file; a prompt that stands there several times is asked once.
 
     Args:
         name: One of `FORMATS`.
-        path: A CSV, JSON, JSONL or Parquet file, as the benchmark is handed out.
+        path: A CSV, JSON, JSONL or Parquet file, as the benchmark is handed out; `.jsonl.gz` and `.csv.gz` as well.
 
     Raises:
         SettingsError: The format is not known.
@@ -188,22 +208,37 @@ def read_dataset(name: str, path: str | Path) -> Iterator[Sample]:
     """
     mapper = FORMATS[name]
     path = Path(path)
-    count = 0
+    seen = set()
     for number, (where, record) in enumerate(read_records(path), 1):
         try:
             mapped = mapper(record)
         except RecordError as error:
             raise CorpusError(f"{where}: {error}") from error
-        if mapped is not None:
-            count += 1
+        if mapped is not None and (asked := json.dumps([mapped["kind"], mapped["messages"]])) not in seen:
+            seen.add(asked)
             own = record.get("id") if isinstance(record, dict) else None
             yield Sample(id=f"{name}-{number if own is None else own}", dataset=name, **mapped)
-    if not count:
+    if not seen:
         raise CorpusError(f"{path} holds no sample of the format {name}")
 
 
 def _asked(record: Any, key: str, kind: Kind, target: str = "", **facts: Any) -> Mapped:
     return {"kind": kind, "messages": (_user(_text(record, key)),), "target": target, "facts": facts}
+
+
+def _key(record: Any, *keys: str) -> str:
+    """The first of the keys that a record has, or the first of all."""
+    return next((key for key in keys if isinstance(record, dict) and key in record), keys[0])
+
+
+def _fact(record: Any, *keys: str) -> Any:
+    """What a record says under the first of these keys that it has."""
+    return next((record[key] for key in keys if isinstance(record, dict) and key in record), None)
+
+
+def _target(record: Any) -> str:
+    key = _key(record, "Target", "target")
+    return _text(record, key) if _fact(record, key) else ""
 
 
 def _user(text: str) -> Message:

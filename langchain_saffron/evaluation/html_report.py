@@ -64,6 +64,7 @@ def as_html(
     pictures: Pictures,
     note: str = "",
     facts: Facts = (),
+    sections: Sequence[tuple[str, Table]] = (),
     answers: Sequence[Shown] = (),
 ) -> str:
     """The figures of a run as one HTML file, with the plots of every attack on every dataset inside.
@@ -74,6 +75,7 @@ def as_html(
         pictures: The plots.
         note: What a reader has to know, above the tables.
         facts: Of the run.
+        sections: Titles and tables that follow the figures.
         answers: Those to be shown.
     """
     body = ["<dl>", *(f"<dt>{_text(title)}</dt><dd>{_text(value)}</dd>" for title, value in facts), "</dl>"]
@@ -81,7 +83,7 @@ def as_html(
     if note:
         body.append(f"<p><strong>{_text(note)}</strong></p>")
     body.append(_table(figures_table(lines)))
-    body += (f"<h2>{_text(title)}</h2>{_table(table)}" for title, table in paper_tables(lines))
+    body += (f"<h2>{_text(title)}</h2>{_table(table)}" for title, table in (*paper_tables(lines), *sections))
     for place, drawn in pictures.items():
         body += [f'<h2>{_text(", ".join(place))}</h2><div class="plots">', *map(_picture, drawn.items()), "</div>"]
     if answers:

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from langchain_saffron.evaluation.sample import Kind
 from langchain_saffron.models.guard_function import GuardFunction, Score, ScoreConversations, function_name
 from langchain_saffron.models.loading import default_device, default_dtype
 from langchain_saffron.models.prm import ProcessRewardModel
@@ -32,18 +33,29 @@ class Judged:
     Attributes:
         unsafe: Whether it does harm.
         refused: Whether it refuses.
+        helpful: Whether it answers the question; `None` where the judge does not say.
     """
 
     unsafe: bool
     refused: bool
+    helpful: bool | None = None
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """What a judge reads: a request and the answer to it, both as text."""
+    """What a judge reads.
+
+    Attributes:
+        request: The user's last message.
+        answer: The answer to it.
+        kind: What the request is: an answer to a harmless one is not broken.
+        goal: What the request is after, without what an attack has put around it; empty where that is the request.
+    """
 
     request: str
     answer: str
+    kind: Kind = "harmful"
+    goal: str = ""
 
 
 class Judge(ABC):
@@ -52,10 +64,12 @@ class Judge(ABC):
     Attributes:
         name: Of the judge, for every result.
         source: The model that it asks, to tell whether the same one has steered; empty for a rule.
+        quality: How well it judges, measured against whom; every report that uses it says so. Empty if unknown.
     """
 
     name: str
     source: str = ""
+    quality: str = ""
 
     @abstractmethod
     def judge(self, exchanges: Sequence[Exchange]) -> list[Judged]:

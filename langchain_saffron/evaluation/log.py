@@ -18,8 +18,8 @@ _TEXT, _NUMBER, _WHOLE = pa.string(), pa.float64(), pa.int64()
 SCHEMA = pa.schema(
     [
         ("key", _TEXT), ("method", _TEXT), ("attack", _TEXT), ("dataset", _TEXT), ("sample", _TEXT), ("kind", _TEXT),
-        ("seed", _WHOLE), ("request", _TEXT), ("prefill", _TEXT), ("answer", _TEXT), ("tokens", _WHOLE),
-        ("finish_reason", _TEXT), ("reward", _NUMBER), ("logprob", _NUMBER), ("tflops", _NUMBER),
+        ("seed", _WHOLE), ("goal", _TEXT), ("request", _TEXT), ("prefill", _TEXT), ("answer", _TEXT),
+        ("tokens", _WHOLE), ("finish_reason", _TEXT), ("reward", _NUMBER), ("logprob", _NUMBER), ("tflops", _NUMBER),
         ("policy_calls", _WHOLE), ("reward_calls", _WHOLE), ("unseen_fallbacks", _WHOLE), ("seconds", _NUMBER),
     ]
 )  # fmt: skip
@@ -92,12 +92,12 @@ class RunLog:
         Answers are judged with what was put into the model's mouth (`unsafe`) and without it (`unsafe_alone`).
         """
         rows = list(self.rows())
-        whole = judge.judge([Exchange(row["request"], row["prefill"] + row["answer"]) for row in rows])
+        whole = judge.judge([_exchange(row, row["prefill"]) for row in rows])
         given = [row for row in rows if row["prefill"]]
         alone = dict(
             zip(
                 (row["key"] for row in given),
-                judge.judge([Exchange(row["request"], row["answer"]) for row in given]),
+                judge.judge([_exchange(row) for row in given]),
                 strict=True,
             )
         )
@@ -115,6 +115,11 @@ class RunLog:
     def _write_part(self, rows: list[dict[str, Any]]) -> None:
         path = self.path / f"answers-{len(self._parts()):05d}.parquet"
         _write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path)
+
+
+def _exchange(row: dict[str, Any], prefill: str = "") -> Exchange:
+    # runs from before goals were logged have none
+    return Exchange(row["request"], prefill + row["answer"], row["kind"], row["goal"] or row["request"])
 
 
 def _write_table(table: pa.Table, path: Path) -> None:

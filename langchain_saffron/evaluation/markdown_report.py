@@ -8,7 +8,7 @@ from langchain_saffron.evaluation.about import Facts
 from langchain_saffron.evaluation.answers import Shown, shortened, verdict_of, visible
 from langchain_saffron.evaluation.cells import figures_table
 from langchain_saffron.evaluation.metrics import Row
-from langchain_saffron.evaluation.tables import paper_tables
+from langchain_saffron.evaluation.tables import Table, paper_tables
 
 HEAD = (
     "Judge: {judge}. Unsafe: share of answers, with a 95% interval over prompts (by bootstrap; Wilson's where all "
@@ -20,7 +20,14 @@ WARNING = "Answers to attacks may be harmful. They are shown as text, long ones 
 _MARKUP = re.compile(r"[\\`*<>\[\]|&]|(?<!\w)_|_(?!\w)")
 
 
-def markdown(lines: Sequence[Row], judge: str, note: str = "", facts: Facts = (), answers: Sequence[Shown] = ()) -> str:
+def markdown(
+    lines: Sequence[Row],
+    judge: str,
+    note: str = "",
+    facts: Facts = (),
+    sections: Sequence[tuple[str, Table]] = (),
+    answers: Sequence[Shown] = (),
+) -> str:
     """The figures of a run as Markdown: all of them, then the paper's tables, and some answers.
 
     Args:
@@ -28,11 +35,12 @@ def markdown(lines: Sequence[Row], judge: str, note: str = "", facts: Facts = ()
         judge: Who judged.
         note: What a reader has to know, above the table.
         facts: Of the run.
+        sections: Titles and tables that follow the figures.
         answers: Those to be shown.
     """
     parts = ["\n".join(f"- {title}: {_inline(value)}" for title, value in facts)] if facts else []
     parts += [HEAD.format(judge=_inline(judge)), *([note] if note else []), as_markdown(figures_table(lines))]
-    for title, table in paper_tables(lines):
+    for title, table in (*paper_tables(lines), *sections):
         parts += [f"## {title}", as_markdown(table)]
     if answers:
         parts += ["## Some answers", WARNING]

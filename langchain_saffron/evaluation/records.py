@@ -1,7 +1,10 @@
 """Records of a benchmark's file, with where each of them stands."""
 
 import csv
+import gzip
+import io
 import json
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +15,7 @@ from langchain_saffron.training.corpus import Corpus
 
 
 def read_records(path: Path) -> Iterator[tuple[str, Any]]:
-    """Every record of a CSV, JSON, JSONL or Parquet file.
+    """Every record of a CSV, JSON, JSONL or Parquet file; CSV and JSON ones may be packed by gzip.
 
     Yields:
         Where it stands, for messages, and what it is: an object for all but JSONL, whose lines may hold any value.
@@ -20,9 +23,10 @@ def read_records(path: Path) -> Iterator[tuple[str, Any]]:
     Raises:
         CorpusError: The file cannot be read, or a record is damaged; the message names its line.
     """
-    if path.suffix.lower() == ".csv":
+    kind = path.name.lower().removesuffix(".gz")
+    if kind.endswith(".csv"):
         yield from _read_csv(path)
-    elif path.suffix.lower() == ".jsonl":
+    elif kind.endswith(".jsonl"):
         yield from _read_lines(path)
     else:
         for record in Corpus.open(path).read():
@@ -62,9 +66,14 @@ def _read_lines(path: Path) -> Iterator[tuple[str, Any]]:
 def _opened(path: Path) -> Iterator[TextIO]:
     """The file as text, its lines' ends as they are; what is wrong with it is a `CorpusError`."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with (
+            gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb") as binary,
+            io.TextIOWrapper(binary, encoding="utf-8-sig", newline="") as file,
+        ):
             yield file
     except UnicodeDecodeError as error:
         raise CorpusError(f"{path} is not UTF-8: {error}") from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise CorpusError(f"{path} is a damaged gzip file: {error}") from error
     except OSError as error:
         raise CorpusError(f"{path} cannot be read: {error.strerror}") from error

@@ -12,6 +12,7 @@ from langchain_saffron.evaluation.html_report import as_html
 from langchain_saffron.evaluation.markdown_report import as_markdown, markdown
 from langchain_saffron.evaluation.metrics import Row, attacked
 from langchain_saffron.evaluation.plots import PLOTS, as_png
+from langchain_saffron.evaluation.tables import Table
 from langchain_saffron.runtime.files import write_json
 
 
@@ -40,6 +41,7 @@ def write_report(
     judge: str,
     note: str = "",
     facts: Facts = (),
+    sections: Sequence[tuple[str, Table]] = (),
     answers: Sequence[Shown] = (),
 ) -> str:
     """Write `metrics.json`, `report.md`, `report.html` and a PNG a plot.
@@ -50,20 +52,21 @@ def write_report(
         judge: Who judged.
         note: What a reader has to know.
         facts: Of the run, as `describe_runs` gives them.
+        sections: Titles and tables that follow the figures.
         answers: Those to be shown.
 
     Returns:
         The Markdown.
     """
-    text = markdown(lines, judge, note, facts, answers)
+    text = markdown(lines, judge, note, facts, sections, answers)
     plain = [{key: None if is_empty(value) else value for key, value in line.items()} for line in lines]
     directory.mkdir(parents=True, exist_ok=True)
-    record = {"judge": judge, "note": note, "about": dict(facts), "figures": plain}
+    record = {"judge": judge, "note": note, "about": dict(facts), "figures": plain, "sections": dict(sections)}
     write_json(directory / "metrics.json", record)
     (directory / "report.md").write_text(text, encoding="utf-8")
     pictures = {place: {name: (as_png(draw(some)), as_png(draw(some), dark=True)) for name, draw in PLOTS.items()}
                 for place, some in attacked(lines).items()}  # fmt: skip
-    page = as_html(lines, judge, pictures, note, facts, answers)
+    page = as_html(lines, judge, pictures, note, facts, sections, answers)
     (directory / "report.html").write_text(page, encoding="utf-8")
     for place, drawn in pictures.items():
         for name, (png, _) in drawn.items():

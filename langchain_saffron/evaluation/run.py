@@ -9,12 +9,15 @@ from langchain_saffron.embedded import find_world
 from langchain_saffron.engine import SaffronEngine
 from langchain_saffron.errors import SettingsError
 from langchain_saffron.evaluation.about import begin_notes, describe_runs
+from langchain_saffron.evaluation.agreement import write_disagreements
 from langchain_saffron.evaluation.answers import choose_answers
-from langchain_saffron.evaluation.attacks import Attack, parse_attack
+from langchain_saffron.evaluation.attack import Attack, NoAttack
+from langchain_saffron.evaluation.attacks import parse_attack
 from langchain_saffron.evaluation.cases import Case, make_cases
 from langchain_saffron.evaluation.datasets import SETS, SampleSet, parse_data
 from langchain_saffron.evaluation.equal_compute import match_width
-from langchain_saffron.evaluation.judges import Judge, find_judge
+from langchain_saffron.evaluation.judges import Judge
+from langchain_saffron.evaluation.judging import Judges, find_judges, judge_all, judge_tables, topic_or_help
 from langchain_saffron.evaluation.kitchen_sets import topic_rule
 from langchain_saffron.evaluation.log import RunLog
 from langchain_saffron.evaluation.markdown_report import markdown
@@ -23,6 +26,7 @@ from langchain_saffron.evaluation.metrics import Row, summarise
 from langchain_saffron.evaluation.report import write_report
 from langchain_saffron.evaluation.runner import Runner
 from langchain_saffron.evaluation.sample import Sample
+from langchain_saffron.evaluation.suffix_search import SuffixSearch
 from langchain_saffron.models.guard_function import function_name
 from langchain_saffron.models.loading import default_device, default_dtype
 from langchain_saffron.models.prm import ProcessRewardModel
@@ -133,7 +137,7 @@ def evaluate(
     *,
     methods: Sequence[str | Method] | None = None,
     attacks: Sequence[str | Attack] | None = None,
-    judge: str | Judge | None = None,
+    judge: Judges | None = None,
     models: Models | SaffronEngine | None = None,
     seeds: int | None = None,
     limit: int | None = None,
@@ -165,7 +169,8 @@ def evaluate(
         methods: `NAME` or `NAME:WIDTH` with one of `METHODS` or a registered search, or `Method` objects; by default
             all at many widths.
         attacks: By name (`attacks.ATTACKS`) or as objects; by default what the data are for.
-        judge: One of `JUDGES`, a guard's directory or hub id, or an object; by default what the data are for.
+        judge: One of `JUDGES`, a guard's directory or hub id, or an object; by default what the data are for. Several
+            (in a list, or parted by commas): figures show the first one's verdicts, and tables how far they agree.
         models: What answers; `None` for the embedded kitchen. A loaded engine has to have the reward models that the
             methods need.
         seeds: Answers of each sampling method to each prompt; by default 5, and 1 with `quick`.
@@ -196,13 +201,15 @@ def evaluate(
     requested = [*([match] if match else []), *(methods or (QUICK_METHODS if quick else FULL_METHODS))]
     chosen = [parse_method(one, **common) if isinstance(one, str) else one for one in requested]
     named = models if isinstance(models, Models) else Models()
-    verdicts = _judge(judge or made.judge, named.device, named.dtype)
+    judges = find_judges(judge or made.judge, named.device, named.dtype)
     engine = models if isinstance(models, SaffronEngine) else (models or Models()).load(made.policy)
     against = [
         parse_attack(one, samples, engine.tokenizer) if isinstance(one, str) else one for one in attacks or made.attacks
     ]
     if match is not None:
-        pilot = make_cases(samples[:PILOT], against[:1], chosen[:1], 1)
+        # what an attack searches for costs the attacker, not the answer
+        attack = next((one for one in against if not isinstance(one, SuffixSearch)), NoAttack())
+        pilot = make_cases(samples[:PILOT], [attack], chosen[:1], 1)
         chosen = [chosen[0], *_matched(engine, requested[1:], chosen[1:], pilot, common, report)]
     record = {
         "data": names, "limit": limit, "model": engine.name, "reward_model": str(named.reward_model or ""),
@@ -212,14 +219,20 @@ def evaluate(
     world = None if isinstance(models, SaffronEngine) else find_world(named.model)
     unnamed = world and world.reward_model
     log = RunLog(Path(out), record, begin_notes(engine, named.reward_model or unnamed, named.prm_name))
+    harmful = [sample for sample in samples if sample.kind == "harmful"]
+    against = [attack.prepared(engine, harmful, log.path, report) for attack in against]
+    # what an attack lacks should not cost the answers before it
+    for attack in against:
+        for sample in harmful:
+            attack.apply(sample)
     runner = Runner(engine, hide_prefill)
     _answer(log, make_cases(samples, against, chosen, seeds), runner, progress, report)
-    return _report([log], Path(out), verdicts, samples, answers)
+    return _report([log], Path(out), judges, samples, answers)
 
 
 def rescore(
     directories: Sequence[str | Path],
-    judge: str | Judge | None = None,
+    judge: Judges | None = None,
     out: str | Path | None = None,
     *,
     answers: int = SHOWN,
@@ -247,8 +260,8 @@ def rescore(
     if any(_data_of(log) != _data_of(logs[0]) for log in logs):
         raise SettingsError("rescore: the directories hold runs on different data")
     samples = [sample for name in data for sample in parse_data(name, logs[0].settings["limit"])]
-    who = _judge(judge or _defaults(data).judge, device, dtype)
-    return _report(logs, Path(out or logs[0].path), who, samples, answers)
+    judges = find_judges(judge or _defaults(data).judge, device, dtype)
+    return _report(logs, Path(out or logs[0].path), judges, samples, answers)
 
 
 def _defaults(names: Sequence[str]) -> SampleSet:
@@ -270,10 +283,6 @@ def _defaults(names: Sequence[str]) -> SampleSet:
 def _check_answers(answers: int) -> None:
     if answers < 0:
         raise SettingsError(f"answers: 0 or more prompts, not {answers}")
-
-
-def _judge(judge: str | Judge, device: str | None, dtype: str | None) -> Judge:
-    return judge if isinstance(judge, Judge) else find_judge(judge, device, dtype)
 
 
 def _matched(
@@ -320,15 +329,23 @@ def _answer(
             progress(count, len(cases))
 
 
-def _report(logs: Sequence[RunLog], out: Path, judge: Judge, samples: Sequence[Sample], answers: int) -> Evaluation:
-    rows = [row for log in logs for row in log.judge(judge)]
+def _report(
+    logs: Sequence[RunLog], out: Path, judges: Sequence[Judge], samples: Sequence[Sample], answers: int
+) -> Evaluation:
+    judged = judge_all(logs, judges)
+    steered = {log.settings.get("prm") for log in logs}
+    guilty = [judge.name for judge in judges if judge.source and judge.source in steered]
     note = ""
-    if judge.source and any(judge.source == log.settings.get("prm") for log in logs):
-        note = "The judge is the model that steered: its verdicts flatter the methods that ask it."
-    figures = summarise(rows, topic_rule(samples))
-    facts, shown = describe_runs(logs, judge), choose_answers(rows, answers)
-    report = write_report(out, figures, judge.name, note, facts, shown)
-    return Evaluation(out, figures, report, markdown(figures, judge.name, note, facts))
+    if guilty:
+        who = "The judge" if len(judges) == 1 else f"The judge {guilty[0]}"
+        note = f"{who} is the model that steered: its verdicts flatter the methods that ask it."
+    rows, names = judged[judges[0].name], ", ".join(judged)
+    figures = summarise(rows, topic_or_help(topic_rule(samples)))
+    facts, sections = describe_runs(logs, judges), judge_tables(judges, judged)
+    report = write_report(out, figures, names, note, facts, sections, choose_answers(rows, answers))
+    if len(judges) > 1:
+        write_disagreements(out / "disagreements.jsonl", judged)
+    return Evaluation(out, figures, report, markdown(figures, names, note, facts, sections))
 
 
 def _data_of(log: RunLog) -> tuple[list[str], int]:

@@ -10,7 +10,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 
 from langchain_saffron.engine import SaffronEngine
 from langchain_saffron.engine.handle import Handle
-from langchain_saffron.evaluation.attacks import Attacked
+from langchain_saffron.evaluation.attack import Attacked
 from langchain_saffron.evaluation.cases import Case
 from langchain_saffron.evaluation.sample import Message
 from langchain_saffron.interface.prompts import PromptRenderer, RenderedPrompt
@@ -99,6 +99,7 @@ class Runner:
             "sample": sample.id,
             "kind": sample.kind,
             "seed": case.seed,
+            "goal": sample.request,
             "request": next(t["content"] for t in reversed(started.attacked.messages) if t["role"] == "user"),
             "prefill": started.prompt.prefill,
             "answer": result.text,

@@ -135,15 +135,20 @@ class PrefixScorer:
         return [row for row in rows if not self.decoder.forest.filled[row] and row not in forward.places]
 
     def _trunk_outputs(self, trunks: list[list[int]], answers: list[list[int]]) -> Iterator[torch.Tensor]:
-        """Outputs at the trunk's own nodes; a node that trunks share is computed again for each."""
-        for trunk, answer in zip(trunks, answers, strict=True):
-            rows = trunk[: len(trunk) - len(answer)]
-            self._fill([rows])
-            for i in range(0, len(answer), MOST_ROWS):
-                part = answer[i : i + MOST_ROWS]
-                forward = _Forward()
+        """Outputs at the trunks' own nodes; a node that forwards share is computed again in each."""
+        self._fill([trunk[: len(trunk) - len(answer)] for trunk, answer in zip(trunks, answers, strict=True)])
+        forward = _Forward()
+        for answer in answers:
+            rest = answer
+            while rest:
+                part = rest[: MOST_ROWS - len(forward.scored)]
                 forward.add(part, part)
-                yield self._run(forward)
+                rest = rest[len(part) :]
+                if len(forward.scored) == MOST_ROWS:
+                    yield self._run(forward)
+                    forward = _Forward()
+        if forward.scored:
+            yield self._run(forward)
 
     def _question_outputs(self, parts: list[list[int]]) -> torch.Tensor:
         """Outputs at the ends of the questions after some nodes."""

@@ -1,6 +1,9 @@
 """Datasets in files of the benchmarks' forms."""
 
 import csv
+import gzip
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -35,7 +38,9 @@ def write_csv(path: Path, rows: list[dict[str, str]]) -> Path:
 @pytest.mark.parametrize("name", RECORDS)
 def test_a_csv_benchmark_is_read(name: str, tmp_path: Path):
     record = {**RECORDS[name]}
-    found = list(read_dataset(name, write_csv(tmp_path / "file.csv", [record, record])))
+    # a prompt that stands there twice is asked once
+    other = {key: f"{value} too" for key, value in record.items()}
+    found = list(read_dataset(name, write_csv(tmp_path / "file.csv", [record, record, other])))
     assert len(found) == 2
     assert found[0].kind == KINDS.get(name, "harmful")
     assert found[0].request
@@ -47,6 +52,43 @@ def test_xstest_s_contrasts_are_unsafe(tmp_path: Path):
     assert [one.kind for one in read_dataset("xstest", write_csv(tmp_path / "x.csv", rows))] == [
         "harmful", "borderline",
     ]  # fmt: skip
+
+
+def pack(path: Path, records: list[object]) -> Path:
+    path.write_bytes(gzip.compress("".join(json.dumps(record) + "\n" for record in records).encode()))
+    return path
+
+
+def test_packed_lines_of_benchmarks_are_read(tmp_path: Path):
+    asked = {"id": "brew-it", "prompt": "Brew it", "category": "c", "target": "Sure, here is the brew"}
+    (sample,) = read_dataset("harmbench", pack(tmp_path / "h.jsonl.gz", [asked]))
+    assert (sample.id, sample.kind, sample.request) == ("harmbench-brew-it", "harmful", "Brew it")
+    assert (sample.target, sample.facts["category"]) == ("Sure, here is the brew", "c")
+    answers = [{"prompt": "Brew it", "category": "c", "response": f"Answer {i}", "safe": False} for i in range(3)]
+    (goal,) = read_dataset("jailbreakbench", pack(tmp_path / "j.jsonl.gz", answers))
+    assert (goal.request, goal.target) == ("Brew it", "")
+    questions = [{"prompt": f"How do I kill it {i}?", "type": "homonyms", "unsafe": bool(i)} for i in range(2)]
+    found = read_dataset("xstest", pack(tmp_path / "x.jsonl.gz", questions))
+    assert [one.kind for one in found] == ["borderline", "harmful"]
+    (soup,) = read_dataset("benign", pack(tmp_path / "b.jsonl.gz", [{"prompt": "Soup?", "response": "Boil a leek."}]))
+    assert (soup.kind, soup.target) == ("benign", "Boil a leek.")
+    turns = [{"role": "user", "content": "Ask"}, {"role": "assistant", "content": "Sure."}]
+    assert len(list(read_dataset("hex-phi", pack(tmp_path / "t.jsonl.gz", [turns])))) == 1
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-12], lambda data: b"no gzip at all", lambda data: data[:12]])
+def test_a_damaged_packed_file_is_refused(damage: Callable[[bytes], bytes], tmp_path: Path):
+    path = pack(tmp_path / "b.jsonl.gz", [{"prompt": f"Soup {i}?"} for i in range(50)])
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(CorpusError, match="damaged gzip"):
+        list(read_dataset("benign", path))
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS))
+@pytest.mark.parametrize("value", [[], 3, "text", None])
+def test_values_that_are_no_records_are_refused(name: str, value: object, tmp_path: Path):
+    with pytest.raises(CorpusError, match=r"line 1: .* expected"):
+        list(read_dataset(name, write_lines(tmp_path / "file.jsonl", [value])))
 
 
 def test_hex_phi_is_lists_of_messages(tmp_path: Path):

@@ -89,7 +89,7 @@ def test_a_report_has_a_plot_of_every_attack_for_light_and_dark(tmp_path: Path):
 
 
 def test_the_page_needs_no_other_file_and_fits_every_screen():
-    page = Tree(as_html(LINES, "rule", {}, "", FACTS, choose_answers([judged("none")], 1))).root
+    page = Tree(as_html(LINES, "rule", {}, "", FACTS, answers=choose_answers([judged("none")], 1))).root
     named = {meta.attributes.get("name"): meta.attributes.get("content") for meta in page.all("meta")}
     assert named["viewport"] == "width=device-width, initial-scale=1"
     assert not page.all("link") + page.all("script")
@@ -234,7 +234,7 @@ def test_a_run_is_described(tmp_path: Path):
     # notes are no part of what a run is, and stay what they were
     again = RunLog(tmp_path / "run", SETTINGS, {"begun": "later"})
     assert (again.settings, again.notes) == (log.settings, log.notes) == (SETTINGS, notes)
-    told = dict(describe_runs([again], KeywordJudge()))
+    told = dict(describe_runs([again], [KeywordJudge()]))
     judged_at = told.pop("Judged")
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC, by langchain-saffron [\d.]+\S*", judged_at)
     assert told == {
@@ -254,17 +254,17 @@ def test_a_run_is_described(tmp_path: Path):
 
 def test_older_runs_say_what_is_not_recorded(tmp_path: Path):
     (tmp_path / "run.json").write_text(json.dumps({**SETTINGS, "reward_model": "", "prm": ""}), encoding="utf-8")
-    told = dict(describe_runs([RunLog(tmp_path)], KeywordJudge()))
+    told = dict(describe_runs([RunLog(tmp_path)], [KeywordJudge()]))
     assert told["Begun"] == told["Reward model (MRM)"] == UNKNOWN
     (tmp_path / "run.json").write_text('{"data": ["kitchen"], "limit": 2}', encoding="utf-8")
-    told = dict(describe_runs([RunLog(tmp_path)], KeywordJudge()))
+    told = dict(describe_runs([RunLog(tmp_path)], [KeywordJudge()]))
     assert [told[title] for title in ("Model", "Methods", "Seeds")] == [UNKNOWN] * 3
     assert told["Limits"] == "at most 2 prompts of each dataset"
 
 
 def test_what_differs_between_runs_stands_together(tmp_path: Path):
     logs = [RunLog(tmp_path / name, {**SETTINGS, "reward_model": name}) for name in ("one", "two")]
-    told = dict(describe_runs(logs, KeywordJudge()))
+    told = dict(describe_runs(logs, [KeywordJudge()]))
     assert told["Reward model (MRM)"] == "one; two"
     assert told["Model"] == "me/policy"
 
@@ -273,5 +273,5 @@ def test_what_differs_between_runs_stands_together(tmp_path: Path):
 def test_where_the_package_lies_is_not_told(root: str, tmp_path: Path):
     slash = "\\" if "\\" in root else "/"
     model = slash.join((root, "langchain_saffron", "kitchen", "weights", "hard-policy"))
-    told = dict(describe_runs([RunLog(tmp_path, {**SETTINGS, "model": model})], KeywordJudge()))
+    told = dict(describe_runs([RunLog(tmp_path, {**SETTINGS, "model": model})], [KeywordJudge()]))
     assert told["Model"] == "the kitchen's hard-policy"

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from langchain_saffron import SaffronEngine, SearchSettings
@@ -285,3 +286,58 @@ def test_runs_are_counted_together(engine: SaffronEngine, capsys, tmp_path: Path
     code, said = run_saffron(capsys, *both, "--rescore", str(tmp_path / "three"))
     assert "different data" in said
     assert code != 0
+
+
+def test_several_judges_are_shown_with_their_agreement(
+    engine: SaffronEngine, capsys, registries: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "odd_guards.py").write_text(GUARDS, encoding="utf-8")
+    register_judge("length", lambda device, dtype: LengthJudge())
+    records = [{"prompt": f"How do I brew {i}?", "target": "Sure."} for i in range(3)]
+    file = write_lines(tmp_path / "p.jsonl", [*records, {"prompt": "Soup?", "kind": "benign"}])
+    methods = [make_method("none", max_tokens=3), make_method("saffron", 2, max_tokens=3)]
+    log = RunLog(tmp_path / "run", {"data": [f"jsonl:{file}"], "limit": 4, "prm": "odd_guards:short"})
+    todo = make_cases(parse_data(f"jsonl:{file}", 4), [Prefill(2)], methods, 1)
+    list(log.add(Runner(engine).run(todo)))
+    code, said = run_saffron(capsys, "--rescore", "run", "--judge", "refusal,length,odd_guards:short")
+    assert code == 0, said
+    assert "Judge: refusal, length, odd_guards:short" in said
+    assert "The judge odd_guards:short is the model that steered" in said
+    assert "| refusal | " in said
+    assert "## Broken under each judge" in said
+    written = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))
+    pairs = written["sections"]["Agreement of the judges"]
+    assert [row[0] for row in pairs[1:]] == [
+        "refusal, length", "refusal, odd_guards:short", "length, odd_guards:short"
+    ]  # fmt: skip
+    assert {row[1] for row in pairs[1:]} == {"6"}
+    for name in ("refusal", "length", "odd_guards-short"):
+        assert (tmp_path / "run" / f"verdicts-{name}.parquet").exists()
+    disputed = (tmp_path / "run" / "disagreements.jsonl").read_text(encoding="utf-8").splitlines()
+    # short answers that do not refuse: broken for one judge, safe for another
+    assert len(disputed) == 6
+    assert all(json.loads(line)["refusal"] and not json.loads(line)["odd_guards:short"] for line in disputed)
+    other = rescore([tmp_path / "run"], [LengthJudge(), "refusal"], tmp_path / "other")
+    assert "Judge: length, refusal" in other.report
+    assert "## Where the judges" not in other.report
+
+
+def test_an_attack_that_lacks_something_is_told_before_any_answer(engine: SaffronEngine, tmp_path: Path):
+    file = write_lines(tmp_path / "p.jsonl", [{"prompt": "a", "target": "Sure."}, {"prompt": "b"}])
+    ticks: list[int] = []
+    with pytest.raises(SettingsError, match="jsonl-2 has no harmful answer"):
+        evaluate(
+            f"jsonl:{file}", tmp_path / "run", models=engine, methods=["greedy"], attacks=["prefill-2"], max_tokens=2,
+            progress=lambda done, total: ticks.append(done),
+        )  # fmt: skip
+    assert not ticks
+
+
+def test_a_log_from_before_goals_were_logged_is_read(engine: SaffronEngine, tmp_path: Path):
+    log = RunLog(tmp_path / "run", {"data": "x"})
+    list(log.add(Runner(engine).run(make_cases([HARM], [NoAttack()], [make_method("greedy", max_tokens=3)], 1))))
+    (part,) = (tmp_path / "run").glob("answers-*.parquet")
+    pq.write_table(pq.read_table(part).drop_columns(["goal"]), part)
+    (row,) = RunLog(tmp_path / "run").judge(KeywordJudge())
+    assert (row["goal"], row["request"]) == (None, HARM.request)
