@@ -68,14 +68,14 @@ def test_a_cut_answer_has_no_end(tokenizer):
 def test_packed_and_split_states_are_those_of_each_text_alone():
     model = random_model()
     expected = [model.model(torch.tensor([PREFIX + list(t.ids)])).last_hidden_state[0, len(PREFIX) :] for t in TEXTS]
-    split = SplitModel(model, PREFIX, rank=2, lower=1)
+    split = SplitModel(model, PREFIX, rank=2)
     *lower, prefix = split.lower_states(TEXTS)
     for one, state in zip(expected, split.upper_states(TEXTS, lower, prefix), strict=True):
         assert torch.allclose(state, one, atol=1e-5)
 
 
 def test_states_are_computed_once(tmp_path, monkeypatch):
-    split = SplitModel(random_model(), PREFIX, rank=0, lower=1)
+    split = SplitModel(random_model(), PREFIX, rank=0)
     first = cached_states(split, TEXTS[:3], tmp_path / "states.safetensors")
     asked = []
     compute = split.lower_states
@@ -96,7 +96,7 @@ def test_a_trained_adapter_is_read_back_as_it_was(tmp_path):
     random_model().save_pretrained(base)
     byte_level_tokenizer().save_pretrained(base)
     torch.manual_seed(0)
-    split = SplitModel(load_causal_lm(base, "policy"), PREFIX, rank=2, lower=1)
+    split = SplitModel(load_causal_lm(base, "policy"), PREFIX, rank=2)
     *lower, prefix = split.lower_states(TEXTS)
 
     def loss_of(chosen):

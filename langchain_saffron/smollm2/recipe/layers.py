@@ -24,8 +24,6 @@ from langchain_saffron.runtime.devices import computes_bfloat16
 from langchain_saffron.runtime.files import whole
 from langchain_saffron.smollm2.recipe.texts import Packed, Text
 
-# frozen layers, of 30
-LOWER = 20
 # tokens of a row behind the prompt, and texts in one forward of the lower layers
 _ROW, _TOGETHER = 160, 16
 # texts after which their states are saved
@@ -59,18 +57,18 @@ class SplitModel(nn.Module):
         adapted: The layers with an adapter, by their names in the whole model.
     """
 
-    def __init__(self, model: PreTrainedModel, prefix: Sequence[int], rank: int, lower: int = LOWER) -> None:
-        """Take a loaded causal LM, which is changed in place."""
+    def __init__(self, model: PreTrainedModel, prefix: Sequence[int], rank: int) -> None:
+        """Take a loaded causal LM, which is changed in place; the upper third of its layers gets the adapter."""
         super().__init__()
         if computes_bfloat16("cpu"):
             model = model.to(torch.bfloat16)
         self.model = model.requires_grad_(False).eval()
         self.prefix = tuple(prefix)
-        self.rank, self.alpha, self.lower = rank, 2 * rank, lower
+        self.rank, self.alpha, self.lower = rank, 2 * rank, len(self._layers) * 2 // 3
         self.adapted: dict[str, LowRank] = {}
         if not rank:
             return
-        for number in range(lower, len(self._layers)):
+        for number in range(self.lower, len(self._layers)):
             for name, module in list(self._layers[number].named_modules()):
                 if isinstance(module, nn.Linear):
                     place, _, attribute = name.rpartition(".")
