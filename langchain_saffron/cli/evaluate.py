@@ -19,7 +19,8 @@ def evaluate(
             metavar="DATA…",
             help="kitchen (the embedded world's hazards), hard-kitchen (a policy that seldom turns back), "
             "secret-kitchen (one that also names what no reward model knows), kitchen-benign, kitchen-borderline, "
-            "kitchen-questions, kitchen-poisoned, kitchen-tool-results, or FORMAT:PATH with a format of hex-phi, "
+            "kitchen-questions, kitchen-poisoned, kitchen-tool-results, smollm2 (the small real model; harmless "
+            "questions, alone or beside files), or FORMAT:PATH with a format of hex-phi, "
             "rewardbench, harmbench, advbench, jailbreakbench, jailbreakbench-benign, strongreject, xstest, or-bench, "
             "or-bench-toxic, benign, jsonl; files may be packed by gzip.",
             show_default=False,

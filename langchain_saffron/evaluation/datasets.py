@@ -151,6 +151,7 @@ class SampleSet:
         max_tokens: The longest answer.
         top_p: The nucleus of every method.
         policy: From device and dtype to the policy that the set is for, in place of the embedded one.
+        model: Or the name of the embedded models that it is for, also beside other data.
     """
 
     make: Callable[[int], list[Sample]]
@@ -159,6 +160,7 @@ class SampleSet:
     max_tokens: int = 64
     top_p: float = 0.8
     policy: Callable[[str, str], Any] | None = None
+    model: str | None = None
 
 
 SETS: Registry[SampleSet] = Registry("data", {})

@@ -26,6 +26,7 @@ from langchain_saffron.evaluation.metrics import Row, summarise
 from langchain_saffron.evaluation.report import write_report
 from langchain_saffron.evaluation.runner import Runner
 from langchain_saffron.evaluation.sample import Sample
+from langchain_saffron.evaluation.smollm2_sets import smollm2_questions  # noqa: F401 - registers it
 from langchain_saffron.evaluation.suffix_search import SuffixSearch
 from langchain_saffron.models.guard_function import function_name
 from langchain_saffron.models.loading import default_device, default_dtype
@@ -201,8 +202,10 @@ def evaluate(
     requested = [*([match] if match else []), *(methods or (QUICK_METHODS if quick else FULL_METHODS))]
     chosen = [parse_method(one, **common) if isinstance(one, str) else one for one in requested]
     named = models if isinstance(models, Models) else Models()
+    if named.model is None:
+        named = replace(named, model=next((SETS[name].model for name in names if name in SETS), None))
     judges = find_judges(judge or made.judge, named.device, named.dtype)
-    engine = models if isinstance(models, SaffronEngine) else (models or Models()).load(made.policy)
+    engine = models if isinstance(models, SaffronEngine) else named.load(made.policy)
     against = [
         parse_attack(one, samples, engine.tokenizer) if isinstance(one, str) else one for one in attacks or made.attacks
     ]
@@ -274,7 +277,8 @@ def _defaults(names: Sequence[str]) -> SampleSet:
     alone = next((name for name in names if name in SETS and SETS[name].policy is not None), None)
     if alone and len(names) > 1:
         raise SettingsError(f"data: {alone} has a policy of its own: evaluate it alone")
-    plain = SampleSet(lambda count: [])
+    named = next((one for one in made if one.model is not None), None)
+    plain = SampleSet(lambda count: []) if named is None else replace(named, make=lambda count: [])
     if len(made) < len(names) or any((one.judge, one.attacks) != (made[0].judge, made[0].attacks) for one in made):
         return plain
     return made[0] if made else plain
