@@ -45,6 +45,31 @@ def presumed_rewards(
     return torch.where(at_root, mean, own), (at_root & ~found[:, 0]).any()
 
 
+def prefer_seen(likely: torch.Tensor, unseen: torch.Tensor, inside: torch.Tensor, cost: float) -> torch.Tensor:
+    """The policy, tilted by the soft mask towards seen tokens, beam by beam.
+
+    Within its nucleus a beam's unseen tokens become `exp(-cost)` times as likely beside the others, and all together
+    stay as likely as they were. So an unseen token costs the more, the better a seen one could stand in its place, and
+    one that nothing could stand for costs nothing: else a search would leave a right answer, with a name in it that
+    training never showed, for any other without.
+
+    Args:
+        likely: float32 [beams, columns]: log-probabilities.
+        unseen: bool [beams, columns].
+        inside: bool [beams, columns]: the nucleus.
+        cost: In nats.
+
+    Returns:
+        float32 [beams, columns].
+    """
+    tilted = likely - cost * unseen
+    before, after = (
+        torch.logsumexp(one.masked_fill(~inside, -torch.inf), -1, keepdim=True) for one in (likely, tilted)
+    )
+    # a beam without a nucleus has nothing to keep
+    return tilted + (before - after).nan_to_num(nan=0.0)
+
+
 def instead_of_nothing(
     likely: torch.Tensor, known: torch.Tensor, is_end: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:

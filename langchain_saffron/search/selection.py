@@ -7,7 +7,7 @@ import torch
 
 from langchain_saffron.runtime.devices import upload
 from langchain_saffron.search.constraint import constrain
-from langchain_saffron.search.mask import UNSEEN_COST, instead_of_nothing, presumed_rewards
+from langchain_saffron.search.mask import UNSEEN_COST, instead_of_nothing, prefer_seen, presumed_rewards
 from langchain_saffron.search.nucleus import CHUNK, likeliest, nucleus
 
 
@@ -178,7 +178,7 @@ def _rank(
         allowed = allowed & (reward >= rules.refusal_threshold)
     scaled = likely / rules.temperature if rules.temperature and not rules.paper else likely
     if unseen is not None:
-        scaled = scaled - rules.weight * UNSEEN_COST * unseen
+        scaled = prefer_seen(scaled, unseen, allowed, rules.weight * UNSEEN_COST)
     if rules.paper:
         score = reward if unseen is None else reward - UNSEEN_COST * unseen
     else:

@@ -40,6 +40,13 @@ def presumed_of(
     return math.fsum(chance[t] * predicted[t] for t in known) / mass if mass else 0.0
 
 
+def tilted(chance: list[float], inside: list[int], seen: list[bool], cost: float) -> dict[int, float]:
+    """The nucleus with its unseen tokens less likely by `exp(-cost)`, all of it as likely as it was."""
+    lower = {t: chance[t] * (1.0 if seen[t] or t == END else math.exp(-cost)) for t in inside}
+    share = math.fsum(chance[t] for t in inside) / math.fsum(lower.values())
+    return {t: math.log(value * share) for t, value in lower.items()}
+
+
 @pytest.mark.parametrize("size", [5, 3 * CHUNK])
 @pytest.mark.parametrize("paper", [False, True])
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 1.0])
@@ -68,11 +75,12 @@ def test_a_step_is_that_of_the_definition(size: int, paper: bool, share: float, 
         if END in rewards:
             mean = math.fsum(chance[t] * rewards[t] for t in others) / mass if others else 0.0
             rewards[END] = mean if own is None else own
+        likely = tilted(chance, inside, seen, 3 * UNSEEN_COST)
         for candidate in found.candidates:
             token = candidate.token
             charged = 0.0 if seen[token] or token == END else UNSEEN_COST
             assert candidate.reward == pytest.approx(rewards[token], abs=1e-4)
-            assert candidate.logprob == pytest.approx(math.log(chance[token]) - 3 * charged, abs=1e-4)
+            assert candidate.logprob == pytest.approx(likely[token], abs=1e-4)
             score = -0.5 + candidate.logprob + 3 * min(candidate.reward, 2.0)
             assert candidate.score == pytest.approx(candidate.reward - charged if paper else score, abs=1e-4)
         assert {candidate.token for candidate in found.candidates} == set(inside)
@@ -88,6 +96,16 @@ def test_where_nothing_near_is_seen_the_root_looks_farther():
     found = select(chance.log()[None], predicted[None], [0.0], [None], rules(seen=seen, soft=True), 3, True)
     assert [c.token for c in found.candidates] == [0]
     assert found.candidates[0].reward == pytest.approx(1.75)
+
+
+def test_what_no_seen_token_could_stand_for_costs_nothing():
+    seen = torch.tensor([False, False, True, True, True])
+    alone = torch.tensor([[0.9, 0.025, 0.025, 0.025, 0.025]]).log()
+    found = select(alone, torch.ones(1, 5), [0.0], [1.0], rules(seen=seen, soft=True), 5, True)
+    assert [(c.token, c.logprob) for c in found.candidates] == [(0, pytest.approx(math.log(0.9), abs=1e-5))]
+    contested = torch.tensor([[0.5, 0.05, 0.4, 0.025, 0.025]]).log()
+    found = select(contested, torch.ones(1, 5), [0.0], [1.0], rules(seen=seen, soft=True), 5, True)
+    assert [c.token for c in found.candidates] == [2, 0]
 
 
 def test_without_a_safety_weight_the_soft_mask_costs_nothing():
@@ -134,15 +152,15 @@ def test_a_search_wide_enough_finds_the_best_answer_under_the_soft_mask(
         presumed = presumed_of(chance, inside, predicted, seen, own)
         worth = {t: predicted[t] if seen[t] else presumed for t in inside if t != END}
         mass = math.fsum(chance[t] for t in worth)
+        likely = tilted(chance, inside, seen, 2 * UNSEEN_COST)
         for token in inside:
-            cost = 2 * UNSEEN_COST if token in worth and not seen[token] else 0.0
             if token in worth:
                 reward = worth[token]
             elif own is not None:
                 reward = own
             else:
                 reward = math.fsum(chance[t] * worth[t] for t in worth) / mass if worth else 0.0
-            yield from answers((*prefix, token), total + math.log(chance[token]) - cost, reward)
+            yield from answers((*prefix, token), total + likely[token], reward)
 
     asked = SearchSettings(
         width=125, top_p=top_p, max_tokens=length, safety_threshold=threshold, safety_weight=2.0, mask="soft"
