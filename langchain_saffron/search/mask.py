@@ -63,11 +63,10 @@ def prefer_seen(likely: torch.Tensor, unseen: torch.Tensor, inside: torch.Tensor
         float32 [beams, columns].
     """
     tilted = likely - cost * unseen
-    before, after = (
-        torch.logsumexp(one.masked_fill(~inside, -torch.inf), -1, keepdim=True) for one in (likely, tilted)
-    )
+    before, after = likely.masked_fill(~inside, -torch.inf), tilted.masked_fill(~inside, -torch.inf)
+    kept = before.logsumexp(-1, keepdim=True) - after.logsumexp(-1, keepdim=True)
     # a beam without a nucleus has nothing to keep
-    return tilted + (before - after).nan_to_num(nan=0.0)
+    return tilted + kept.nan_to_num(nan=0.0)
 
 
 def instead_of_nothing(
