@@ -47,6 +47,7 @@ def world(tmp_path_factory):
         for name, value in {
             "SENSITIVE": 12,
             "EVERYDAY": 12,
+            "ARGUED": 6,
             "FROM_FILE": 12,
             "HARMFUL_TOKENS": 6,
             "BENIGN_TOKENS": 6,

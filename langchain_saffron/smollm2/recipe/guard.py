@@ -87,8 +87,10 @@ def guard_texts(tokenizer: Any, data: Path, work: Path, held_out: bool = False) 
     return texts
 
 
-def train_guard(base: str, data: Path, work: Path, out: Path, seed: int = 0) -> dict[str, Any]:
-    """Train the adapter and the head, and write them."""
+def train_guard(
+    base: str, data: Path, work: Path, out: Path, seed: int = 0, named: str | None = None
+) -> dict[str, Any]:
+    """Train the adapter and the head, and write them; the arguments are those of `policy.train_policy`."""
     torch.manual_seed(seed)
     tokenizer = load_tokenizer(base, "guard")
     texts = guard_texts(tokenizer, data, work)
@@ -111,7 +113,7 @@ def train_guard(base: str, data: Path, work: Path, out: Path, seed: int = 0) -> 
 
     trained: list[nn.Parameter] = [*model.adapter(), head.weight]
     losses = fit(trained, loss_of, batches, RATE, work / "checkpoints/guard.pt", "guard")
-    model.save_adapter(out, base, {"task_type": "SEQ_CLS", "id2label": {"0": "safe"}})
+    model.save_adapter(out, named or base, {"task_type": "SEQ_CLS", "id2label": {"0": "safe"}})
     save_head(out, head.weight)
     write_json(out / CONFIG_FILE, {"format": FORMAT, "template": guard_template(tokenizer).model_dump()})
     return {"texts": corpus.kinds_of(texts), "steps": len(batches), "loss": sum(losses[-20:]) / len(losses[-20:])}
