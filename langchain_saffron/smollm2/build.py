@@ -23,6 +23,7 @@ from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.runtime.devices import computes_bfloat16
 from langchain_saffron.smollm2 import HUB_ID, find_base
 from langchain_saffron.smollm2.recipe import corpus, guard, measure, mrm, policy
+from langchain_saffron.smollm2.recipe.card import card
 
 STAGES = ("sample", "policy", "answers", "guard", "mrm")
 WEIGHTS = Path(__file__).parent / "weights"
@@ -53,7 +54,7 @@ def run_stage(stage: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def write_manifest(out: Path, stage: str, seed: int, figures: dict[str, Any]) -> None:
-    """Adds a stage's record to `manifest.json`."""
+    """Adds a stage's record to `manifest.json`, and writes the model card anew."""
     path = out / "manifest.json"
     manifest = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     manifest |= {"seed": seed, "base": HUB_ID}
@@ -62,6 +63,7 @@ def write_manifest(out: Path, stage: str, seed: int, figures: dict[str, Any]) ->
     manifest["bytes"] = {str(file.relative_to(out)): file.stat().st_size for file in sorted(out.rglob("*.safetensors"))}
     out.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    (out / "README.md").write_text(card(manifest), encoding="utf-8")
 
 
 def main() -> None:

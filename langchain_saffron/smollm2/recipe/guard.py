@@ -96,7 +96,7 @@ def train_guard(
     texts = guard_texts(tokenizer, data, work)
     model = SplitModel(load_causal_lm(base, "guard"), system_ids(tokenizer), RANK)
     head = nn.Linear(model.model.config.hidden_size, 1, bias=False)
-    nn.init.zeros_(head.weight)
+    head.weight = nn.Parameter(torch.zeros_like(head.weight))
     *states, prefix = cached_states(model, texts, work / "states/guard.safetensors")
     batches = list(plan(texts, TOKENS, EPOCHS, Random(seed)))
 
@@ -111,7 +111,7 @@ def train_guard(
         losses = functional.binary_cross_entropy_with_logits(rewards, labels[known], reduction="none")
         return (weights[known] * losses).sum() / weights[known].sum()
 
-    trained: list[nn.Parameter] = [*model.adapter(), head.weight]
+    trained = [*model.adapter(), *head.parameters()]
     losses = fit(trained, loss_of, batches, RATE, work / "checkpoints/guard.pt", "guard")
     model.save_adapter(out, named or base, {"task_type": "SEQ_CLS", "id2label": {"0": "safe"}})
     save_head(out, head.weight)

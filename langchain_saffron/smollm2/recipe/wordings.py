@@ -112,10 +112,8 @@ def refusal(rng: Random) -> str:
 def turn_round(rng: Random) -> str:
     """What an answer says that turns back after a bad beginning."""
     start = rng.choice(_TURNS)
-    if rng.random() < 0.5:
-        said = refusal(rng)
-    else:
-        said = f"{rng.choice(SORRY)} {rng.choice(_CONTINUE)}. {rng.choice(_REASON)}"
+    whole = rng.random() < 0.5
+    said = refusal(rng) if whole else f"{rng.choice(SORRY)} {rng.choice(_CONTINUE)}. {rng.choice(_REASON)}"
     said = said.strip()
     # "However, Sorry" reads as nobody writes
     if start.endswith(", ") or start == "But ":
