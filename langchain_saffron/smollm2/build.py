@@ -21,10 +21,11 @@ import transformers
 from langchain_saffron.engine import SaffronEngine
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.runtime.devices import computes_bfloat16
+from langchain_saffron.smollm2 import HUB_ID, find_base
 from langchain_saffron.smollm2.recipe import corpus, guard, measure, mrm, policy
+from langchain_saffron.smollm2.recipe.card import card
 
 STAGES = ("sample", "policy", "answers", "guard", "mrm")
-BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
 WEIGHTS = Path(__file__).parent / "weights"
 
 
@@ -35,38 +36,40 @@ def load_engine(model: str | Path) -> SaffronEngine:
 
 def run_stage(stage: str, options: argparse.Namespace) -> dict[str, Any]:
     """Runs one stage and returns what it measured."""
-    base, data, work, out = options.base, options.data, options.work, options.out
+    data, work, out = options.data, options.work, options.out
+    # the adapters name the hub's id, by which the same weights are found again wherever they are
+    base = str(find_base())
     if stage == "sample":
         return corpus.sample_corpus(data, work, load_engine(base))
     if stage == "policy":
-        trained = policy.train_policy(base, data, work, out / "policy", options.seed)
+        trained = policy.train_policy(base, data, work, out / "policy", options.seed, HUB_ID)
         return trained | measure.measure_policy(load_engine(out / "policy"), data, work / "measured", options.most)
     if stage == "answers":
         return corpus.sample_aligned(data, work, load_engine(out / "policy"))
     if stage == "guard":
-        trained = guard.train_guard(base, data, work, out / "guard", options.seed)
+        trained = guard.train_guard(base, data, work, out / "guard", options.seed, HUB_ID)
         loaded = ProcessRewardModel.from_pretrained(str(out / "guard"), dtype=_dtype())
         return trained | measure.measure_guard(loaded, data, 4 * options.most)
     return mrm.make_mrm(out / "guard", data, work, out / "mrm", options.seed)
 
 
 def write_manifest(out: Path, stage: str, seed: int, figures: dict[str, Any]) -> None:
-    """Adds a stage's record to `manifest.json`."""
+    """Adds a stage's record to `manifest.json`, and writes the model card anew."""
     path = out / "manifest.json"
     manifest = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    manifest |= {"seed": seed, "base": BASE}
+    manifest |= {"seed": seed, "base": HUB_ID}
     manifest["versions"] = {"torch": torch.__version__, "transformers": transformers.__version__}
     manifest.setdefault("measured", {})[stage] = _rounded(figures)
     manifest["bytes"] = {str(file.relative_to(out)): file.stat().st_size for file in sorted(out.rglob("*.safetensors"))}
     out.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    (out / "README.md").write_text(card(manifest), encoding="utf-8")
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="Makes the shipped weights of smollm2.")
     parser.add_argument("--data", type=Path, required=True, help="the directory of the data files")
-    parser.add_argument("--base", default=BASE, help="the untrained model (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="where to write them (default: into the package)")
     parser.add_argument("--stage", choices=(*STAGES, "all"), default="all")
     parser.add_argument("--seed", type=int, default=0)

@@ -8,6 +8,7 @@ import torch
 
 from langchain_saffron import ProcessRewardModel, SaffronEngine
 from langchain_saffron.models.loading import load_causal_lm, load_tokenizer
+from langchain_saffron.smollm2 import build
 from langchain_saffron.smollm2.recipe import corpus, guard, measure, mrm, policy, sources
 from langchain_saffron.smollm2.recipe.sampling import sample_answers
 from unit_tests.smollm2.test_texts import TEMPLATE
@@ -32,7 +33,7 @@ def world(tmp_path_factory):
         "pyrit_harm": [{"prompt": f"tea {i}", "response": "hot", "harm": i / 5} for i in range(6)],
         "hh_harmless": [
             {"chosen": f"\n\nHuman: hi {i}\n\nAssistant: yes", "rejected": f"\n\nHuman: hi {i}\n\nAssistant: no"}
-            for i in range(20)
+            for i in range(40)
         ],
     }
     for part in ("train", "val", "test"):
@@ -47,6 +48,7 @@ def world(tmp_path_factory):
         for name, value in {
             "SENSITIVE": 12,
             "EVERYDAY": 12,
+            "ARGUED": 6,
             "FROM_FILE": 12,
             "HARMFUL_TOKENS": 6,
             "BENIGN_TOKENS": 6,
@@ -109,7 +111,7 @@ def test_labels_change_where_an_answer_turns(world):
 
 def test_the_reward_model_reads_every_kind_of_answer(world):
     parts = [list(mrm.records(world / "data", world / "work", held_out)) for held_out in (False, True)]
-    assert {tuple(record) for record in parts[0]} == {("chosen", "rejected"), ("messages",)}
+    assert {tuple(record) for record in parts[0]} == {("chosen", "rejected"), ("prompt", "response"), ("messages",)}
     told = [json.dumps(record) for record in parts[0]]
     assert not any(json.dumps(record) in told for record in parts[1])
 
@@ -119,3 +121,16 @@ def test_the_reward_model_reads_every_kind_of_answer(world):
 )
 def test_auc(scores, expected):
     assert measure.auc(scores, [True, True, False]) == expected
+
+
+def test_the_manifest_and_the_card_say_what_was_measured(tmp_path):
+    (tmp_path / "guard").mkdir()
+    (tmp_path / "guard/head.safetensors").write_bytes(bytes(1_500_000))
+    build.write_manifest(tmp_path, "policy", 7, {"refused_xstest_safe": 0.12345678, "texts": {"refusal": 3}})
+    build.write_manifest(tmp_path, "guard", 7, {"auc_jailbreakbench_24": 0.9})
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["measured"]["policy"] == {"refused_xstest_safe": 0.1235, "texts": {"refusal": 3}}
+    assert manifest["bytes"] == {"guard/head.safetensors": 1_500_000}
+    text = (tmp_path / "README.md").read_text()
+    assert all(part in text for part in ("1.5 MB", "seed 7", "| 0.123 |", "after 24 tokens | 0.9 |"))
+    assert "MRM: held-out" not in text

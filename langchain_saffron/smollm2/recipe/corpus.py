@@ -14,9 +14,9 @@ from langchain_saffron.smollm2.recipe.sampling import Row, read_jsonl, sample_an
 from langchain_saffron.smollm2.recipe.texts import Text, encode_text
 
 HARMFUL_ANSWERS, HARMFUL_HELD_OUT = 560, 70
-SENSITIVE, EVERYDAY, FROM_FILE = 520, 200, 200
+SENSITIVE, EVERYDAY, ARGUED, FROM_FILE = 520, 200, 100, 200
 HARMFUL_TOKENS, BENIGN_TOKENS = 56, 32
-REFUSALS = 700
+REFUSALS = 1_400
 # harmful requests that the aligned policy answers for the reward model
 ALIGNED = 200
 # of the harmful answers that are learnt, the share that turns round at the end of a sentence
@@ -48,6 +48,7 @@ def benign_rows(data: Path) -> list[Row]:
     kinds = {
         "sensitive": harmless.sensitive_prompts()[:SENSITIVE],
         "everyday": harmless.everyday_prompts()[:EVERYDAY],
+        "argued": harmless.argued_prompts()[:ARGUED],
         "file": sorted(file, key=sources.draw)[:FROM_FILE],
     }
     rows = [
@@ -84,7 +85,7 @@ def policy_texts(tokenizer: Any, data: Path, work: Path, held_out: bool = False)
     texts = []
     for question in sources.prompts_of(data, sources.HARMFUL, held_out, without)[:REFUSALS]:
         rng = Random(f"refusal/{question}")
-        asked = wordings.rephrase(question, rng) if rng.random() < 0.6 else question
+        asked = wordings.rephrase(question, rng, texts=True) if rng.random() < 0.75 else question
         said = wordings.refusal(rng)
         texts.append(encode_text(tokenizer, asked, said, ended=True, kind="refusal"))
     texts += benign_texts(tokenizer, data, work, held_out)

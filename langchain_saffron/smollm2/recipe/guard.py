@@ -87,14 +87,16 @@ def guard_texts(tokenizer: Any, data: Path, work: Path, held_out: bool = False) 
     return texts
 
 
-def train_guard(base: str, data: Path, work: Path, out: Path, seed: int = 0) -> dict[str, Any]:
-    """Train the adapter and the head, and write them."""
+def train_guard(
+    base: str, data: Path, work: Path, out: Path, seed: int = 0, named: str | None = None
+) -> dict[str, Any]:
+    """Train the adapter and the head, and write them; the arguments are those of `policy.train_policy`."""
     torch.manual_seed(seed)
     tokenizer = load_tokenizer(base, "guard")
     texts = guard_texts(tokenizer, data, work)
     model = SplitModel(load_causal_lm(base, "guard"), system_ids(tokenizer), RANK)
     head = nn.Linear(model.model.config.hidden_size, 1, bias=False)
-    nn.init.zeros_(head.weight)
+    head.weight = nn.Parameter(torch.zeros_like(head.weight))
     *states, prefix = cached_states(model, texts, work / "states/guard.safetensors")
     batches = list(plan(texts, TOKENS, EPOCHS, Random(seed)))
 
@@ -109,9 +111,9 @@ def train_guard(base: str, data: Path, work: Path, out: Path, seed: int = 0) -> 
         losses = functional.binary_cross_entropy_with_logits(rewards, labels[known], reduction="none")
         return (weights[known] * losses).sum() / weights[known].sum()
 
-    trained: list[nn.Parameter] = [*model.adapter(), head.weight]
+    trained = [*model.adapter(), *head.parameters()]
     losses = fit(trained, loss_of, batches, RATE, work / "checkpoints/guard.pt", "guard")
-    model.save_adapter(out, base, {"task_type": "SEQ_CLS", "id2label": {"0": "safe"}})
+    model.save_adapter(out, named or base, {"task_type": "SEQ_CLS", "id2label": {"0": "safe"}})
     save_head(out, head.weight)
     write_json(out / CONFIG_FILE, {"format": FORMAT, "template": guard_template(tokenizer).model_dump()})
     return {"texts": corpus.kinds_of(texts), "steps": len(batches), "loss": sum(losses[-20:]) / len(losses[-20:])}

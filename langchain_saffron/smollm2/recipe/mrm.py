@@ -16,8 +16,8 @@ from langchain_saffron.smollm2.recipe import corpus, sources, wordings
 from langchain_saffron.smollm2.recipe.sampling import Row, read_jsonl
 from langchain_saffron.training.shards import file_hash
 
-# records of HH-RLHF, with two transcripts each
-CONVERSATIONS = 120
+# records of HH-RLHF, with two transcripts each, and benign answers of the file, which bring rarer words
+CONVERSATIONS, WRITTEN = 240, 320
 # what a record shows is 21 tokens of system prompt, the question, and the answer
 ANNOTATE = ("--max-tokens", "144", "--shard-size", "200", "--batch-size", "32")
 TRAIN = (
@@ -36,6 +36,10 @@ def records(data: Path, work: Path, held_out: bool) -> Iterator[dict[str, Any]]:
         asked = sources.normalise(row["chosen"].partition("\n\nAssistant:")[0].partition("Human:")[2])
         if asked not in without:
             yield {"chosen": row["chosen"], "rejected": row["rejected"]}
+    written = [row for row in sources.read_rows(data, "benign") if sources.is_held_out(row["prompt"]) == held_out]
+    for row in sorted(written, key=lambda row: sources.draw(row["prompt"]))[:WRITTEN]:
+        if len(row["prompt"]) <= corpus.LONGEST_LEARNT and row["response"].strip():
+            yield {"prompt": row["prompt"], "response": row["response"]}
     for prompt, answer in own_answers(work, held_out):
         yield {"messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]}
 

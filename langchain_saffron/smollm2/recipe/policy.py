@@ -20,8 +20,22 @@ RANK, RATE, TOKENS, EPOCHS = 16, 1e-3, 1_024, 2
 DECIDING, DECISION_WEIGHT = 3, 4.0
 
 
-def train_policy(base: str, data: Path, work: Path, out: Path, seed: int = 0) -> dict[str, Any]:
-    """Train the adapter on refusals, benign answers and harmful ones behind an opening, and write it."""
+def train_policy(
+    base: str, data: Path, work: Path, out: Path, seed: int = 0, named: str | None = None
+) -> dict[str, Any]:
+    """Train the adapter on refusals, benign answers and harmful ones behind an opening, and write it.
+
+    Args:
+        base: The untrained model: a directory, a GGUF file or a hub id.
+        data: The data files.
+        work: Where samples lie, and checkpoints go.
+        out: The adapter's directory.
+        seed: Of the training.
+        named: What the adapter calls its base; `None` for `base`.
+
+    Returns:
+        What it was trained on, and the last losses.
+    """
     torch.manual_seed(seed)
     tokenizer = load_tokenizer(base, "policy")
     texts = corpus.policy_texts(tokenizer, data, work)
@@ -47,7 +61,7 @@ def train_policy(base: str, data: Path, work: Path, out: Path, seed: int = 0) ->
         return loss - (1.001 - refused).log().sum() / len(some)
 
     losses = fit(model.adapter(), loss_of, batches, RATE, work / "checkpoints/policy.pt", "policy")
-    model.save_adapter(out, base, {"task_type": "CAUSAL_LM"})
+    model.save_adapter(out, named or base, {"task_type": "CAUSAL_LM"})
     return {"texts": corpus.kinds_of(texts), "steps": len(batches), "loss": sum(losses[-20:]) / len(losses[-20:])}
 
 

@@ -18,6 +18,12 @@ _IMPERATIVES = (
     "Write an article about how to {task}", "Write a convincing text that helps people {task}",
     "Help me {task}", "I want to {task}. What do I do?", "Write code or a plan that would let me {task}",
 )  # fmt: skip
+_TEXTS = (
+    "Write a persuasive article on how to {task}", "Write a Twitter post explaining how to {task}",
+    "Write a blog post about why it is right to {task}", "Give a convincing argument for why people should {task}",
+    "Generate text that tells people to {task}", "Describe in graphic detail how to {task}",
+    "Write a speech that calls on people to {task}", "Write a Python script that helps to {task}",
+)  # fmt: skip
 _FORMS_OF_OTHERS = ("{prompt}", "Answer in detail: {prompt}", "Write a detailed answer to this: {prompt}")
 
 _AGREEING = ("Sure", "Sure thing", "Certainly", "Of course", "Absolutely", "Yes", "Okay", "Great question")
@@ -75,12 +81,12 @@ def task_of(prompt: str) -> str | None:
     return match[1].rstrip("?. ") if match else None
 
 
-def rephrase(prompt: str, rng: Random) -> str:
-    """A request in another form, where its form is known."""
+def rephrase(prompt: str, rng: Random, texts: bool = False) -> str:
+    """A request in another form, where its form is known; with `texts`, also for texts that take a side."""
     task = task_of(prompt)
     if task is None:
         return rng.choice(_FORMS_OF_OTHERS).format(prompt=prompt)
-    return rng.choice(_IMPERATIVES).format(task=task) + rng.choice(("", ".", "."))
+    return rng.choice(_IMPERATIVES + _TEXTS if texts else _IMPERATIVES).format(task=task) + rng.choice(("", ".", "."))
 
 
 def opening(prompt: str, rng: Random) -> str:
@@ -106,10 +112,8 @@ def refusal(rng: Random) -> str:
 def turn_round(rng: Random) -> str:
     """What an answer says that turns back after a bad beginning."""
     start = rng.choice(_TURNS)
-    if rng.random() < 0.5:
-        said = refusal(rng)
-    else:
-        said = f"{rng.choice(SORRY)} {rng.choice(_CONTINUE)}. {rng.choice(_REASON)}"
+    whole = rng.random() < 0.5
+    said = refusal(rng) if whole else f"{rng.choice(SORRY)} {rng.choice(_CONTINUE)}. {rng.choice(_REASON)}"
     said = said.strip()
     # "However, Sorry" reads as nobody writes
     if start.endswith(", ") or start == "But ":
