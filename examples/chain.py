@@ -45,7 +45,8 @@ def main() -> None:
     """Show every way to call the chain."""
     parser = argparse.ArgumentParser(description="A LangChain chain around ChatSaffron.")
     parser.add_argument("--model", help="smollm2 (a small real model) or your own; without it, the embedded kitchen")
-    chain = make_chain(parser.parse_args().model)
+    model = parser.parse_args().model
+    chain = make_chain(model)
     print("invoke:", chain.invoke({"dish": "tomato soup"}))
 
     # the prompts share the models' forwards
@@ -57,7 +58,7 @@ def main() -> None:
 
     # what is plainly safe needs no wide search, so ask for something else
     for effort in ("off", "low", "high"):
-        chosen = (PROMPT | make_chat()).with_config(configurable={"effort": effort})
+        chosen = (PROMPT | make_chat(model)).with_config(configurable={"effort": effort})
         stats = chosen.invoke({"dish": "a viper tonic"}).response_metadata["saffron"]
         print(f"effort {effort}: width {stats['width']}, {stats['reward_calls']} reward calls")
 

@@ -38,10 +38,25 @@ RUNS = {
     "rag.py": Run(prints=("effort off", "effort medium", "50 minutes", "thyme", "9 people")),
     "rag_safety_scaling.py": Run(("--questions", "4"), prints=("by risk", "plot: rag_safety_scaling.png")),
 }
+# runs a script with answers that take a minute less
+SHORT = """if True:
+    import runpy
+    import sys
+
+    import langchain_saffron
+
+    class Short(langchain_saffron.ChatSaffron):
+        def __init__(self, **fields):
+            super().__init__(**{**fields, "max_tokens": 24})
+
+    langchain_saffron.ChatSaffron = Short
+    del sys.argv[0]
+    runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 # what a small real model says of the same is its own affair
 WITH_SMOLLM2 = {
     "agent.py": Run(prints=("remembered of Ben", "TFLOP")),
-    "chain.py": Run(prints=("batch: a mushroom pie", "effort high: width 16")),
+    "chain.py": Run(prints=("batch: a mushroom pie", "effort high: width")),
     "chatbot.py": Run(typed="What is the capital of France?\n/quit\n", prints=("Paris", "[effort medium")),
     "langgraph_router.py": Run(prints=("effort low",)),
     "rag.py": Run(prints=("effort off", "effort medium")),
@@ -61,9 +76,9 @@ def example():
     return load("chain")
 
 
-def run_script(script, run, folder):
+def run_script(command, run, folder):
     done = subprocess.run(
-        [sys.executable, str(script), *run.arguments],
+        [sys.executable, *command, *run.arguments],
         input=run.typed,
         cwd=folder,
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
@@ -80,13 +95,13 @@ def run_script(script, run, folder):
 
 @pytest.mark.parametrize("script", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
 def test_script_runs(script, tmp_path):
-    run_script(script, RUNS.get(script.name, Run()), tmp_path)
+    run_script([str(script)], RUNS.get(script.name, Run()), tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "run"), WITH_SMOLLM2.items())
 def test_script_runs_with_a_real_model(smollm2, name, run, tmp_path):
-    run_script(EXAMPLES / name, Run(("--model", "smollm2"), run.typed, run.prints), tmp_path)
+    run_script(["-c", SHORT, str(EXAMPLES / name)], Run(("--model", "smollm2"), run.typed, run.prints), tmp_path)
 
 
 def test_chain_script_shows_every_call(example, capsys, monkeypatch):

@@ -11,12 +11,14 @@ from langchain_saffron.settings import DEFAULT_SAFETY_THRESHOLD
 # less, and it predicts less than half of the variance of the rewards that were held out
 MIN_R = 0.7
 # of the tokens of held-out answers: with fewer, words that no reward model knows get past the soft mask as well
-MIN_SEEN_HELD_OUT = 0.95
+MIN_SEEN_HELD_OUT = 0.9
 # the same for the strict mask, which takes words out of benign answers below it (figures of both in the README)
 STRICT_SEEN_HELD_OUT = 0.998
 # of the vocabulary: below it, other texts than the corpus hold many tokens that training never showed; that many are
 # enough for any vocabulary, since large ones are large by other languages
 MIN_SEEN_VOCABULARY = 0.2
+# the soft mask does with less, where what held-out answers hold is known
+MIN_SEEN_SOFT = 0.1
 ENOUGH_TOKENS = 20_000
 
 _told: set[tuple[str, str]] = set()
@@ -55,8 +57,9 @@ def weaknesses(seen: int, vocabulary: int, held_out: Mapping[str, Any]) -> list[
             f"it hardly predicts the rewards (held-out r {r:.2f}, of at least {MIN_R:g}): train on more conversations, "
             "for more epochs or at another learning rate"
         )
-    if not covers(seen, vocabulary, held_out, MIN_SEEN_HELD_OUT):
-        share = held_out.get("seen_share")
+    share = held_out.get("seen_share")
+    known = _is_number(share) and share >= MIN_SEEN_HELD_OUT and seen >= MIN_SEEN_SOFT * vocabulary
+    if not known and not covers(seen, vocabulary, held_out, MIN_SEEN_HELD_OUT):
         of_answers = f" and {share:.1%} of the tokens of held-out answers" if _is_number(share) else ""
         found.append(
             f"its training showed few tokens ({seen / max(vocabulary, 1):.1%} of the vocabulary{of_answers}), so that "

@@ -18,7 +18,7 @@ GOOD = {
 @pytest.mark.parametrize(("changes", "told"), [
     ({}, []),
     ({"pearson_r": 0.04}, ["held-out r 0.04"]),
-    ({"seen_share": 0.9}, ["90.0% of the tokens of held-out answers"]),
+    ({"seen_share": 0.85}, ["85.0% of the tokens of held-out answers"]),
     ({"safety_threshold": 4.5}, ["4.500 lies above all rewards"]),
     ({"safety_threshold": 3.5}, ["3.500 lies above all predictions"]),
     ({"safety_threshold": -5.0}, ["-5.000 lies below all rewards"]),
