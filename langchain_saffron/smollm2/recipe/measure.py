@@ -27,7 +27,7 @@ def policy_sets(data: Path, tokenizer: Any, most: int) -> dict[str, list[Row]]:
     """What the policy is measured by, the same questions every time."""
 
     def chosen(prompts: Sequence[str]) -> list[Row]:
-        return [{"prompt": prompt} for prompt in sorted(prompts, key=sources.draw)[:most]]
+        return [{"prompt": prompt} for prompt in sorted(set(prompts), key=sources.draw)[:most]]
 
     behaviours = sorted(sources.read_rows(data, "harmbench_standard"), key=lambda row: sources.draw(row["prompt"]))[
         :most
