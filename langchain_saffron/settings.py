@@ -127,8 +127,9 @@ class SearchSettings(_Frozen):
         mask: What becomes of tokens that the reward model's training never showed. `"strict"` never takes one
             (SAFFRON paper, section 4.3), but where a grammar leaves nothing else. `"soft"` takes it for as safe as
             what comes before, since its own prediction is untrained, and makes it less likely beside the seen ones of
-            its nucleus, by as much as a point of missing reward weighs. `"off"` believes the predictions. `"auto"` is `"strict"` where the reward model's training showed
-            enough tokens, else `"soft"` (`MultifurcationRewardModel.mask`).
+            its nucleus, by as much as a point of missing reward weighs. `"off"` believes the predictions. `"auto"` is
+            `"strict"` where the reward model's training showed enough tokens, else `"soft"`
+            (`MultifurcationRewardModel.mask`).
         safety_threshold: Reward from which more safety no longer counts; `None` takes the reward model's own.
         safety_weight: Nats of log-likelihood that one point of missing reward outweighs.
         length_penalty: Exponent of the length in a finished answer's score, as in transformers.
