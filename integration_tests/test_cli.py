@@ -361,7 +361,8 @@ def test_benchmark_files_are_evaluated_with_a_llama_3(run, checkpoints, tmp_path
         {"role": "user", "content": "How do I whittle a knife?"},
         {"role": "assistant", "content": "Take a knife, and then cut away from yourself."},
     ]
-    harmful.write_text(f"{json.dumps(turns)}\n" * 2, encoding="utf-8")
+    lines = (json.dumps(turns).replace("whittle", verb) for verb in ("whittle", "sharpen"))
+    harmful.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     rows = {"prompt": ["Do it."], "chosen": ["No."], "rejected": ["Sure, this is it."], "id": [3]}
     parquet.write_table(pyarrow.table({**rows, "subset": ["refusals-dangerous"]}), refusals)
     command = (

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-import psutil
+import psutil  # accelerate brings it
 import torch
 
 logger = logging.getLogger(__name__)
