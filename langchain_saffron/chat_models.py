@@ -44,8 +44,8 @@ class ChatSaffron(SaffronFields, BaseChatModel):
         ```
 
     Key init args — models:
-        model: The policy: a hub id, a directory, a GGUF file or a loaded causal LM. Without it, the small embedded
-            kitchen models answer, offline.
+        model: The policy: a hub id, a directory, a GGUF file or a loaded causal LM. `"smollm2"` is a small real model
+            with reward models of its own. Without it, the small embedded kitchen models answer, offline.
         reward_model: The multifurcation reward model (MRM): a directory or hub id.
         reward_base: The MRM's base model, where its directory names none that can be found.
         engine: A `SaffronEngine` to share instead.

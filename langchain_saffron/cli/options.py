@@ -22,8 +22,8 @@ Model = Annotated[
         "--model",
         "-m",
         metavar="PATH|ID",
-        help="The policy: a directory, a GGUF file or a Hugging Face id. Without it the small embedded kitchen models "
-        "answer.",
+        help="The policy: a directory, a GGUF file or a Hugging Face id, or smollm2, a small real model with reward "
+        "models of its own. Without it the small embedded kitchen models answer.",
         rich_help_panel=MODELS,
     ),
 ]

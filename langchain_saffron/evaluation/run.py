@@ -203,7 +203,7 @@ def evaluate(
     chosen = [parse_method(one, **common) if isinstance(one, str) else one for one in requested]
     named = models if isinstance(models, Models) else Models()
     if named.model is None:
-        named = replace(named, model=next((SETS[name].model for name in names if name in SETS), None))
+        named = replace(named, model=made.model)
     judges = find_judges(judge or made.judge, named.device, named.dtype)
     engine = models if isinstance(models, SaffronEngine) else named.load(made.policy)
     against = [

@@ -43,18 +43,32 @@ def make_mrm(prm: Path, out: Path, work: Path, seed: int = 0, chats: int = CHATS
     counts: dict[CorpusName, int] = {"mrm": chats, "held_out": HELD_OUT_CHATS}
     for corpus, count in counts.items():
         write_corpus(work / f"{corpus}.jsonl", corpus, count, seed)
-        _saffron("annotate", f"{work / corpus}.jsonl", "--prm", str(prm), "--out", str(work / corpus), *ANNOTATE)
+        run_saffron("annotate", f"{work / corpus}.jsonl", "--prm", str(prm), "--out", str(work / corpus), *ANNOTATE)
+    return train_mrm(prm, work, out, "--seed", str(seed), *TRAIN)
+
+
+def train_mrm(prm: Path, work: Path, out: Path, *options: str) -> dict[str, Any]:
+    """Train on rewards, and leave of what `saffron train` writes the MRM itself.
+
+    Args:
+        prm: What gave the rewards: the base.
+        work: Holds the rewards, `mrm` and `held_out`.
+        out: The MRM's directory; one that is there is replaced.
+        *options: Of `saffron train`.
+
+    Returns:
+        The held-out figures.
+    """
     fresh = out.with_name(out.name + ".new")
-    _saffron(
-        "train", str(work / "mrm"), "--base", str(prm), "--held-out", str(work / "held_out"), "--out", str(fresh),
-        "--seed", str(seed), *TRAIN,
-    )  # fmt: skip
+    given = ("--base", str(prm), "--held-out", str(work / "held_out"), "--out", str(fresh))
+    run_saffron("train", str(work / "mrm"), *given, *options)
     for name in _LEFT_OUT:
         path = fresh / name
         if path.is_dir():
             shutil.rmtree(path)
         else:
-            path.unlink()
+            # a run that was cut short here has taken some away
+            path.unlink(missing_ok=True)
     shutil.rmtree(out, ignore_errors=True)
     fresh.rename(out)
     training: dict[str, Any] = json.loads((out / "mrm_config.json").read_text(encoding="utf-8"))["training"]
@@ -62,5 +76,6 @@ def make_mrm(prm: Path, out: Path, work: Path, seed: int = 0, chats: int = CHATS
     return {**held_out, "trained_on": training["rewards"], "seen_tokens": training["seen_tokens"]}
 
 
-def _saffron(*arguments: str) -> None:
+def run_saffron(*arguments: str) -> None:
+    """A command of the package, in a process of its own."""
     subprocess.run([sys.executable, "-m", "langchain_saffron", *arguments], check=True)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from langchain_saffron.kitchen.recipe.mrm import run_saffron, train_mrm
 from langchain_saffron.models.mrm_files import ADAPTER_WEIGHTS
 from langchain_saffron.smollm2.recipe import corpus, sources, wordings
 from langchain_saffron.smollm2.recipe.sampling import Row, read_jsonl
@@ -24,7 +22,6 @@ TRAIN = (
     "--epochs", "1", "--batch-size", "12", "--learning-rate", "2e-3", "--rank", "8", "--alpha", "16", "--layers", "10",
     "--target-modules", "q_proj,v_proj,o_proj,down_proj", "--checkpoint-every", "30",
 )  # fmt: skip
-_LEFT_OUT = ("logs", "losses.jsonl", "README.md")
 
 
 def records(data: Path, work: Path, held_out: bool) -> Iterator[dict[str, Any]]:
@@ -80,30 +77,10 @@ def make_mrm(guard: Path, data: Path, work: Path, out: Path, seed: int = 0) -> d
         if not path.exists():
             lines = (json.dumps(record, ensure_ascii=False) for record in records(data, work, held_out))
             path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        saffron(
+        run_saffron(
             "annotate", str(path), "--prm", str(guard), "--out", str(place / name), "--dtype", "bfloat16", *ANNOTATE
         )
-    fresh = out.with_name(out.name + ".new")
-    saffron(
-        "train", str(place / "mrm"), "--base", str(guard), "--held-out", str(place / "held_out"), "--out", str(fresh),
-        "--seed", str(seed), *TRAIN,
-    )  # fmt: skip
-    for name in _LEFT_OUT:
-        path = fresh / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-    shutil.rmtree(out, ignore_errors=True)
-    fresh.rename(out)
-    training: dict[str, Any] = json.loads((out / "mrm_config.json").read_text(encoding="utf-8"))["training"]
-    held_out_figures = {key: value for key, value in training["held_out"].items() if key != "by_bin"}
-    return {**held_out_figures, "trained_on": training["rewards"], "seen_tokens": training["seen_tokens"]}
-
-
-def saffron(*arguments: str) -> None:
-    """A command of the package, in a process of its own."""
-    subprocess.run([sys.executable, "-m", "langchain_saffron", *arguments], check=True)
+    return train_mrm(guard, place, out, "--seed", str(seed), *TRAIN)
 
 
 def _part(path: Path, held_out: bool) -> list[Row]:
