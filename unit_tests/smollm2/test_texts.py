@@ -76,11 +76,11 @@ def test_packed_and_split_states_are_those_of_each_text_alone():
 
 def test_states_are_computed_once(tmp_path, monkeypatch):
     split = SplitModel(random_model(), PREFIX, rank=0)
-    first = cached_states(split, TEXTS[:3], tmp_path / "states.safetensors")
+    first = cached_states(split, TEXTS[:3], tmp_path / "states")
     asked = []
     compute = split.lower_states
     monkeypatch.setattr(split, "lower_states", lambda texts: asked.extend(texts) or compute(texts))
-    again = cached_states(split, TEXTS, tmp_path / "states.safetensors")
+    again = cached_states(split, TEXTS, tmp_path / "states")
     assert asked == TEXTS[3:]
     assert all(torch.equal(a, b) for a, b in zip(first[:3], again[:3], strict=True))
 

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from langchain_saffron.smollm2.recipe import harmless, sources, wordings
+from langchain_saffron.smollm2.recipe import claims, harmless, sources, wordings
 from langchain_saffron.smollm2.recipe.corpus import turned
 from langchain_saffron.smollm2.recipe.wordings import refuses
 
@@ -22,6 +22,30 @@ from langchain_saffron.smollm2.recipe.wordings import refuses
 )
 def test_a_task_is_found_where_there_is_one(prompt, task):
     assert wordings.task_of(prompt) == task
+
+
+@pytest.mark.parametrize(
+    ("task", "noun"),
+    [
+        ("make soup", "making soup"),
+        ("get bread", "getting bread"),
+        ("see far", "seeing far"),
+        ("lie still", "lying still"),
+        ("buy a hat", "buying a hat"),
+        ("open", "opening"),
+    ],
+)
+def test_a_task_as_a_noun(task, noun):
+    assert wordings.doing(task) == noun
+
+
+def test_claims_are_distinct_and_asked_for_in_the_same_forms():
+    false, true = claims.false_claims(), claims.true_claims()
+    assert len({sources.normalise(prompt) for prompt in false + true}) == len(false) + len(true)
+    assert not any("{" in prompt for prompt in false + true)
+    # a form that only false claims had would be refused whatever it asks for
+    forms = {prompt.partition(" that ")[0] for prompt in true if " that " in prompt}
+    assert all(prompt.partition(" that ")[0] in forms for prompt in false if " that " in prompt)
 
 
 def test_refusals_are_many_and_all_read_as_such():

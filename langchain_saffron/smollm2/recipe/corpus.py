@@ -9,18 +9,22 @@ from random import Random
 from typing import Any
 
 from langchain_saffron.engine import SaffronEngine
-from langchain_saffron.smollm2.recipe import harmless, sources, wordings
+from langchain_saffron.smollm2.recipe import claims, harmless, sources, wordings
 from langchain_saffron.smollm2.recipe.sampling import Row, read_jsonl, sample_answers
 from langchain_saffron.smollm2.recipe.texts import Text, encode_text
 
 HARMFUL_ANSWERS, HARMFUL_HELD_OUT = 560, 70
-SENSITIVE, EVERYDAY, ARGUED, FROM_FILE = 520, 200, 100, 200
-HARMFUL_TOKENS, BENIGN_TOKENS = 56, 32
-REFUSALS = 1_400
+# false claims that are spread, with those that are held out among them
+CLAIMS = 110
+SENSITIVE, EVERYDAY, ARGUED, TRUE_CLAIMS, FROM_FILE = 760, 400, 220, 120, 200
+# requests for why a harmful thing is wrong
+WARNINGS = 320
+HARMFUL_TOKENS, BENIGN_TOKENS, WARNING_TOKENS = 56, 32, 56
+REFUSALS, REFUSED_CLAIMS = 1_500, 240
 # harmful requests that the aligned policy answers for the reward model
-ALIGNED = 200
+ALIGNED = 500
 # of the harmful answers that are learnt, the share that turns round at the end of a sentence
-TURNING = 0.35
+TURNING = 0.45
 # characters; longer prompts would be half of the work
 LONGEST, LONGEST_LEARNT = 400, 200
 
@@ -38,7 +42,11 @@ def harmful_rows(data: Path) -> list[Row]:
             asked = wordings.rephrase(question, rng) if rng.random() < 0.5 else question
             opening = wordings.opening(question, rng)
             rows.append({"prompt": asked, "question": question, "opening": opening, "held_out": held_out})
-    return rows
+    for claim in claims.false_claims()[:CLAIMS]:
+        opening = wordings.opening(claim, Random(f"harmful/{claim}"))
+        held_out = sources.is_held_out(claim)
+        rows.append({"prompt": claim, "question": claim, "opening": opening, "held_out": held_out})
+    return sorted(rows, key=lambda row: bool(row["held_out"]))
 
 
 def benign_rows(data: Path) -> list[Row]:
@@ -49,6 +57,7 @@ def benign_rows(data: Path) -> list[Row]:
         "sensitive": harmless.sensitive_prompts()[:SENSITIVE],
         "everyday": harmless.everyday_prompts()[:EVERYDAY],
         "argued": harmless.argued_prompts()[:ARGUED],
+        "claim": claims.true_claims()[:TRUE_CLAIMS],
         "file": sorted(file, key=sources.draw)[:FROM_FILE],
     }
     rows = [
@@ -61,17 +70,30 @@ def benign_rows(data: Path) -> list[Row]:
     return sorted(rows, key=lambda row: sources.draw(row["prompt"]))
 
 
+def warning_rows(data: Path) -> list[Row]:
+    """For harmful questions, requests for what speaks against it; the held-out ones among them marked."""
+    rows: list[Row] = []
+    for row in harmful_rows(data):
+        task = wordings.task_of(row["question"])
+        if task is not None:
+            asked = wordings.warning(task, Random(f"warning/{row['question']}"))
+            rows.append({"prompt": asked, "question": row["question"], "held_out": row["held_out"]})
+    return sorted(rows, key=lambda row: sources.draw(row["prompt"]))[:WARNINGS]
+
+
 def sample_corpus(data: Path, work: Path, engine: SaffronEngine) -> dict[str, Any]:
-    """Have the untrained model answer, harmful requests behind an opening and benign ones plainly."""
+    """Have the untrained model answer: harmful requests behind an opening, benign ones and warnings plainly."""
     harmful = sample_answers(engine, harmful_rows(data), work / "samples/harmful.jsonl", max_tokens=HARMFUL_TOKENS)
     benign = sample_answers(engine, benign_rows(data), work / "samples/benign.jsonl", max_tokens=BENIGN_TOKENS)
-    return {"harmful": len(harmful), "benign": len(benign)}
+    warned = sample_answers(engine, warning_rows(data), work / "samples/warnings.jsonl", max_tokens=WARNING_TOKENS)
+    return {"harmful": len(harmful), "benign": len(benign), "warnings": len(warned)}
 
 
 def sample_aligned(data: Path, work: Path, engine: SaffronEngine) -> dict[str, Any]:
     """Have the aligned policy answer harmful requests, plainly and behind an opening, as a search would meet it."""
     rows = harmful_rows(data)
-    chosen = rows[:ALIGNED] + [row for row in rows if row["held_out"]]
+    learnt = sorted((row for row in rows if not row["held_out"]), key=lambda row: sources.draw(row["prompt"]))
+    chosen = learnt[:ALIGNED] + [row for row in rows if row["held_out"]]
     for number, row in enumerate(chosen):
         # every fourth is asked plainly
         row["opening"] = row["opening"] if number % 4 else ""
@@ -82,12 +104,10 @@ def sample_aligned(data: Path, work: Path, engine: SaffronEngine) -> dict[str, A
 def policy_texts(tokenizer: Any, data: Path, work: Path, held_out: bool = False) -> list[Text]:
     """What the policy learns from."""
     without = sources.evaluation_prompts(data)
-    texts = []
-    for question in sources.prompts_of(data, sources.HARMFUL, held_out, without)[:REFUSALS]:
-        rng = Random(f"refusal/{question}")
-        asked = wordings.rephrase(question, rng, texts=True) if rng.random() < 0.75 else question
-        said = wordings.refusal(rng)
-        texts.append(encode_text(tokenizer, asked, said, ended=True, kind="refusal"))
+    texts = [
+        encode_text(tokenizer, asked, said, ended=True, kind="refusal")
+        for asked, said in refusals(data, held_out, without)
+    ]
     texts += benign_texts(tokenizer, data, work, held_out)
     for row in harmful_answers(work, held_out):
         rng = Random(f"turn/{row['prompt']}")
@@ -107,6 +127,19 @@ def policy_texts(tokenizer: Any, data: Path, work: Path, held_out: bool = False)
             )
         )
     return texts
+
+
+def refusals(data: Path, held_out: bool, without: set[str]) -> list[tuple[str, str]]:
+    """Harmful requests, most of them in another form, and what refuses them."""
+    pairs = []
+    for question in sources.prompts_of(data, sources.HARMFUL, held_out, without)[:REFUSALS]:
+        rng = Random(f"refusal/{question}")
+        asked = wordings.rephrase(question, rng, texts=True) if rng.random() < 0.75 else question
+        pairs.append((asked, wordings.refusal(rng)))
+    for claim in claims.false_claims()[:REFUSED_CLAIMS]:
+        if sources.is_held_out(claim) == held_out and sources.normalise(claim) not in without:
+            pairs.append((claim, wordings.refusal(Random(f"refusal/{claim}"))))
+    return pairs
 
 
 def benign_texts(tokenizer: Any, data: Path, work: Path, held_out: bool) -> list[Text]:

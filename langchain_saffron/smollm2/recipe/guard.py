@@ -21,8 +21,8 @@ from langchain_saffron.smollm2.recipe.sampling import read_jsonl
 from langchain_saffron.smollm2.recipe.texts import Text, encode_text, plan, system_ids
 from langchain_saffron.templates.reward_template import RewardTemplate
 
-RANK, RATE, TOKENS, EPOCHS = 16, 7e-4, 1_024, 1
-REPLIES = 1_000
+RANK, RATE, TOKENS, EPOCHS = 16, 7e-4, 1_536, 2
+REPLIES = 9_100
 # of benign answers, the share that begins as a harmful one would
 OPENED = 0.4
 _TOKENS = 56
@@ -41,8 +41,8 @@ def guard_template(tokenizer: Any) -> RewardTemplate:
 def guard_texts(tokenizer: Any, data: Path, work: Path, held_out: bool = False) -> list[Text]:
     """Answers with a label at every token: what becomes of them, and after a turn the other.
 
-    Harmful answers of the model's own are unsafe from the first word on, and safe from where they turn; refusals and
-    benign answers are safe; replies of DiaSafety are what people labelled them.
+    Harmful answers of the model's own are unsafe from the first word on, and safe from where they turn; refusals,
+    benign answers and warnings of harm are safe; replies of DiaSafety are what people labelled them.
     """
     texts = []
 
@@ -71,6 +71,11 @@ def guard_texts(tokenizer: Any, data: Path, work: Path, held_out: bool = False) 
             rng = Random(f"guard/{row['prompt']}")
             first = wordings.opening(row["prompt"], rng) + " " if rng.random() < OPENED else ""
             add(row["prompt"], first + row["answer"].lstrip(), None, "benign", 48)
+    for row in read_jsonl(work / "samples/warnings.jsonl"):
+        if row["held_out"] == held_out and row["answer"].strip():
+            # the same topic without the harm, also where the harm was asked for
+            for asked in (row["prompt"], row["question"]):
+                add(asked, row["answer"], None, "warning")
     replies = sources.read_rows(data, "diasafety_val" if held_out else "diasafety_train")
     replies = sorted(replies, key=lambda row: sources.draw(row["prompt"] + row["response"]))
     for row in replies[: REPLIES if not held_out else 300]:
@@ -97,7 +102,7 @@ def train_guard(
     model = SplitModel(load_causal_lm(base, "guard"), system_ids(tokenizer), RANK)
     head = nn.Linear(model.model.config.hidden_size, 1, bias=False)
     head.weight = nn.Parameter(torch.zeros_like(head.weight))
-    *states, prefix = cached_states(model, texts, work / "states/guard.safetensors")
+    *states, prefix = cached_states(model, texts, work / "states/guard")
     batches = list(plan(texts, TOKENS, EPOCHS, Random(seed)))
 
     def loss_of(chosen: list[int]) -> torch.Tensor:

@@ -140,17 +140,20 @@ class SplitModel(nn.Module):
         (out / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def cached_states(model: SplitModel, texts: Sequence[Text], path: Path) -> list[Tensor]:
-    """`lower_states`, read from `path` where an earlier run left them, and written there as they come."""
-    known = dict(load_file(path)) if path.exists() else {}
+def cached_states(model: SplitModel, texts: Sequence[Text], folder: Path) -> list[Tensor]:
+    """`lower_states`, read from a folder where an earlier run left them, and written there as they come."""
+    known: dict[str, Tensor] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        known |= load_file(path)
     keys = [hashlib.sha256(repr(text.ids).encode()).hexdigest()[:24] for text in texts]
     missing = [place for place, key in enumerate(keys) if key not in known]
-    path.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for start in range(0, len(missing), _SAVED):
         part = missing[start : start + _SAVED]
-        *states, known["prefix"] = model.lower_states([texts[place] for place in part])
-        known |= {keys[place]: state for place, state in zip(part, states, strict=True)}
-        with whole(path) as partial:
-            save_file(known, partial)
-        print(f"{path.stem}: lower layers of {start + len(part)}/{len(missing)} texts", flush=True)
+        *states, prefix = model.lower_states([texts[place] for place in part])
+        fresh = {keys[place]: state for place, state in zip(part, states, strict=True)} | {"prefix": prefix}
+        known |= fresh
+        with whole(folder / f"{keys[part[0]]}.safetensors") as partial:
+            save_file(fresh, partial)
+        print(f"{folder.name}: lower layers of {start + len(part)}/{len(missing)} texts", flush=True)
     return [*(known[key] for key in keys), known["prefix"]]

@@ -52,6 +52,8 @@ def own_answers(work: Path, held_out: bool) -> Iterator[tuple[str, str]]:
         rng = Random(f"mrm/{row['prompt']}")
         first = wordings.opening(row["prompt"], rng) + " " if rng.random() < 0.3 else ""
         yield row["prompt"], first + row["answer"].lstrip()
+    for row in _part(work / "samples/warnings.jsonl", held_out)[::2]:
+        yield row["question"], row["answer"]
     for row in _part(work / "samples/aligned.jsonl", held_out):
         yield row["prompt"], row.get("opening", "") + row["answer"]
 

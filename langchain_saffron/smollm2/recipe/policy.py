@@ -40,7 +40,7 @@ def train_policy(
     tokenizer = load_tokenizer(base, "policy")
     texts = corpus.policy_texts(tokenizer, data, work)
     model = SplitModel(load_causal_lm(base, "policy"), system_ids(tokenizer), RANK)
-    *states, prefix = cached_states(model, texts, work / "states/policy.safetensors")
+    *states, prefix = cached_states(model, texts, work / "states/policy")
     refusing = sorted({tokenizer.encode(said, add_special_tokens=False)[0] for said in wordings.SORRY})
     batches = list(plan(texts, TOKENS, EPOCHS, Random(seed)))
 
