@@ -9,7 +9,7 @@ import torch
 from langchain_saffron import ProcessRewardModel, SaffronEngine
 from langchain_saffron.models.loading import load_causal_lm, load_tokenizer
 from langchain_saffron.smollm2 import build
-from langchain_saffron.smollm2.recipe import corpus, guard, measure, mrm, policy, sources
+from langchain_saffron.smollm2.recipe import claims, corpus, guard, measure, mrm, policy, sources
 from langchain_saffron.smollm2.recipe.sampling import sample_answers
 from unit_tests.smollm2.test_texts import TEMPLATE
 from unit_tests.tiny_models import random_model, tiny_tokenizer
@@ -50,12 +50,17 @@ def world(tmp_path_factory):
             "EVERYDAY": 12,
             "ARGUED": 6,
             "FROM_FILE": 12,
+            "CLAIMS": 12,
+            "TRUE_CLAIMS": 6,
+            "REFUSED_CLAIMS": 12,
+            "WARNINGS": 12,
             "HARMFUL_TOKENS": 6,
             "BENIGN_TOKENS": 6,
+            "WARNING_TOKENS": 6,
         }.items():
             patch.setattr(corpus, name, value)
         corpus.sample_corpus(place / "data", place / "work", engine)
-    return place
+        yield place
 
 
 def test_what_was_sampled_is_not_sampled_again(world):
@@ -70,8 +75,11 @@ def test_what_was_sampled_is_not_sampled_again(world):
 
 def test_held_out_questions_are_in_no_training_text(world):
     tokenizer = load_tokenizer(world / "base", "policy")
-    held_out = sources.prompts_of(world / "data", sources.HARMFUL, True, set())
-    assert held_out
+    asked = sources.prompts_of(world / "data", sources.HARMFUL, True, set())
+    claimed = [claim for claim in claims.false_claims() if sources.is_held_out(claim)]
+    assert asked
+    assert claimed
+    held_out = asked + claimed
     for make in (corpus.policy_texts, guard.guard_texts):
         said = [tokenizer.decode(text.ids) for text in make(tokenizer, world / "data", world / "work")]
         assert not any(question in text for question in held_out for text in said)

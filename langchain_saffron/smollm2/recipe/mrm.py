@@ -15,7 +15,7 @@ from langchain_saffron.smollm2.recipe.sampling import Row, read_jsonl
 from langchain_saffron.training.shards import file_hash
 
 # records of HH-RLHF, with two transcripts each, and benign answers of the file, which bring rarer words
-CONVERSATIONS, WRITTEN = 240, 320
+CONVERSATIONS, CONVERSATIONS_HELD_OUT, WRITTEN = 500, 30, 640
 # what a record shows is 21 tokens of system prompt, the question, and the answer
 ANNOTATE = ("--max-tokens", "144", "--shard-size", "200", "--batch-size", "32")
 TRAIN = (
@@ -29,7 +29,8 @@ def records(data: Path, work: Path, held_out: bool) -> Iterator[dict[str, Any]]:
     without = sources.evaluation_prompts(data)
     transcripts = sources.read_rows(data, "hh_harmless")
     transcripts = sorted(transcripts, key=lambda row: sources.draw(row["chosen"]))
-    for row in transcripts[: CONVERSATIONS // 8] if held_out else transcripts[CONVERSATIONS // 8 :][:CONVERSATIONS]:
+    kept = transcripts[:CONVERSATIONS_HELD_OUT]
+    for row in kept if held_out else transcripts[len(kept) :][:CONVERSATIONS]:
         asked = sources.normalise(row["chosen"].partition("\n\nAssistant:")[0].partition("Human:")[2])
         if asked not in without:
             yield {"chosen": row["chosen"], "rejected": row["rejected"]}
