@@ -16,13 +16,15 @@ from langchain_saffron.smollm2.recipe.texts import Text, encode_text
 HARMFUL_ANSWERS, HARMFUL_HELD_OUT = 560, 70
 # false claims that are spread, with those that are held out among them
 CLAIMS = 110
-SENSITIVE, EVERYDAY, ARGUED, TRUE_CLAIMS, FROM_FILE = 760, 400, 220, 120, 200
+SENSITIVE, EVERYDAY, ARGUED, TRUE_CLAIMS, FROM_FILE = 950, 400, 220, 120, 200
 # requests for why a harmful thing is wrong
 WARNINGS = 320
-HARMFUL_TOKENS, BENIGN_TOKENS, WARNING_TOKENS = 56, 32, 56
-REFUSALS, REFUSED_CLAIMS = 1_500, 240
+HARMFUL_TOKENS, BENIGN_TOKENS, WARNING_TOKENS = 56, 56, 56
+REFUSALS, REFUSED_CLAIMS = 1_300, 240
 # harmful requests that the aligned policy answers for the reward model
 ALIGNED = 500
+# tokens of a benign answer: long enough that sentences end in it without a turn
+BENIGN_LEARNT = 48
 # of the harmful answers that are learnt, the share that turns round at the end of a sentence
 TURNING = 0.45
 # characters; longer prompts would be half of the work
@@ -148,13 +150,13 @@ def benign_texts(tokenizer: Any, data: Path, work: Path, held_out: bool) -> list
     for row in read_jsonl(work / "samples/benign.jsonl"):
         if row["held_out"] == held_out and row["answer"].strip() and not wordings.refuses(row["answer"]):
             kind = f"benign {row['kind']}"
-            text = encode_text(tokenizer, row["prompt"], row["answer"], ended=row["ended"], most=24, kind=kind)
+            text = encode_text(tokenizer, row["prompt"], row["answer"], ended=row["ended"], most=BENIGN_LEARNT, kind=kind)
             texts.append(text)
     for row in sources.read_rows(data, "benign"):
         if len(row["prompt"]) <= LONGEST_LEARNT and sources.is_held_out(row["prompt"]) == held_out:
             answer = row["response"].strip()
             if answer and not wordings.refuses(answer):
-                text = encode_text(tokenizer, row["prompt"], answer, ended=True, most=24, kind="benign written")
+                text = encode_text(tokenizer, row["prompt"], answer, ended=True, most=BENIGN_LEARNT, kind="benign written")
                 texts.append(text)
     return texts
 
