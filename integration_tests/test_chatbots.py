@@ -152,6 +152,24 @@ def test_a_terminal_streams_and_ctrl_c_stops_an_answer(terminal):
 # --- in the browser: what needs none first, since a running Playwright does not share its thread's event loop
 
 
+@pytest.mark.slow
+def test_the_page_answers_with_a_real_model(smollm2):
+    web = load("chatbot_web")
+    chat = web.make_chat("smollm2")
+    # the page can be built, and does not call this model a toy
+    assert "From +" in web.legend(chat)
+    assert not any("toy" in str(block.elem_id) for block in web.make_page(chat).blocks.values() if block.elem_id)
+
+    async def answer(session):
+        async for _ in web.answer(chat, session):
+            pass
+
+    session = web.Session(turns=[web.Turn("What is the capital of France?", "", "low")])
+    asyncio.run(answer(session))
+    assert "Paris" in web.conversation(session)[1]["content"]
+    assert session.last.reward == session.last.stats["reward"]
+
+
 def test_sessions_have_salts_of_their_own_and_no_markup():
     web = load("chatbot_web")
     asked = []

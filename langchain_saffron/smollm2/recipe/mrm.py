@@ -15,7 +15,7 @@ from langchain_saffron.smollm2.recipe.sampling import Row, read_jsonl
 from langchain_saffron.training.shards import file_hash
 
 # records of HH-RLHF, with two transcripts each, and benign answers of the file, which bring rarer words
-CONVERSATIONS, CONVERSATIONS_HELD_OUT, WRITTEN = 500, 30, 640
+CONVERSATIONS, CONVERSATIONS_HELD_OUT, WRITTEN = 1_000, 30, 640
 # what a record shows is 21 tokens of system prompt, the question, and the answer
 ANNOTATE = ("--max-tokens", "144", "--shard-size", "200", "--batch-size", "32")
 TRAIN = (
