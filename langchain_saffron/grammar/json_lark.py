@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 
-from langchain_saffron.grammar.shapes import Array, Leaf, Object, Shape, Union, resolved, schema_text
+from langchain_saffron.grammar.shapes import Array, Leaf, Object, Shape, Union, leaf_rules, resolved, schema_text
 
 # a key that nobody has named is written without escapes, which could spell a name that somebody has
 _KEY = r'/"[^"\\\x00-\x1f\x7f]*"/'
@@ -28,18 +28,15 @@ class JsonLark:
         shape = resolved(shape)
         if id(shape) in self._names:
             return self._names[id(shape)]
-        source = (shape.source, *shape.terms) if isinstance(shape, Leaf) else None
-        if source is not None and source in self._sources:
-            name = self._sources[source]
-        else:
-            name = f"{self._prefix}_{len(self._shapes)}"
+        source = (shape.source, *shape.terms) if isinstance(shape, Leaf) else ()
+        name = self._sources.get(source) or f"{self._prefix}_{len(self._shapes)}"
         self._names[id(shape)] = name
         # kept, so that no other shape gets its id
         self._shapes.append(shape)
-        if source is not None:
+        if isinstance(shape, Leaf):
             if source not in self._sources:
                 self._sources[source] = name
-                self._leaf(shape, name)
+                self.rules += leaf_rules(shape, name)
         elif isinstance(shape, Union):
             options = [self.rule(option) for option in shape.options]
             self.rules.append(f"{name}: {' | '.join(dict.fromkeys(options))}")
@@ -48,14 +45,6 @@ class JsonLark:
         elif isinstance(shape, Array):
             self._array(shape, name)
         return name
-
-    def _leaf(self, leaf: Shape, name: str) -> None:
-        assert isinstance(leaf, Leaf)
-        if not leaf.terms:
-            self.rules.append(f"{name}: {leaf.source}")
-            return
-        self.rules.append(f"{name}: {name.upper()}")
-        self.rules.append(f"{name.upper()}: {' & '.join(f'/{_ascii(term)}/' for term in leaf.terms)}")
 
     def _object(self, shape: Object, name: str) -> None:
         members = shape.members
@@ -132,8 +121,3 @@ def pieces(text: str) -> Iterator[str]:
 def quoted(text: str) -> str:
     """JSON as Lark's literals."""
     return " ".join(json.dumps(piece, ensure_ascii=False) for piece in pieces(text))
-
-
-def _ascii(pattern: str) -> str:
-    # to Rust, digits of other scripts are digits
-    return pattern.replace(r"\d", "[0-9]")

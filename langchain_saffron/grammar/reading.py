@@ -338,7 +338,7 @@ def _contradicts(schema: dict[str, Any]) -> bool:
 
 def _fixed(*values: Any) -> Leaf:
     texts = [schema_text(value) for value in values]
-    return Leaf(_json({"enum": list(values)}), longest=max(map(len, texts)))
+    return Leaf(_json({"enum": list(values)}), texts=tuple(texts), longest=max(map(len, texts)))
 
 
 def _is(value: Any, name: str) -> bool:

@@ -17,11 +17,13 @@ class Leaf(Shape):
     Attributes:
         source: The right side of a rule of Lark.
         terms: Regular expressions that have to match at once, where it is a terminal instead.
+        texts: All that it may be, as JSON, where that is little.
         longest: Characters that closing it may take once it has begun, or an estimate.
     """
 
     source: str = ""
     terms: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
     longest: int = 64
 
 
@@ -102,3 +104,22 @@ def resolved(shape: Shape) -> Shape:
 def schema_text(value: Any) -> str:
     """A value as answers write it."""
     return json.dumps(value, ensure_ascii=False)
+
+
+def leaf_rules(leaf: Leaf, name: str) -> list[str]:
+    """Lark's rules for a leaf.
+
+    Args:
+        leaf: The leaf.
+        name: Of its rule.
+    """
+    if not leaf.terms:
+        return [f"{name}: {leaf.source}"]
+    # to Rust, digits of other scripts are digits
+    terms = " & ".join(f"/{term}/".replace(r"\d", "[0-9]") for term in leaf.terms)
+    return [f"{name}: {name.upper()}", f"{name.upper()}: {terms}"]
+
+
+def leaf_grammar(leaf: Leaf) -> str:
+    """A leaf as a grammar of its own."""
+    return "\n".join(leaf_rules(leaf, "start")) + "\n"
