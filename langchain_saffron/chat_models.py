@@ -31,6 +31,7 @@ from langchain_saffron.interface.response_format import (
 )
 from langchain_saffron.interface.structured_output import Method, structured
 from langchain_saffron.tools import ToolFormat, ToolRequest, get_tool_format, tool_request
+from langchain_saffron.tools.request import check_tools
 
 TOOL_OPTIONS = ("tools", "tool_choice", "parallel_tool_calls")
 
@@ -208,9 +209,11 @@ class ChatSaffron(SaffronFields, BaseChatModel):
 
         Raises:
             SettingsError: Something is no tool, `tool_choice` names none of them, or llguidance is not installed.
+            GrammarError: A tool's schema cannot be followed; the message names the tool and the place.
         """
         GRAMMARS.require()
         request = tool_request(tools, tool_choice, parallel_tool_calls, strict)
+        check_tools(request)
         return self.bind(**request.options(), **kwargs)
 
     def with_structured_output(
@@ -238,6 +241,7 @@ class ChatSaffron(SaffronFields, BaseChatModel):
 
         Raises:
             SettingsError: The schema or method is unknown, or llguidance is not installed.
+            GrammarError: The schema cannot be followed; the message names the place.
         """
         return structured(self, schema, method, include_raw, strict, kwargs)
 

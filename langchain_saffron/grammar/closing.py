@@ -133,6 +133,8 @@ class JsonCloser:
         if leaf.texts:
             values = [text.encode() for text in leaf.texts]
             return self._best(value[len(written) :] for value in values if value.startswith(written))
+        if leaf.least is not None and (end := _string_end(leaf.least, written)) is not None:
+            return end
         return self._grammars.close(leaf_grammar(leaf), written)
 
     def _close_object(self, shape: Object, text: bytes, place: int) -> bytes | None:
@@ -309,6 +311,18 @@ def _item_shape(shape: Array, place: int) -> Shape | None:
 
 def _choices(shape: Array) -> list[bytes]:
     return [text.encode() for text in shape.choices]
+
+
+def _string_end(least: int, written: bytes) -> bytes | None:
+    """The end of a string that holds anything so far but escapes and half characters; `None` where it may hold those."""
+    body = written[1:]
+    if (written and written[:1] != b'"') or b"\\" in body or b'"' in body:
+        return None
+    try:
+        missing = least - len(body.decode())
+    except UnicodeDecodeError:
+        return None
+    return (b"" if written else b'"') + b"a" * missing + b'"'
 
 
 def _joined(*parts: bytes | None) -> bytes | None:

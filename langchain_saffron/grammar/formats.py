@@ -24,6 +24,7 @@ BOUNDED = {
     "duration": _DURATION,
     "decimal": r"-?(?:0|[1-9]\d{0,14})(?:\.\d{1,9})?",
 }
+NAIVE_DATE_TIME = f"^{_DATE}T{_CLOCK}$"
 # how Pydantic writes decimals up to 2.13: with look-ahead, which no automaton has
 _DECIMAL = r"^(?!^[-+.]*$)[+-]?0*"
 

@@ -293,8 +293,11 @@ class ShapeReader:
             kept["pattern"] = patterns[0]
         if len(patterns) > 1:
             kept["allOf"] = [{"type": "string", "pattern": pattern} for pattern in patterns[1:]]
-        longest = 4 + kept.get("minLength", 0) if not patterns and not form else 128
-        return Leaf(_json({"type": "string", **kept}), longest=longest)
+        source = _json({"type": "string", **kept})
+        if patterns or "format" in kept:
+            return Leaf(source, longest=128)
+        least = int(kept.get("minLength", 0))
+        return Leaf(source, least=least, longest=least + 4)
 
     def _opaque(self, schema: dict[str, Any], place: str) -> Shape:
         """What llguidance reads by itself, with all that it may refer to."""

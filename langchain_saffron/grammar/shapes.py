@@ -18,12 +18,14 @@ class Leaf(Shape):
         source: The right side of a rule of Lark.
         terms: Regular expressions that have to match at once, where it is a terminal instead.
         texts: All that it may be, as JSON, where that is little.
+        least: Characters that a string has at least, where it may hold any; `None` for other values.
         longest: Characters that closing it may take once it has begun, or an estimate.
     """
 
     source: str = ""
     terms: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
+    least: int | None = None
     longest: int = 64
 
 
