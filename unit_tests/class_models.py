@@ -59,7 +59,7 @@ class ClassMaker:
             return self._class(depth - 1)
         pairs: dict[int, Any] = {
             5: list[inner],
-            7: Optional[inner],
+            7: Optional[inner],  # noqa: UP045
             9: dict[str, inner],
             12: dict[Literal["a", "b"], inner],
         }  # type: ignore[valid-type]

@@ -314,7 +314,7 @@ def _choices(shape: Array) -> list[bytes]:
 
 
 def _string_end(least: int, written: bytes) -> bytes | None:
-    """The end of a string that holds anything so far but escapes and half characters; `None` where it may hold those."""
+    """The end of a string that may hold anything; `None` where it holds escapes or half a character."""
     body = written[1:]
     if (written and written[:1] != b'"') or b"\\" in body or b'"' in body:
         return None
