@@ -18,10 +18,12 @@ from langchain_core.tools import BaseTool
 from pydantic import model_validator
 
 from langchain_saffron.engine import PromptRisk, SearchResult
+from langchain_saffron.errors import PromptError
 from langchain_saffron.extras import GRAMMARS
 from langchain_saffron.interface.base import INTERFACE_CONFIG, SaffronFields
 from langchain_saffron.interface.invocation import Invocation, concurrent
 from langchain_saffron.interface.message_builder import AnswerReader
+from langchain_saffron.interface.messages import to_turns
 from langchain_saffron.interface.model_profile import ModelFacts, local_facts, model_profile
 from langchain_saffron.interface.refusals import PROVIDER
 from langchain_saffron.interface.response_format import (
@@ -34,6 +36,8 @@ from langchain_saffron.tools import ToolFormat, ToolRequest, get_tool_format, to
 from langchain_saffron.tools.request import check_tools
 
 TOOL_OPTIONS = ("tools", "tool_choice", "parallel_tool_calls")
+# tokens that templates write around a turn, about, where it can only be counted by itself
+AROUND_TURN = 4
 
 
 class ChatSaffron(SaffronFields, BaseChatModel):
@@ -182,8 +186,17 @@ class ChatSaffron(SaffronFields, BaseChatModel):
         return self.renderer().encode_plain(text)
 
     def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:
-        """How many tokens these messages take as a prompt, the template's own included."""
-        return len(self.renderer().render(messages, tool_request(tools).tools).policy_ids)
+        """How many tokens these messages take as a prompt, the template's own included.
+
+        A part of a conversation that is no prompt, such as one that ends on a call of a tool, is counted message by
+        message.
+        """
+        renderer = self.renderer()
+        try:
+            return len(renderer.render(messages, tool_request(tools).tools).policy_ids)
+        except PromptError:
+            turns = [turn for one in to_turns(messages) for turn in one.as_reward_turns()]
+            return sum(len(renderer.encode_plain(f"{role}\n{text}\n")) + AROUND_TURN for role, text in turns)
 
     def bind_tools(
         self,

@@ -98,7 +98,7 @@ class JsonCloser:
         if isinstance(shape, Union):
             return self._best(self._least(option) for option in shape.options)
         if isinstance(shape, Object):
-            rest = self._members(shape, 0, 0, first=True)
+            rest = self._members(shape, 0, (), first=True)
             return None if rest is None else b"{" + rest
         assert isinstance(shape, Array)
         items = self._items(shape, 0, (), first=True)
@@ -138,7 +138,8 @@ class JsonCloser:
         return self._grammars.close(leaf_grammar(leaf), written)
 
     def _close_object(self, shape: Object, text: bytes, place: int) -> bytes | None:
-        member, others, first = 0, 0, True
+        member, first = 0, True
+        others: tuple[bytes, ...] = ()
         while True:
             rest = text[place:]
             if not rest:
@@ -159,7 +160,8 @@ class JsonCloser:
             if found is None:
                 return None
             inner, member, other = found
-            others, first, place = others + other, False, key.end()
+            others = (*others, key[0]) if other else others
+            first, place = False, key.end()
             rest = text[place:]
             if _VALUE.startswith(rest) and len(rest) < len(_VALUE):
                 return _joined(_VALUE[len(rest) :], self._least(inner), self._members(shape, member, others, False))
@@ -173,17 +175,17 @@ class JsonCloser:
                 return None
             place = end
 
-    def _named(self, shape: Object, member: int, key: bytes) -> tuple[Shape, int, int] | None:
+    def _named(self, shape: Object, member: int, key: bytes) -> tuple[Shape, int, bool] | None:
         """The shape behind a key, which member comes next, and whether it is one of the others."""
         for place, one in enumerate(shape.members):
             if schema_text(one.name).encode() == key:
                 skipped = any(before.required for before in shape.members[member:place])
-                return None if place < member or skipped else (one.shape, place + 1, 0)
+                return None if place < member or skipped else (one.shape, place + 1, False)
         if shape.others is None or any(one.required for one in shape.members[member:]):
             return None
-        return shape.others, len(shape.members), 1
+        return shape.others, len(shape.members), True
 
-    def _another(self, shape: Object, member: int, others: int, begun: bytes) -> bytes | None:
+    def _another(self, shape: Object, member: int, others: tuple[bytes, ...], begun: bytes) -> bytes | None:
         """The shortest member whose key begins so, and all after it."""
         found: list[bytes | None] = []
         for place in range(member, len(shape.members)):
@@ -195,20 +197,23 @@ class JsonCloser:
             if one.required:
                 break
         else:
-            if shape.others is not None and (shape.most is None or others < shape.most):
-                rest = self._members(shape, len(shape.members), others + 1, False)
-                found.append(_joined(_other_key(shape, begun), _VALUE, self._least(shape.others), rest))
+            if shape.others is not None and (shape.most is None or len(others) < shape.most):
+                end = _other_key(shape, others, begun)
+                rest = self._members(shape, len(shape.members), (*others, begun + end), False)
+                found.append(_joined(end, _VALUE, self._least(shape.others), rest))
         return self._best(found)
 
-    def _members(self, shape: Object, member: int, others: int, first: bool) -> bytes | None:
+    def _members(self, shape: Object, member: int, others: tuple[bytes, ...], first: bool) -> bytes | None:
         """What has to follow behind a member, the bracket included."""
         parts: list[bytes | None] = []
         for one in shape.members[member:]:
             if one.required:
                 parts.append(_joined(schema_text(one.name).encode(), _VALUE, self._least(one.shape)))
-        for _ in range(shape.least - others):
+        for _ in range(shape.least - len(others)):
             least = None if shape.others is None else self._least(shape.others)
-            parts.append(_joined(_other_key(shape, b""), _VALUE, least))
+            key = _other_key(shape, others, b"")
+            others = (*others, key)
+            parts.append(_joined(key, _VALUE, least))
         return _listed(parts, first, b"}")
 
     def _close_array(self, shape: Array, text: bytes, place: int) -> bytes | None:
@@ -340,9 +345,9 @@ def _listed(parts: Iterable[bytes | None], first: bool, end: bytes) -> bytes | N
     return text + end
 
 
-def _other_key(shape: Object, begun: bytes) -> bytes:
-    """What makes a key of another member of what has begun."""
-    taken = {schema_text(member.name).encode() for member in shape.members}
+def _other_key(shape: Object, others: tuple[bytes, ...], begun: bytes) -> bytes:
+    """What makes a key of another member, which is not there yet, of what has begun."""
+    taken = {*others, *(schema_text(member.name).encode() for member in shape.members)}
     body = begun if begun else b'"'
     end = b""
     # half a character

@@ -1,6 +1,7 @@
 """From JSON schemas to shapes."""
 
 import json
+import re
 from typing import Any
 
 from langchain_saffron.errors import GrammarError
@@ -36,6 +37,7 @@ CHECKED = frozenset(
     )
 )  # fmt: skip
 _LEFT_OUT = frozenset(("$schema", "$id", "nullable", "discriminator", "x-guidance"))
+_NO_AUTOMATON = re.compile(r"\(\?(?:[=!]|<[=!]|P=)|(?<!\\)(?:\\\\)*\\[1-9]")
 _REFUSED = ("$dynamicRef", "$recursiveRef")
 
 
@@ -284,6 +286,10 @@ class ShapeReader:
         patterns = []
         if isinstance(schema.get("pattern"), str):
             patterns.append(readable_pattern(schema["pattern"]))
+            if _NO_AUTOMATON.search(patterns[0]):
+                raise GrammarError(
+                    f"{self._at(place)}: the pattern {patterns[0]!r} looks around or back, which no grammar follows"
+                )
         form = schema.get("format")
         if form in BOUNDED:
             patterns.append(f"^(?:{BOUNDED[form]})$")

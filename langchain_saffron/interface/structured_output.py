@@ -25,6 +25,8 @@ from langchain_saffron.tools.schemas import WRAPPED
 from langchain_saffron.tools.validation import beyond_grammar, misfit
 
 Method = Literal["json_schema", "function_calling", "json_mode"]
+# null is a document too
+_NOTHING = object()
 _REFUSED = "the model refused: {text}"
 _CUT = {
     "length": "the answer reached max_tokens inside {what}: raise max_tokens",
@@ -74,7 +76,7 @@ class StructuredOutputParser(BaseTransformOutputParser[Any]):
         if not partial:
             _raise_if_refused(message)
         document = self._of_call(message) if self.tool else _of_text(message, partial)
-        if document is None:
+        if document is _NOTHING:
             if partial:
                 return None
             raise OutputParserException(self._why(message), llm_output=message.text)
@@ -99,8 +101,8 @@ class StructuredOutputParser(BaseTransformOutputParser[Any]):
 
     def _of_call(self, message: BaseMessage) -> Any:
         calls = message.tool_calls if isinstance(message, AIMessage) else []
-        args = next((call["args"] for call in calls if call["name"] == self.tool), None)
-        return args.get(WRAPPED) if self.wrapped and args is not None else args
+        args: Any = next((call["args"] for call in calls if call["name"] == self.tool), _NOTHING)
+        return args.get(WRAPPED, _NOTHING) if self.wrapped and args is not _NOTHING else args
 
     def _object(self, document: Any, partial: bool) -> Any:
         if not (isinstance(self.target, type) and is_basemodel_subclass(self.target)):
@@ -208,9 +210,9 @@ def _of_text(message: BaseMessage, partial: bool) -> Any:
     try:
         value = parse_partial_json(text) if partial else json.loads(text)
     except json.JSONDecodeError:
-        return None
+        return _NOTHING
     # half a number or word is none yet
-    return value if not partial or isinstance(value, dict | list) else None
+    return value if not partial or isinstance(value, dict | list) else _NOTHING
 
 
 def _raise_if_refused(message: BaseMessage) -> None:
