@@ -80,7 +80,9 @@ class StructuredOutputParser(BaseTransformOutputParser[Any]):
             if partial:
                 return None
             raise OutputParserException(self._why(message), llm_output=message.text)
-        why = None if partial or self.rules is None else misfit(document, self.rules, "document")
+        # a class has its own: it makes a set of what is there twice
+        unchecked = partial or self.rules is None or _is_class(self.target)
+        why = None if unchecked else misfit(document, self.rules, "document")
         if why is not None:
             raise OutputParserException(f"the answer does not fit its schema: {why}", llm_output=message.text)
         return self._object(document, partial)
@@ -105,7 +107,7 @@ class StructuredOutputParser(BaseTransformOutputParser[Any]):
         return args.get(WRAPPED, _NOTHING) if self.wrapped and args is not _NOTHING else args
 
     def _object(self, document: Any, partial: bool) -> Any:
-        if not (isinstance(self.target, type) and is_basemodel_subclass(self.target)):
+        if not _is_class(self.target):
             return document
         try:
             if issubclass(self.target, BaseModel):
@@ -203,6 +205,10 @@ class _Progress:
         if value is not None and value != self._last:
             self._last = value
             yield value
+
+
+def _is_class(target: Any) -> bool:
+    return isinstance(target, type) and is_basemodel_subclass(target)
 
 
 def _of_text(message: BaseMessage, partial: bool) -> Any:
