@@ -18,10 +18,12 @@ from langchain_core.tools import BaseTool
 from pydantic import model_validator
 
 from langchain_saffron.engine import PromptRisk, SearchResult
+from langchain_saffron.errors import PromptError
 from langchain_saffron.extras import GRAMMARS
 from langchain_saffron.interface.base import INTERFACE_CONFIG, SaffronFields
 from langchain_saffron.interface.invocation import Invocation, concurrent
 from langchain_saffron.interface.message_builder import AnswerReader
+from langchain_saffron.interface.messages import to_turns
 from langchain_saffron.interface.model_profile import ModelFacts, local_facts, model_profile
 from langchain_saffron.interface.refusals import PROVIDER
 from langchain_saffron.interface.response_format import (
@@ -31,8 +33,11 @@ from langchain_saffron.interface.response_format import (
 )
 from langchain_saffron.interface.structured_output import Method, structured
 from langchain_saffron.tools import ToolFormat, ToolRequest, get_tool_format, tool_request
+from langchain_saffron.tools.request import check_tools
 
 TOOL_OPTIONS = ("tools", "tool_choice", "parallel_tool_calls")
+# tokens that templates write around a turn, about, where it can only be counted by itself
+AROUND_TURN = 4
 
 
 class ChatSaffron(SaffronFields, BaseChatModel):
@@ -181,8 +186,17 @@ class ChatSaffron(SaffronFields, BaseChatModel):
         return self.renderer().encode_plain(text)
 
     def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:
-        """How many tokens these messages take as a prompt, the template's own included."""
-        return len(self.renderer().render(messages, tool_request(tools).tools).policy_ids)
+        """How many tokens these messages take as a prompt, the template's own included.
+
+        A part of a conversation that is no prompt, such as one that ends on a call of a tool, is counted message by
+        message.
+        """
+        renderer = self.renderer()
+        try:
+            return len(renderer.render(messages, tool_request(tools).tools).policy_ids)
+        except PromptError:
+            turns = [turn for one in to_turns(messages) for turn in one.as_reward_turns()]
+            return sum(len(renderer.encode_plain(f"{role}\n{text}\n")) + AROUND_TURN for role, text in turns)
 
     def bind_tools(
         self,
@@ -208,9 +222,11 @@ class ChatSaffron(SaffronFields, BaseChatModel):
 
         Raises:
             SettingsError: Something is no tool, `tool_choice` names none of them, or llguidance is not installed.
+            GrammarError: A tool's schema cannot be followed; the message names the tool and the place.
         """
         GRAMMARS.require()
         request = tool_request(tools, tool_choice, parallel_tool_calls, strict)
+        check_tools(request)
         return self.bind(**request.options(), **kwargs)
 
     def with_structured_output(
@@ -238,6 +254,7 @@ class ChatSaffron(SaffronFields, BaseChatModel):
 
         Raises:
             SettingsError: The schema or method is unknown, or llguidance is not installed.
+            GrammarError: The schema cannot be followed; the message names the place.
         """
         return structured(self, schema, method, include_raw, strict, kwargs)
 

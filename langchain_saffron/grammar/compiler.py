@@ -10,6 +10,7 @@ from typing import Any
 
 from langchain_saffron.errors import GrammarError, RequestTimeoutError
 from langchain_saffron.extras import GRAMMARS
+from langchain_saffron.grammar.answer_closing import AnswerCloser
 from langchain_saffron.grammar.grammar import Grammar
 from langchain_saffron.grammar.lark import lark
 from langchain_saffron.grammar.matcher import GrammarMatcher, Tokens, readable
@@ -42,6 +43,7 @@ class GrammarCompiler:
         self._library: Any = None
         self._tokens: TokenBytes | None = None
         self._ll_tokenizer: Any = None
+        self._wrapper: Any = None
         renew_after_fork(self)
 
     def compile(self, grammar: Grammar, timeout: float | None = None) -> GrammarMatcher:
@@ -104,9 +106,14 @@ class GrammarCompiler:
         matcher = library.LLMatcher(self._ll_tokenizer, source, log_level=0, limits=limits)
         if matcher.is_error():
             raise GrammarError(f"the {_NAMES[grammar.kind]} cannot be used: {_reason(grammar, readable(matcher))}")
-        root = GrammarMatcher(Tokens(self._vocabulary, list(self.end_tokens), self._ll_tokenizer), matcher)
+        wrapper = self._wrapper
+        closer = AnswerCloser(grammar, tokens.special, library, wrapper.tokens, wrapper, wrapper.longest_first)
+        known = Tokens(self._vocabulary, list(self.end_tokens), self._ll_tokenizer, closer)
+        root = GrammarMatcher(known, matcher)
         # a grammar that these tokens cannot even begin is refused before any forward
         root.copy().allowed([root])
+        # what is known of ends is found out here, in the caller's thread
+        root.shortest()
         return root
 
     def _try_out(self, grammar: Grammar, source: str, left: float | None) -> None:
@@ -121,7 +128,8 @@ class GrammarCompiler:
         if self._tokens is None:
             self._library = GRAMMARS.load("llguidance")
             tokens = token_bytes(self._tokenizer, self._vocabulary, self.end_tokens)
-            self._ll_tokenizer = self._library.LLTokenizer(_Wrapper(self._tokenizer.backend_tokenizer, tokens))
+            self._wrapper = _Wrapper(self._tokenizer.backend_tokenizer, tokens)
+            self._ll_tokenizer = self._library.LLTokenizer(self._wrapper)
             self._tokens = tokens
         return self._tokens
 
@@ -181,7 +189,7 @@ class _Wrapper:
             rest = self._behind(ids, before.encode())
             if rest is not None and b"".join(self._written[i] for i in rest) == utf8:
                 return rest
-        return self._longest_first(utf8)
+        return self.longest_first(utf8)
 
     def _behind(self, ids: list[int], before: bytes) -> list[int] | None:
         """What of `ids` comes after the text `before`; `None` where that is no boundary between tokens."""
@@ -196,7 +204,8 @@ class _Wrapper:
                 return ids[place + 1 :]
         return None
 
-    def _longest_first(self, utf8: bytes) -> list[int]:
+    def longest_first(self, utf8: bytes) -> list[int]:
+        """Tokens that write some bytes, each as long as can be."""
         ids = []
         place = 0
         while place < len(utf8):

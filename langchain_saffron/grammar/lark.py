@@ -6,38 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from langchain_saffron.grammar.grammar import Grammar
+from langchain_saffron.grammar.json_lark import JsonLark, quoted
+from langchain_saffron.grammar.reading import ShapeReader
+from langchain_saffron.grammar.shapes import Shape
 
 PYTHON_TAG = "<|python_tag|>"
-# `json.dumps` separates so; no other white space, which a model could otherwise write without end
-JSON_OPTIONS = {
-    "item_separator": ", ",
-    "key_separator": ": ",
-    "whitespace_flexible": False,
-    "json_allow_general_unicode_escapes": True,
-}
-FORMATS = frozenset(["date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"])
-_JSON_PIECES = re.compile(r'"(?:[^"\\]|\\.)*"|: |, |[{}]|[^"{}:,]+|[:,"]')
-_VERBATIM = frozenset(("enum", "const", "default", "examples"))
-_NAMED = frozenset(("properties", "patternProperties", "$defs", "definitions", "dependentSchemas"))
-
-
-def known_formats(schema: Any) -> Any:
-    """`schema` without formats that llguidance does not know, which are annotations then, as JSON Schema has it."""
-    if isinstance(schema, list):
-        return [known_formats(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    kept: dict[str, Any] = {}
-    for key, value in schema.items():
-        if key == "format" and isinstance(value, str) and value not in FORMATS:
-            continue
-        if key in _VERBATIM:
-            kept[key] = value
-        elif key in _NAMED and isinstance(value, dict):
-            kept[key] = {name: known_formats(inner) for name, inner in value.items()}
-        else:
-            kept[key] = known_formats(value)
-    return kept
 
 
 def lark(grammar: Grammar, special: Mapping[str, int]) -> str:
@@ -51,7 +24,8 @@ def lark(grammar: Grammar, special: Mapping[str, int]) -> str:
         return grammar.source
     if grammar.kind == "tagged":
         return TaggedLark(grammar.source, special).text()
-    return f"start: {_document(grammar.kind, grammar.source)}\n"
+    writer = JsonLark()
+    return "\n".join([f"start: {_document(grammar.kind, grammar.source, writer)}", *writer.rules]) + "\n"
 
 
 class TaggedLark:
@@ -75,19 +49,21 @@ class TaggedLark:
         call = " | ".join(f"call_{i}" for i in range(len(tags)))
         more = f" ({self.literal(grammar['separator'])} {self.literal(trigger)} call)*" if grammar["many"] else ""
         start, *others = self._start(trigger)
+        writer = JsonLark()
         if document := grammar.get("document"):
-            start, others = f"{start} | document", [*others, f"document: {_document(**document)}"]
+            start, others = f"{start} | document", [*others, f"document: {_document(**document, writer=writer)}"]
         lines = [start, *others, f"calls: call{more}", f"call: {call}"]
         for i, tag in enumerate(tags):
             rest = self.literal(tag["begin"].removeprefix(trigger))
-            lines.append(f"call_{i}: {rest} {_json(tag['schema'])} {self.literal(tag['end'])}")
-        return "\n".join(lines) + "\n"
+            arguments = writer.rule(shape_of(tag["schema"], "the tools' grammar"))
+            lines.append(f"call_{i}: {rest} {arguments} {self.literal(tag['end'])}")
+        return "\n".join([*lines, *writer.rules]) + "\n"
 
     def literal(self, text: str) -> str:
         """Text, where each marker that is a control token may be that token or be spelled out."""
         if self._grammar["at_start"] and "document" in self._grammar:
             # lexemes are as long as can be: those of bare calls have to be the same as those of a document of JSON
-            return " ".join(map(_quoted, _JSON_PIECES.findall(text)))
+            return quoted(text)
         parts = []
         place = 0
         for match in self._markers.finditer(text) if self._markers else ():
@@ -125,13 +101,22 @@ class TaggedLark:
         ]
 
 
-def _json(schema: Any) -> str:
-    return "%json " + json.dumps({**known_formats(schema), "x-guidance": JSON_OPTIONS}, ensure_ascii=False)
+def shape_of(schema: Any, where: str = "the JSON schema") -> Shape:
+    """What values of a schema look like.
+
+    Args:
+        schema: A JSON schema.
+        where: What errors call it.
+
+    Raises:
+        GrammarError: It cannot be read, or no value fits it.
+    """
+    return ShapeReader(schema, where).read()
 
 
-def _document(kind: str, source: str) -> str:
+def _document(kind: str, source: str, writer: JsonLark) -> str:
     if kind == "json_schema":
-        return _json(json.loads(source))
+        return writer.rule(shape_of(json.loads(source)))
     return "/" + re.sub(r"\\.|/|\n", _escaped, source, flags=re.S) + "/"
 
 

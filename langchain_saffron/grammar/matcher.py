@@ -8,8 +8,10 @@ import numpy as np
 import torch
 
 from langchain_saffron.errors import GrammarError
+from langchain_saffron.grammar.answer_closing import AnswerCloser
 from langchain_saffron.search.constraint import Constraint
 
+_FAR = float("inf")
 # how llguidance says that no token continues a response
 DEAD_END = "NoExtensionBias"
 
@@ -22,11 +24,13 @@ class Tokens:
         vocabulary: Width of the masks. Number `vocabulary` is the end token that llguidance knows.
         end_tokens: Tokens that are allowed where that one is.
         tokenizer: llguidance's.
+        closer: Finds the shortest ends of answers; `None` where nothing does.
     """
 
     vocabulary: int
     end_tokens: list[int]
     tokenizer: Any
+    closer: AnswerCloser | None = None
 
 
 class GrammarMatcher(Constraint):
@@ -36,7 +40,7 @@ class GrammarMatcher(Constraint):
     one: the last that goes on from a response takes over the state of that, which could be made again.
     """
 
-    __slots__ = ("_accepting", "_done", "_matcher", "_parent", "_token", "_tokens")
+    __slots__ = ("_accepting", "_distance", "_done", "_end", "_matcher", "_parent", "_token", "_tokens")
 
     def __init__(
         self, tokens: Tokens, matcher: Any, parent: "GrammarMatcher | None" = None, token: int = -1, done: bool = False
@@ -56,10 +60,15 @@ class GrammarMatcher(Constraint):
         self._token = token
         self._accepting: bool | None = True if done else None
         self._done = done
+        # the end is no farther than this, as far as is known
+        self._distance: float = 0 if done else _FAR
+        self._end: tuple[int, ...] | None = () if done else None
 
     def copy(self) -> "GrammarMatcher":
         """The same state, for another thread."""
-        return GrammarMatcher(self._tokens, self._own().deep_copy(), done=self._done)
+        made = GrammarMatcher(self._tokens, self._own().deep_copy(), done=self._done)
+        made._distance, made._end = self._distance, self._end
+        return made
 
     def advance(self, token: int) -> "GrammarMatcher":
         """The state behind the response followed by `token`.
@@ -74,6 +83,12 @@ class GrammarMatcher(Constraint):
         _consume(matcher, token)
         child = GrammarMatcher(self._tokens, None, self, token, matcher.is_stopped())
         child._accepting = matcher.is_accepting()
+        closer = self._tokens.closer
+        if closer is not None and not child._done and self._distance < _FAR:
+            child._distance = self._distance + closer.rise(token)
+            if self._end is not None and self._end[:1] == (token,):
+                child._end = self._end[1:]
+                child._distance = len(child._end)
         if not matcher.rollback(1):
             raise GrammarError(f"the grammar's state is lost: {readable(matcher)}")
         return child
@@ -109,6 +124,42 @@ class GrammarMatcher(Constraint):
     def done(self) -> bool:
         """Whether it is, and nothing may follow."""
         return self._done
+
+    def fits(self, left: int) -> bool:
+        """Whether a whole answer can be reached in `left` more tokens, as far as is known."""
+        if self._distance <= left:
+            return True
+        end = self.shortest()
+        return end is None or len(end) <= left
+
+    def shortest(self) -> tuple[int, ...] | None:
+        """The fewest tokens known to make the response whole; `None` where none are known to."""
+        if self._end is None and self._tokens.closer is not None and self._distance > -_FAR:
+            for end in self._tokens.closer.ends(self._text()):
+                if self._leads_to_an_end(end):
+                    self._end = tuple(end)
+                    self._distance = len(end)
+                    break
+            if self._end is None and self._parent is None:
+                # what is unknown of the empty response will not be known of any other
+                self._distance = -_FAR
+        return self._end
+
+    def _leads_to_an_end(self, tokens: Sequence[int]) -> bool:
+        if not tokens:
+            return self.accepting
+        matcher = self._own().deep_copy()
+        return bool(matcher.try_consume_tokens(list(tokens)) == len(tokens) and matcher.is_accepting())
+
+    def _text(self) -> bytes:
+        """What has been written, control tokens by their names."""
+        closer = self._tokens.closer
+        assert closer is not None
+        tokens, state = [], self
+        while state._parent is not None:
+            tokens.append(state._token)
+            state = state._parent
+        return b"".join(closer.written[token] for token in reversed(tokens))
 
     def accepts(self, text: str) -> bool:
         """Whether `text`, in whatever tokens, leads from here to a whole answer."""

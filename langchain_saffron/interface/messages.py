@@ -1,5 +1,6 @@
 """LangChain messages → turns: plain text by role, or a clear refusal. Knows no tokenizer and no template."""
 
+from base64 import b64decode
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,8 @@ _ALIASES = {
 }
 # How other providers repeat a message's tool calls inside its content.
 _TOOL_CALL_BLOCKS = frozenset({"tool_call", "tool_call_chunk", "invalid_tool_call", "tool_use", "function_call"})
+# Documents as LangChain, and Anthropic, have them.
+_DOCUMENTS = frozenset({"text-plain", "document", "file"})
 # Thoughts are no part of the conversation: chat templates leave those of earlier turns out.
 _THOUGHTS = frozenset({"reasoning", "reasoning_content", "thinking", "redacted_thinking"})
 
@@ -163,7 +166,30 @@ def _block_text(block: Any, message: BaseMessage, skipped: Collection[str]) -> s
         return block["refusal"]
     if kind in skipped:
         return ""
+    if kind in _DOCUMENTS and (written := _document_text(block)) is not None:
+        return written
     raise PromptError(
         f"content block of type {kind!r} in a {message.type} message: this is a text model, "
-        "which takes strings and blocks of type 'text' only"
+        "which takes strings and blocks of text only"
     )
+
+
+def _document_text(block: dict[str, Any]) -> str | None:
+    """The text of a document that is some, below its title and context; `None` where it lies elsewhere."""
+    source = block.get("source")
+    inner = source if isinstance(source, dict) else block
+    text = next((inner[key] for key in ("text", "data") if isinstance(inner.get(key), str)), None)
+    if isinstance(source, dict) and isinstance(source.get("content"), str | list):
+        parts = [source["content"]] if isinstance(source["content"], str) else source["content"]
+        known = [part if isinstance(part, str) else part.get("text") for part in parts if isinstance(part, str | dict)]
+        text = "".join(map(str, known)) if all(isinstance(part, str) for part in known) else None
+    if inner.get("type") == "base64" or (text is None and isinstance(block.get("base64"), str)):
+        kind = inner.get("media_type") or block.get("mime_type") or "text/plain"
+        try:
+            text = b64decode(text or block["base64"], validate=True).decode() if kind.startswith("text/") else None
+        except ValueError:
+            return None
+    if text is None:
+        return None
+    about = [block[key] for key in ("title", "context") if isinstance(block.get(key), str)]
+    return "\n".join([*about, text])

@@ -6,17 +6,21 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage, SystemMessage
 from langchain_core.utils.function_calling import convert_to_json_schema
+from pydantic import RootModel
 
 from langchain_saffron.errors import SettingsError
 from langchain_saffron.grammar import Grammar
+from langchain_saffron.grammar.check import check_schema
 from langchain_saffron.templates.tool_call_text import schema_instruction
 from langchain_saffron.tools import ToolFormat, ToolRequest
 from langchain_saffron.tools.request import closed_schema
+from langchain_saffron.tools.schemas import WRAPPED, is_object, lossless_parameters, named_schema
 
 _FORMS = (
     "{'type': 'json_schema', 'json_schema': {'name': …, 'schema': …}}, {'type': 'json_object'}, "
     "{'type': 'regex', 'regex': …}, {'type': 'lark', 'lark': …}, a JSON schema, a class, or a Grammar"
 )
+_KEYWORDS = {"type", "properties", "$ref", "anyOf", "oneOf", "allOf", "enum", "const", "$defs", "additionalProperties"}
 
 
 @dataclass(frozen=True)
@@ -55,13 +59,12 @@ def read_response_format(given: Any) -> ResponseFormat | None:
         if not isinstance(text, str):
             raise SettingsError(f"response_format: type {kind!r} needs a string under {kind!r}")
         return ResponseFormat(Grammar.regex(text) if kind == "regex" else Grammar.lark(text))
-    if kind == "json_schema":
-        inner = given.get("json_schema")
-        schema = inner.get("schema") if isinstance(inner, dict) else None
-        if not isinstance(schema, dict):
-            raise SettingsError("response_format: type 'json_schema' needs {'json_schema': {'schema': {…}}}")
-        return _of_schema(schema)
-    if isinstance(given, dict) and not {"type", "properties", "$ref", "anyOf", "enum", "const"} & set(given):
+    if kind == "json_schema" and not isinstance(given.get("json_schema", given.get("schema")), dict):
+        raise SettingsError("response_format: type 'json_schema' needs {'json_schema': {'schema': {…}}}")
+    named = named_schema(given) if isinstance(given, dict) else None
+    if named is not None:
+        return _of_schema(named[2])
+    if isinstance(given, dict) and not _KEYWORDS & set(given):
         raise SettingsError(f"response_format: {given!r} is none of {_FORMS}")
     if not isinstance(given, dict | type):
         raise SettingsError(f"response_format: {given!r} is none of {_FORMS}")
@@ -96,15 +99,52 @@ def instructed(messages: Sequence[BaseMessage], instruction: str) -> list[BaseMe
 
 
 def schema_of(schema: Any) -> dict[str, Any]:
-    """The JSON schema of a class, a tool or a schema that LangChain knows.
+    """The JSON schema of a class, a tool or a schema in any form, with its name as the title.
 
     Raises:
         SettingsError: It cannot be read as one.
     """
+    if isinstance(schema, dict):
+        named = named_schema(schema)
+        if named is not None:
+            name, description, inner = named
+            about = {"title": name, "description": description}
+            return {**{key: value for key, value in about.items() if value}, **inner}
+        if "name" not in schema:
+            return dict(schema)
     try:
-        return convert_to_json_schema(schema)
+        made = convert_to_json_schema(schema)
     except (ValueError, TypeError, AttributeError) as error:
         raise SettingsError(f"{schema!r} cannot be read as a schema: {error}") from error
+    parameters = lossless_parameters(schema, None)
+    about = {key: made[key] for key in ("title", "description") if key in made}
+    return made if parameters is None else {**about, **parameters}
+
+
+def as_tool(schema: Any) -> tuple[Any, bool]:
+    """A schema in any form as a tool.
+
+    Returns:
+        Something that `tool_request` reads, and whether the schema is but one argument of it, as it is no object.
+
+    Raises:
+        SettingsError: It cannot be read as one.
+    """
+    if not isinstance(schema, dict) and not (isinstance(schema, type) and issubclass(schema, RootModel)):
+        return schema, False
+    made = schema_of(schema)
+    about = {key: made.pop(key) for key in ("title", "description") if isinstance(made.get(key), str)} if made else {}
+    if "title" not in about:
+        # says what is missing
+        return schema, False
+    function = {"name": about["title"], "parameters": made}
+    if about.get("description"):
+        function["description"] = about["description"]
+    if is_object(made):
+        return {"type": "function", "function": function}, False
+    shared = {key: made.pop(key) for key in ("$defs", "definitions") if key in made}
+    function["parameters"] = {"type": "object", "properties": {WRAPPED: made}, "required": [WRAPPED], **shared}
+    return {"type": "function", "function": function}, True
 
 
 def document_schema(schema: Any) -> dict[str, Any]:
@@ -112,12 +152,12 @@ def document_schema(schema: Any) -> dict[str, Any]:
 
     Raises:
         SettingsError: It cannot be read as one.
+        GrammarError: It cannot be followed.
     """
-    plain = (
-        isinstance(schema, dict) and "title" not in schema and "parameters" not in schema and "function" not in schema
-    )
-    made = schema if plain else schema_of(schema)
-    return {"type": "json_schema", "json_schema": {"name": made.get("title", "answer"), "schema": made}}
+    made = schema_of(schema)
+    name = made.get("title") if isinstance(made.get("title"), str) else None
+    check_schema(closed_schema(made), f"the schema {name!r}" if name else "the schema")
+    return {"type": "json_schema", "json_schema": {"name": name or "answer", "schema": made}}
 
 
 def _of_schema(schema: dict[str, Any]) -> ResponseFormat:

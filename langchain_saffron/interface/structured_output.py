@@ -18,10 +18,15 @@ from pydantic.v1 import ValidationError as ValidationErrorV1
 from langchain_saffron.errors import SettingsError
 from langchain_saffron.extras import GRAMMARS
 from langchain_saffron.interface.refusals import ModelRefusalError
-from langchain_saffron.interface.response_format import document_schema
+from langchain_saffron.interface.response_format import as_tool, document_schema, schema_of
 from langchain_saffron.tools import tool_request
+from langchain_saffron.tools.request import check_tools
+from langchain_saffron.tools.schemas import WRAPPED
+from langchain_saffron.tools.validation import beyond_grammar, misfit
 
 Method = Literal["json_schema", "function_calling", "json_mode"]
+# null is a document too
+_NOTHING = object()
 _REFUSED = "the model refused: {text}"
 _CUT = {
     "length": "the answer reached max_tokens inside {what}: raise max_tokens",
@@ -46,6 +51,10 @@ class StructuredOutputParser(BaseTransformOutputParser[Any]):
     """A Pydantic class, or anything else for plain dicts."""
     tool: str | None = None
     """The tool whose call is the document; `None`: the answer's text is."""
+    wrapped: bool = False
+    """Whether the document is all that the tool takes, as a call's arguments are an object and it need not be."""
+    rules: Any = None
+    """A JSON schema whose rules beyond the grammar's are looked at; `None` where there are none."""
 
     def parse(self, text: str) -> Any:
         """Parse an answer that is a document."""
@@ -67,10 +76,15 @@ class StructuredOutputParser(BaseTransformOutputParser[Any]):
         if not partial:
             _raise_if_refused(message)
         document = self._of_call(message) if self.tool else _of_text(message, partial)
-        if document is None:
+        if document is _NOTHING:
             if partial:
                 return None
             raise OutputParserException(self._why(message), llm_output=message.text)
+        # a class has its own: it makes a set of what is there twice
+        unchecked = partial or self.rules is None or _is_class(self.target)
+        why = None if unchecked else misfit(document, self.rules, "document")
+        if why is not None:
+            raise OutputParserException(f"the answer does not fit its schema: {why}", llm_output=message.text)
         return self._object(document, partial)
 
     def _transform(self, input: Iterator[str | BaseMessage]) -> Iterator[Any]:
@@ -87,12 +101,13 @@ class StructuredOutputParser(BaseTransformOutputParser[Any]):
         for value in progress.end():
             yield value
 
-    def _of_call(self, message: BaseMessage) -> dict[str, Any] | None:
+    def _of_call(self, message: BaseMessage) -> Any:
         calls = message.tool_calls if isinstance(message, AIMessage) else []
-        return next((call["args"] for call in calls if call["name"] == self.tool), None)
+        args: Any = next((call["args"] for call in calls if call["name"] == self.tool), _NOTHING)
+        return args.get(WRAPPED, _NOTHING) if self.wrapped and args is not _NOTHING else args
 
     def _object(self, document: Any, partial: bool) -> Any:
-        if not (isinstance(self.target, type) and is_basemodel_subclass(self.target)):
+        if not _is_class(self.target):
             return document
         try:
             if issubclass(self.target, BaseModel):
@@ -130,25 +145,31 @@ def structured(
     if schema is None and method != "json_mode":
         raise SettingsError(f"with_structured_output: method {method!r} needs a schema")
     shown = {"kwargs": {"method": method, "strict": strict}, "schema": schema} if schema is not None else None
-    tool = None
+    parser = StructuredOutputParser(target=schema)
     if method == "function_calling":
-        tool = tool_request([schema]).tools[0]["function"]["name"]
+        tool, parser.wrapped = as_tool(schema)
+        request = tool_request([tool], strict=strict)
+        (made,) = request.tools
+        check_tools(request)
+        parser.tool = made["function"]["name"]
+        parser.rules = beyond_grammar(made["function"].get("parameters") if not parser.wrapped else schema_of(schema))
         bound = model.bind_tools(
-            [schema],
-            tool_choice=tool,
-            strict=strict,
+            [made],
+            tool_choice=parser.tool,
             parallel_tool_calls=False,
             ls_structured_output_format=shown,
             **options,
         )
     elif method in ("json_schema", "json_mode"):
-        form = {"type": "json_object"} if method == "json_mode" else document_schema(schema)
+        form: dict[str, Any] = {"type": "json_object"} if method == "json_mode" else document_schema(schema)
+        if method == "json_schema":
+            parser.rules = beyond_grammar(form["json_schema"]["schema"])
         bound = model.bind(response_format=form, ls_structured_output_format=shown, **options)
     else:
         raise SettingsError(
             f"with_structured_output: method {method!r} is not 'json_schema', 'function_calling' or 'json_mode'"
         )
-    return _parsed(bound, StructuredOutputParser(target=schema, tool=tool), include_raw)
+    return _parsed(bound, parser, include_raw)
 
 
 def _parsed(model: Runnable[Any, AIMessage], parser: StructuredOutputParser, include_raw: bool) -> Runnable[Any, Any]:
@@ -186,14 +207,18 @@ class _Progress:
             yield value
 
 
+def _is_class(target: Any) -> bool:
+    return isinstance(target, type) and is_basemodel_subclass(target)
+
+
 def _of_text(message: BaseMessage, partial: bool) -> Any:
     text = message.text.strip()
     try:
         value = parse_partial_json(text) if partial else json.loads(text)
     except json.JSONDecodeError:
-        return None
+        return _NOTHING
     # half a number or word is none yet
-    return value if not partial or isinstance(value, dict | list) else None
+    return value if not partial or isinstance(value, dict | list) else _NOTHING
 
 
 def _raise_if_refused(message: BaseMessage) -> None:

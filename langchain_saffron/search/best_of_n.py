@@ -2,7 +2,7 @@
 
 from langchain_saffron.search.decoding import out_of_budget
 from langchain_saffron.search.protocol import Expand, Search, SearchInputs
-from langchain_saffron.search.sampling import Response, draw, nodes_of, policy_logits, safest, seeded
+from langchain_saffron.search.sampling import Response, draw, in_time, nodes_of, policy_logits, safest, seeded
 
 
 def best_of_n_search(inputs: SearchInputs) -> Search:
@@ -38,7 +38,12 @@ def best_of_n_search(inputs: SearchInputs) -> Search:
             sample
             if sample.finished
             else sample.grow(
-                draw(policy_logits(scores.logits[place[sample.node]], sample, inputs), inputs, generator)[0], inputs
+                in_time(
+                    sample,
+                    draw(policy_logits(scores.logits[place[sample.node]], sample, inputs), inputs, generator),
+                    inputs,
+                )[0],
+                inputs,
             )
             for sample in samples
         ]

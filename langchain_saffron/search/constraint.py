@@ -41,14 +41,26 @@ class Constraint(ABC):
     def accepts(self, text: str) -> bool:
         """Whether the grammar has `text` as a whole answer; meant for the state of the empty response."""
 
+    def fits(self, left: int) -> bool:
+        """Whether a whole answer can be reached in `left` more tokens; `True` where that is not known."""
+        return True
 
-def permitted(states: Sequence[Constraint], end_tokens: Sequence[int], may_end: bool) -> torch.Tensor:
+    def shortest(self) -> tuple[int, ...] | None:
+        """The fewest tokens that make the response a whole one; `None` where that is not known."""
+        return None
+
+
+def permitted(
+    states: Sequence[Constraint], end_tokens: Sequence[int], may_end: bool, left: int | None = None
+) -> torch.Tensor:
     """What may follow each response.
 
     Args:
         states: At least one.
         end_tokens: Tokens that end a turn.
         may_end: Whether the search allows ending here. Where the grammar allows nothing else, it is allowed anyway.
+        left: How many tokens may still be written. Where a whole answer takes all of them, only its own next is
+            allowed.
 
     Returns:
         bool [states, vocabulary], on the CPU.
@@ -57,7 +69,41 @@ def permitted(states: Sequence[Constraint], end_tokens: Sequence[int], may_end: 
     if not may_end and end_tokens:
         others = mask.index_fill(1, torch.tensor(end_tokens), False)
         mask = torch.where(others.any(dim=1, keepdim=True), others, mask)
+    for row, state in enumerate(states if left is not None else ()):
+        if left and not state.fits(left - 1) and state.fits(left):
+            mask[row] = only_closing(state, mask.shape[1])
     return mask
+
+
+def only_closing(state: Constraint, vocabulary: int) -> torch.Tensor:
+    """What may follow a response that is to be whole as soon as can be.
+
+    Args:
+        state: One whose `shortest` is known and not empty.
+        vocabulary: Width of the mask.
+
+    Returns:
+        bool [vocabulary], on the CPU.
+    """
+    end = state.shortest()
+    assert end, "the response is whole, or nothing is known of its end"
+    mask = torch.zeros(vocabulary, dtype=torch.bool)
+    mask[end[0]] = True
+    return mask
+
+
+def leaves_room(state: Constraint, child: Constraint, left: int) -> bool:
+    """Whether a response may go on so: the document stays one that can be whole in time, if it was one before.
+
+    Args:
+        state: Of the response.
+        child: Of the response and one more token.
+        left: How many tokens may be written behind that one.
+    """
+    if child.done or child.fits(left):
+        return True
+    end = state.shortest()
+    return not end or len(end) > left + 1
 
 
 def constrain(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,7 @@ import torch
 
 from langchain_saffron.search.decoding import out_of_budget
 from langchain_saffron.search.protocol import Expand, Node, Scores, Search, SearchInputs
-from langchain_saffron.search.sampling import Response, nodes_of, nucleus_probabilities, policy_logits
+from langchain_saffron.search.sampling import Response, in_time, nodes_of, nucleus_probabilities, policy_logits
 
 
 def deal_search(inputs: SearchInputs) -> Search:
@@ -50,7 +50,10 @@ class _Lookahead:
             kept, order = nucleus_probabilities(policy_logits(logits, self.chosen, inputs), inputs)
             width = budget.width(self.settings.width, length, inputs.max_tokens - length)
             count = min(width, int((kept > 0).sum()))
-            first = [self.chosen.grow(token, inputs) for token in order[:count].tolist()]
+            chances = dict(zip(order.tolist(), kept.tolist(), strict=True))
+            tokens = in_time(self.chosen, order[:count].tolist(), inputs)
+            count = len(tokens)
+            first = [self.chosen.grow(token, inputs) for token in tokens]
             inputs.record([one.tokens for one in first])
             logits = None
             if count == 1:
@@ -60,7 +63,7 @@ class _Lookahead:
             if lookahead is None:
                 return out_of_budget(self.chosen, inputs, self.widest)
             rewards, following = lookahead
-            best = max(range(count), key=lambda i: self._score(float(kept[i]), rewards[i]))
+            best = max(range(count), key=lambda i: self._score(chances[tokens[i]], rewards[i]))
             self.chosen = first[best].with_reward(rewards[best])
             logits = following.get(self.chosen.node)
         if budget.affords(0, len(self.chosen.tokens), prm_calls=1):
@@ -97,7 +100,8 @@ class _Lookahead:
         return scores.prm_rewards.tolist(), following
 
     def _follow(self, response: Response, logits: torch.Tensor) -> Response:
-        return response.grow(int(policy_logits(logits, response, self.inputs).argmax()), self.inputs)
+        token = int(policy_logits(logits, response, self.inputs).argmax())
+        return response.grow(in_time(response, [token], self.inputs)[0], self.inputs)
 
     def _expand(
         self, nodes: tuple[Node, ...], retain: tuple[Node, ...] = (), prm_nodes: tuple[Node, ...] = ()

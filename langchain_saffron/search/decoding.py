@@ -1,7 +1,7 @@
 """Plain decoding of the policy: greedy, as `generate(do_sample=False)`, and nucleus sampling."""
 
 from langchain_saffron.search.protocol import Answer, Expand, Search, SearchInputs
-from langchain_saffron.search.sampling import Response, draw, policy_logits, seeded
+from langchain_saffron.search.sampling import Response, draw, in_time, policy_logits, seeded
 
 
 def plain_search(inputs: SearchInputs) -> Search:
@@ -25,7 +25,7 @@ def plain_search(inputs: SearchInputs) -> Search:
         logits = policy_logits(scores.logits[0], response, inputs)
         greedy = inputs.settings.search == "greedy"
         token = int(logits.argmax()) if greedy else draw(logits, inputs, generator)[0]
-        response = response.grow(token, inputs)
+        response = response.grow(in_time(response, [token], inputs)[0], inputs)
         inputs.record([response.tokens])
     return response.answer()
 

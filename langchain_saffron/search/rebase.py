@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from langchain_saffron.search.decoding import out_of_budget
 from langchain_saffron.search.protocol import Expand, Search, SearchInputs
-from langchain_saffron.search.sampling import Response, draw, nodes_of, policy_logits, safest, seeded
+from langchain_saffron.search.sampling import Response, draw, in_time, nodes_of, policy_logits, safest, seeded
 
 
 def rebase_search(inputs: SearchInputs) -> Search:
@@ -39,7 +39,11 @@ def rebase_search(inputs: SearchInputs) -> Search:
         children = [
             response.grow(token, inputs)
             for response, share, logits in zip(live, narrowed(shares, width), scores.logits, strict=True)
-            for token in (draw(policy_logits(logits, response, inputs), inputs, generator, share) if share else ())
+            for token in (
+                in_time(response, draw(policy_logits(logits, response, inputs), inputs, generator, share), inputs)
+                if share
+                else ()
+            )
         ]
         said = tuple(child.said(inputs) for child in children)
         scores = yield Expand((), retain=(*nodes, *ended), prm_nodes=said)

@@ -5,11 +5,11 @@ import math
 import torch
 
 from langchain_saffron.search.beams import Beam, Pool, Scoring, shared_length
-from langchain_saffron.search.constraint import permitted
+from langchain_saffron.search.constraint import leaves_room, only_closing, permitted
 from langchain_saffron.search.node import ROOT
 from langchain_saffron.search.protocol import Answer, Expand, FinishReason, Search, SearchInputs
 from langchain_saffron.search.sampling import seeded
-from langchain_saffron.search.selection import Rules, select
+from langchain_saffron.search.selection import Candidate, Rules, select
 
 
 def saffron_search(inputs: SearchInputs) -> Search:
@@ -86,34 +86,28 @@ class _SaffronSearch:
         spare = 1 if width == 1 else max(2, 1 + len(inputs.end_tokens))
         may_end = length >= settings.min_tokens
         states = [beam.state for beam in self.live if beam.state is not None]
-        selection = select(
-            logits,
-            rewards,
-            [beam.logprob for beam in self.live],
-            [beam.reward for beam in self.live],
-            self.rules,
-            count=spare * width,
-            may_end=may_end,
-            generator=self.generator if settings.temperature else None,
-            permitted=permitted(states, inputs.end_tokens, may_end) if states else None,
-        )
-        self.fallbacks += selection.fallbacks
-        grown: list[Beam] = []
-        ended: list[Beam] = []
+        mask = permitted(states, inputs.end_tokens, may_end, steps_left + 1) if states else None
         last = length + 1 >= inputs.max_tokens
-        for rank, candidate in enumerate(selection.candidates):
-            if len(grown) == width or (last and rank == width):
+        while True:
+            selection = select(
+                logits,
+                rewards,
+                [beam.logprob for beam in self.live],
+                [beam.reward for beam in self.live],
+                self.rules,
+                count=spare * width,
+                may_end=may_end,
+                generator=self.generator if settings.temperature else None,
+                permitted=mask,
+            )
+            grown, ended, late = self._grow(selection.candidates, width, steps_left, last)
+            if grown or ended or not late:
                 break
-            parent = self.live[candidate.beam]
-            state = parent.state if candidate.ends or parent.state is None else parent.state.advance(candidate.token)
-            # what nothing may follow ends without an end token
-            finished = candidate.ends or (state is not None and state.done)
-            finished = finished or inputs.stops((*parent.tokens, candidate.token))
-            beam = parent.grow(candidate, finished, state)
-            if not finished:
-                grown.append(beam)
-            elif rank < width:
-                ended.append(beam)
+            # whatever is likely would leave documents no time to become whole
+            assert mask is not None
+            for row in late:
+                mask[row] = only_closing(states[row], mask.shape[1])
+        self.fallbacks += selection.fallbacks
         self.pool.add(ended, width)
         self.live = grown
         inputs.record([beam.tokens for beam in grown])
@@ -122,6 +116,34 @@ class _SaffronSearch:
         elif last and not self.rules.paper:
             self.pool.add(self.live, width)
             self.live = []
+
+    def _grow(
+        self, candidates: list[Candidate], width: int, steps_left: int, last: bool
+    ) -> tuple[list[Beam], list[Beam], list[int]]:
+        """The beams that candidates make, live and ended ones, and which parents have some that come too late."""
+        inputs = self.inputs
+        grown: list[Beam] = []
+        ended: list[Beam] = []
+        late: list[int] = []
+        rank = 0
+        for candidate in candidates:
+            if len(grown) == width or (last and rank == width):
+                break
+            parent = self.live[candidate.beam]
+            state = parent.state if candidate.ends or parent.state is None else parent.state.advance(candidate.token)
+            # what nothing may follow ends without an end token
+            finished = candidate.ends or (state is not None and state.done)
+            finished = finished or inputs.stops((*parent.tokens, candidate.token))
+            if not finished and parent.state and state and not leaves_room(parent.state, state, steps_left):
+                late.append(candidate.beam)
+                continue
+            beam = parent.grow(candidate, finished, state)
+            if not finished:
+                grown.append(beam)
+            elif rank < width:
+                ended.append(beam)
+            rank += 1
+        return grown, ended, late
 
     def _commit(self, length: int) -> None:
         """Extend what is final: the shared path, and with a bound the best beam's next tokens."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from langchain_saffron.runtime.devices import upload
-from langchain_saffron.search.constraint import Constraint, constrain, permitted
+from langchain_saffron.search.constraint import Constraint, constrain, leaves_room, permitted
 from langchain_saffron.search.node import ROOT
 from langchain_saffron.search.nucleus import CHUNK, inside_sorted
 from langchain_saffron.search.protocol import Answer, FinishReason, Node, SearchInputs
@@ -89,11 +89,34 @@ def policy_logits(logits: torch.Tensor, response: Response, inputs: SearchInputs
         logits[ids] = torch.where(old < 0, old * inputs.repetition_penalty, old / inputs.repetition_penalty)
     may_end = len(response.tokens) >= inputs.settings.min_tokens
     if response.state is not None:
-        mask = permitted([response.state], inputs.end_tokens, may_end)
+        mask = permitted([response.state], inputs.end_tokens, may_end, inputs.max_tokens - len(response.tokens))
         return constrain(logits[None], upload(mask, torch.bool, logits.device))[0]
     if not may_end:
         logits[list(inputs.end_tokens)] = -torch.inf
     return logits
+
+
+def in_time(response: Response, tokens: Iterable[int], inputs: SearchInputs) -> list[int]:
+    """Next tokens that leave a document enough room to become whole before `max_tokens`.
+
+    Args:
+        response: What has been said so far.
+        tokens: Candidates, best first.
+        inputs: The end tokens and how many tokens there may be.
+
+    Returns:
+        Those that do; where none does, the one that closes the document fastest.
+    """
+    tokens = list(tokens)
+    state, left = response.state, inputs.max_tokens - len(response.tokens) - 1
+    if state is None:
+        return tokens
+    kept = [one for one in tokens if one in inputs.end_tokens or leaves_room(state, state.advance(one), left)]
+    if kept or not tokens:
+        return kept
+    end = state.shortest()
+    assert end, "a response that can become whole in time has a shortest end"
+    return [end[0]]
 
 
 def nucleus_probabilities(logits: torch.Tensor, inputs: SearchInputs) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,6 +8,9 @@ from typing import Any
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from langchain_saffron.errors import SettingsError
+from langchain_saffron.grammar.check import check_schema
+from langchain_saffron.grammar.merging import merged
+from langchain_saffron.tools.schemas import is_object, lossless_parameters, without_titles
 
 # as LangChain's other chat models read them; `False` asks for nothing
 _WORDS = {None: "auto", False: "auto", "auto": "auto", "any": "any", "required": "any", True: "any", "none": "none"}
@@ -63,15 +66,29 @@ def tool_request(
 def arguments_schema(tool: dict[str, Any]) -> dict[str, Any]:
     """The schema that a tool's arguments have to follow: an object without any keys but its own."""
     schema = tool["function"].get("parameters") or {}
-    return closed_schema({"type": "object", "properties": {}, **schema})
+    # what is said elsewhere in the schema is not said here
+    elsewhere = any(key in schema for key in ("$ref", "anyOf", "oneOf", "allOf"))
+    return closed_schema(schema if elsewhere else {"type": "object", "properties": {}, **schema})
+
+
+def check_tools(request: ToolRequest) -> None:
+    """See before any call whether the schemas of tools can be followed.
+
+    Raises:
+        GrammarError: One cannot; the message names the tool and the place in its schema.
+    """
+    for tool in request.tools:
+        check_schema(arguments_schema(tool), f"tool {tool['function']['name']!r}")
 
 
 def closed_schema(schema: Any) -> Any:
     """`schema` without keys that it does not name, wherever it does not speak of such keys itself.
 
     Classes ignore keys that they do not know, and a model should not write what nobody reads. A schema whose parts
-    share an object stays as it is: each of them would close it to the others.
+    share an object are put into one where that can be; else it stays as it is: each of them would close it to the
+    others.
     """
+    schema = merged(schema)
     return schema if _shares(schema) else _closed(schema)
 
 
@@ -84,6 +101,7 @@ def _shares(schema: Any) -> bool:
     return (
         beside
         or len(schema.get("allOf", ())) > 1
+        or ("allOf" in schema and "properties" in schema)
         or any(key in schema for key in _SHARING)
         or any(_shares(value) for key, value in schema.items() if key not in _VALUES and key not in _NAMED)
         or any(_shares(inner) for key in _NAMED for inner in _inner(schema, key).values())
@@ -118,21 +136,11 @@ def _without_twins(tools: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     seen: list[Any] = []
     kept = []
     for tool in tools:
-        bare = _without_titles(tool)
+        bare = without_titles(tool)
         if bare not in seen:
             seen.append(bare)
             kept.append(tool)
     return kept
-
-
-def _without_titles(schema: Any) -> Any:
-    if isinstance(schema, list):
-        return [_without_titles(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    # a property may be called so as well, and then it is a schema
-    kept = {key: value for key, value in schema.items() if key != "title" or not isinstance(value, str)}
-    return {key: _without_titles(value) for key, value in kept.items()}
 
 
 def _tool(tool: Any, strict: bool | None) -> dict[str, Any]:
@@ -146,6 +154,11 @@ def _tool(tool: Any, strict: bool | None) -> dict[str, Any]:
         raise SettingsError(f"tools: {_shown(tool)} is no function that a local model could call")
     # `strict` is between caller and provider: models have not seen it in prompts
     function = {key: value for key, value in function.items() if key != "strict"}
+    parameters = lossless_parameters(tool, function.get("parameters"))
+    if parameters is not None:
+        function["parameters"] = parameters
+        if not is_object(parameters) and parameters:
+            raise SettingsError(f"tools: {function['name']!r} takes no object, and a call's arguments are one")
     return {"type": "function", "function": function}
 
 

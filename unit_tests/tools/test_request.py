@@ -244,11 +244,15 @@ def test_objects_take_no_other_keys():
         {"type": "object", "properties": {"a": {}}, "additionalProperties": True},
         {"type": "object", "properties": {"a": {}}, "additionalProperties": {"type": "string"}},
         # parts that share one object
-        {"allOf": [{"properties": {"a": {}}}, {"properties": {"b": {}}}]},
+        {
+            "allOf": [
+                {"properties": {"a": {}}},
+                {"anyOf": [{"properties": {"b": {}}}, {"properties": {"c": {}}}]},
+                {"anyOf": [{}]},
+            ]
+        },
         {"properties": {"a": {}}, "anyOf": [{"properties": {"b": {}}}, {"properties": {"c": {}}}]},
-        {"$ref": "#/$defs/A", "properties": {"b": {}}, "$defs": {"A": {"properties": {"a": {}}}}},
         {"properties": {"a": {}}, "if": {"properties": {"a": {"const": 1}}}, "then": {"properties": {"b": {}}}},
-        {"properties": {"x": {"allOf": [{"$ref": "#/$defs/A"}, {}]}}, "$defs": {"A": {"properties": {"a": {}}}}},
         # values that look like schemas
         {"enum": [{"properties": {"a": 1}}]},
         {"default": {"properties": {"a": 1}}, "examples": [{"properties": {}}], "const": {"properties": {}}},
@@ -271,4 +275,17 @@ def test_properties_that_are_called_like_keywords():
     assert patterns["additionalProperties"] is True
     assert patterns["patternProperties"]["^x"]["additionalProperties"] is False
     assert closed_schema({"anyOf": [{"properties": {}}, {"type": "null"}]})["anyOf"][0]["additionalProperties"] is False
-    assert closed_schema({"allOf": [{"properties": {}}]})["allOf"][0]["additionalProperties"] is False
+
+
+def test_parts_that_make_one_object_are_put_into_one():
+    one = {"properties": {"a": {}, "b": {}}, "additionalProperties": False}
+    first, second = {"properties": {"a": {}}}, {"properties": {"b": {}}}
+    assert closed_schema({"allOf": [first, second]}) == one
+    assert closed_schema({"properties": {"a": {}}, "allOf": [second]}) == one
+    closed = closed_schema({"$ref": "#/$defs/A", "properties": {"b": {}}, "$defs": {"A": first}})
+    assert closed["properties"].keys() == {"a", "b"}
+    assert closed["additionalProperties"] is False
+    inner = closed_schema({"properties": {"x": {"allOf": [{"$ref": "#/$defs/A"}, {}]}}, "$defs": {"A": first}})
+    assert inner["properties"]["x"] == {"properties": {"a": {}}, "additionalProperties": False}
+    bounded = {"allOf": [{"type": "number", "minimum": 1}, {"type": "integer", "minimum": 3, "maximum": 9}]}
+    assert closed_schema(bounded) == {"type": "integer", "minimum": 3, "maximum": 9}
