@@ -51,7 +51,7 @@ def lark(grammar: Grammar, special: Mapping[str, int]) -> str:
         return grammar.source
     if grammar.kind == "tagged":
         return TaggedLark(grammar.source, special).text()
-    return f"start: {_document(grammar.kind, grammar.source)}\n"
+    return f"start: {document_lark(grammar.kind, grammar.source)}\n"
 
 
 class TaggedLark:
@@ -76,24 +76,24 @@ class TaggedLark:
         more = f" ({self.literal(grammar['separator'])} {self.literal(trigger)} call)*" if grammar["many"] else ""
         start, *others = self._start(trigger)
         if document := grammar.get("document"):
-            start, others = f"{start} | document", [*others, f"document: {_document(**document)}"]
+            start, others = f"{start} | document", [*others, f"document: {document_lark(**document)}"]
         lines = [start, *others, f"calls: call{more}", f"call: {call}"]
         for i, tag in enumerate(tags):
             rest = self.literal(tag["begin"].removeprefix(trigger))
-            lines.append(f"call_{i}: {rest} {_json(tag['schema'])} {self.literal(tag['end'])}")
+            lines.append(f"call_{i}: {rest} {json_lark(tag['schema'])} {self.literal(tag['end'])}")
         return "\n".join(lines) + "\n"
 
     def literal(self, text: str) -> str:
         """Text, where each marker that is a control token may be that token or be spelled out."""
         if self._grammar["at_start"] and "document" in self._grammar:
             # lexemes are as long as can be: those of bare calls have to be the same as those of a document of JSON
-            return " ".join(map(_quoted, _JSON_PIECES.findall(text)))
+            return " ".join(map(quoted, _JSON_PIECES.findall(text)))
         parts = []
         place = 0
         for match in self._markers.finditer(text) if self._markers else ():
-            parts += [_quoted(text[place : match.start()]), f"(<[{self._special[match[0]]}]> | {_quoted(match[0])})"]
+            parts += [quoted(text[place : match.start()]), f"(<[{self._special[match[0]]}]> | {quoted(match[0])})"]
             place = match.end()
-        parts.append(_quoted(text[place:]))
+        parts.append(quoted(text[place:]))
         return " ".join(part for part in parts if part)
 
     def _start(self, trigger: str) -> list[str]:
@@ -104,34 +104,36 @@ class TaggedLark:
         # a lazy lexeme ends where the trigger does, so that no text can go on behind it
         lines = [
             "start: TEXT | head calls",
-            f"TEXT: /(?s:.*)/ & ~(/(?s:.*)/ {_quoted(trigger)} /(?s:.*)/)",
+            f"TEXT: /(?s:.*)/ & ~(/(?s:.*)/ {quoted(trigger)} /(?s:.*)/)",
             "head: spelled" + (f" | TEXT <[{self._special[trigger]}]>" if trigger in self._special else ""),
-            f"spelled[lazy]: /(?s:.*)/ {_quoted(trigger)}",
+            f"spelled[lazy]: /(?s:.*)/ {quoted(trigger)}",
         ]
         return lines
 
     def _start_bare(self, trigger: str) -> list[str]:
         """Calls at the very start only, where Llama may write a token of its own before them."""
         tag = f"<[{self._special[PYTHON_TAG]}]> " if PYTHON_TAG in self._special else ""
-        tagged = f" | {tag}{_quoted(trigger)} calls" if tag else ""
+        tagged = f" | {tag}{quoted(trigger)} calls" if tag else ""
         if not self._grammar["text"]:
             return [f"start: {self.literal(trigger)} calls{tagged}"]
         # one lexeme up to the trigger's end: text and calls are told apart there
         blanks = r"/[ \t\r\n]{0,4}/"
         return [
             f"start: TEXT | HEAD calls{tagged}",
-            f"HEAD: {blanks} {_quoted(trigger)}",
-            f"TEXT: /(?s:.*)/ & ~(/[ \\t\\r\\n]*/ ({_quoted(PYTHON_TAG)} /\\s*/)? {_quoted(trigger)} /(?s:.*)/)",
+            f"HEAD: {blanks} {quoted(trigger)}",
+            f"TEXT: /(?s:.*)/ & ~(/[ \\t\\r\\n]*/ ({quoted(PYTHON_TAG)} /\\s*/)? {quoted(trigger)} /(?s:.*)/)",
         ]
 
 
-def _json(schema: Any) -> str:
-    return "%json " + json.dumps({**known_formats(schema), "x-guidance": JSON_OPTIONS}, ensure_ascii=False)
+def json_lark(schema: Any, options: Mapping[str, Any] = JSON_OPTIONS) -> str:
+    """JSON that fits a schema."""
+    return "%json " + json.dumps({**known_formats(schema), "x-guidance": options}, ensure_ascii=False)
 
 
-def _document(kind: str, source: str) -> str:
+def document_lark(kind: str, source: str) -> str:
+    """A document of a JSON schema or a regular expression."""
     if kind == "json_schema":
-        return _json(json.loads(source))
+        return json_lark(json.loads(source))
     return "/" + re.sub(r"\\.|/|\n", _escaped, source, flags=re.S) + "/"
 
 
@@ -140,5 +142,6 @@ def _escaped(match: re.Match[str]) -> str:
     return {"/": r"\/", "\n": r"\n", "\\\n": r"\n"}.get(match[0], match[0])
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """Text as a literal; nothing for none."""
     return json.dumps(text, ensure_ascii=False) if text else ""
