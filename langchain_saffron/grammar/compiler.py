@@ -141,7 +141,10 @@ def _reason(grammar: Grammar, error: str) -> str:
 
 
 _NAMES = {
-    "json_schema": "JSON schema", "regex": "regular expression", "lark": "grammar", "tagged": "tools' grammar",
+    "json_schema": "JSON schema",
+    "regex": "regular expression",
+    "lark": "grammar",
+    "tagged": "tools' grammar",
     "parts": "tools' grammar",
 }
 

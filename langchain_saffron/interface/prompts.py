@@ -19,7 +19,7 @@ from langchain_saffron.templates.chat_template import Chat, ChatTemplate
 from langchain_saffron.templates.message_forms import Message
 from langchain_saffron.templates.reward_template import RewardTemplate
 from langchain_saffron.templates.safe_encoder import replace_surrogates, safe_encoder
-from langchain_saffron.tools import ToolFormat, detect_tool_format, tool_format_names
+from langchain_saffron.tools import FormCalls, ToolFormat, detect_tool_format, tool_format_names
 
 __all__ = ["PromptRenderer", "RenderedPrompt", "Turn"]
 
@@ -193,9 +193,16 @@ class PromptRenderer:
 
     def _sources(self, turns: list[Turn], tools: list[dict[str, Any]] | None) -> list[str]:
         """Chat templates to try, the best one first."""
-        own, form = self._chat.source(tools), self._given_format
-        if form is None or not (tools or any(turn.tool_calls or turn.role == "tool" for turn in turns)):
-            return [own]
+        called = any(turn.tool_calls or turn.role == "tool" for turn in turns)
+        if not tools and not called:
+            return [self._chat.source(tools)]
+        # calls are a matter of the template for tools, if there are several
+        own, form = self._chat.source(tools or [_PROBE]), self._given_format
+        if form is None:
+            form = detect_tool_format(own, self._tokenizer)
+            written = list(form.templates(own)) if form and called else []
+            faithful = not isinstance(form, FormCalls) or form.form.faithful
+            return [own, *written] if faithful else [*written, own]
         written = list(form.templates(own))
         return [own, *written] if form.detect(own, self._tokenizer) else written or [own]
 

@@ -28,14 +28,16 @@ class JsonArguments:
     Attributes:
         item: What separates its items.
         key: What separates a key from its value.
+        ascii: Whether other characters are escaped.
     """
 
     item: str = ", "
     key: str = ": "
+    ascii: bool = False
 
     def write(self, arguments: dict[str, Any]) -> str:
         """Arguments as text."""
-        return json.dumps(arguments, ensure_ascii=False, separators=(self.item, self.key))
+        return json.dumps(arguments, ensure_ascii=self.ascii, separators=(self.item, self.key))
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class CallForm:
         between: Between two calls; `None` where an answer holds one at most.
         arguments: How arguments are written.
         lead: What an answer that says nothing writes before `opening`: a line break, or the end of empty thoughts.
+        faithful: Whether the template that told the form writes calls so. Some forget quotes or commas.
     """
 
     opening: str
@@ -94,6 +97,7 @@ class CallForm:
     between: str | None = None
     arguments: JsonArguments | Parameters = field(default_factory=JsonArguments)
     lead: str = ""
+    faithful: bool = True
 
     @property
     def bare(self) -> bool:

@@ -9,6 +9,7 @@ from langchain_saffron.tools.call_form import CallForm
 from langchain_saffron.tools.control_text import ControlText, ControlTextParser
 from langchain_saffron.tools.form_grammar import form_grammar
 from langchain_saffron.tools.form_parser import FormParser
+from langchain_saffron.tools.form_preamble import with_calls_in_messages, writes_messages
 
 
 class FormCalls(ToolFormat):
@@ -46,5 +47,6 @@ class FormCalls(ToolFormat):
         return ControlTextParser(parser, controls, markers) if markers else parser
 
     def templates(self, source: str) -> Iterator[str]:
-        """None but the template itself."""
-        yield from ()
+        """The template with its calls written into its messages: for those that leave them out, or write them wrongly."""
+        if writes_messages(self.form):
+            yield with_calls_in_messages(self.form, source)

@@ -86,18 +86,13 @@ class _FormGrammar:
     def _calls(self) -> None:
         """Calls from the first slot on, and what stands between and behind them."""
         counts = _NUMBERED if self._numbered and self._many else 1
-        closing, between = self._form.closing, self._form.between or ""
-        shared = ""
-        while self._many and len(shared) < min(len(closing), len(between)) and between.startswith(closing[: len(shared) + 1]):
-            shared = closing[: len(shared) + 1]
         for count in range(counts):
-            self._rules[f"calls_{count}"] = [[["rule", f"call_{count}"], ["rule", f"more_{count}"]]]
-            ends: list[list[Item]] = [[["text", closing.removeprefix(shared)]]]
             following = count + 1 if self._numbered else 0
+            more: list[list[Item]] = [[["text", self._form.closing]]]
             if self._many and following < counts:
-                ends.append([["text", between.removeprefix(shared)], ["rule", f"calls_{following}"]])
-            self._rules[f"more_{count}"] = [[["text", shared], ["rule", f"end_{count}"]]]
-            self._rules[f"end_{count}"] = ends
+                more.append([["text", self._form.between], ["rule", f"calls_{following}"]])
+            self._rules[f"calls_{count}"] = [[["rule", f"call_{count}"], ["rule", f"more_{count}"]]]
+            self._rules[f"more_{count}"] = more
             self._rules[f"call_{count}"] = [
                 self._items(self._form.call, place, count) for place in range(len(self._tools))
             ]
@@ -123,4 +118,3 @@ class _FormGrammar:
         if isinstance(style, JsonArguments):
             return [[["json", schema, style.item, style.key]]]
         return ParameterGrammar(style, self._rules, schema, f"p{place}").arguments()
-

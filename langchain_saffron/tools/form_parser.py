@@ -388,7 +388,9 @@ class _Call:
         while True:
             if style.closing:
                 start = parser._text
-                from_place = start.find("]]>") if style.values.string == "cdata" and start.startswith("<![CDATA[") else 0
+                from_place = (
+                    start.find("]]>") if style.values.string == "cdata" and start.startswith("<![CDATA[") else 0
+                )
                 place: int | None = start.find(style.closing, max(from_place, 0)) if from_place >= 0 else -1
                 place = None if place is not None and place < 0 else place
             else:

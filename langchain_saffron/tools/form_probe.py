@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from itertools import product
 from typing import Any
@@ -13,7 +14,7 @@ from langchain_saffron.tools.parameter_probe import probe_parameters
 _NAMES = ("zqfa", "zqfb", "zqfc")
 _IDS = ("zqid00001", "zqid00002", "zqid00003")
 _ASKED, _SAID = "zqasked", "zqsaid"
-_ARGUMENTS = {"zqka": 717, "zqkb": ["x", {"y": None}], "zqkc": "zqva"}
+_ARGUMENTS = {"zqka": 717, "zqkb": ["x", {"y": None}], "zqkc": "zqvé"}
 # what ends a turn, which is not the call's own
 _ENDS = (
     "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|eot|>", "<|eom|>", "<|end|>", "<|call|>", "<|calls|>", "<|return|>",
@@ -113,7 +114,12 @@ class _Prober:
         lead, opening = self._lead(opening)
         if not opening.strip() or Slot.NAME not in call:
             return None
-        return CallForm(opening, call, self._without_end(closing), between, arguments, lead)
+        form = CallForm(opening, call, self._without_end(closing), between, arguments, lead)
+        return form if self._is_faithful(form) else replace(form, faithful=False)
+
+    def _is_faithful(self, form: CallForm) -> bool:
+        given = {"zqka": "zq va", "zqkb": 717}
+        return form.write([(_NAMES[0], given, _IDS[0])]) in self.body(given)
 
     def body(self, *arguments: dict[str, Any]) -> str:
         """What a template writes for calls with these arguments, from its header on."""
@@ -130,8 +136,23 @@ class _Prober:
         ]
         message = {**self._said("assistant", ""), "tool_calls": calls}
         whole = self._render([self._question, message], False)
-        start = self._start(whole)
-        return whole[start:].removesuffix(self._tail) if self._tail else whole[start:]
+        body = whole[self._start(whole) :].removesuffix(self._tail)
+        # some write ids once there are results
+        if _IDS[0] not in body and self._tail and (longer := self._with_results(message)) is not None:
+            return longer
+        return body
+
+    def _with_results(self, message: dict[str, Any]) -> str | None:
+        results = [
+            {**self._said("tool", "zqdone"), "tool_call_id": call["id"], "name": call["function"]["name"]}
+            for call in message["tool_calls"]
+        ]
+        try:
+            whole = self._render([self._question, message, *results], False)
+        except Exception:  # then it is asked without them
+            return None
+        body, found, _ = whole[self._start(whole) :].partition(self._tail)
+        return body if found and _IDS[0] in body else None
 
     def _said(self, role: str, text: str) -> dict[str, Any]:
         return {"role": role, "content": [{"type": "text", "text": text}] if self._parts else text}
@@ -151,12 +172,13 @@ class _Prober:
         return marker if marker >= 0 and ">" not in whole[marker:place] else place
 
     def _json(self, body: str) -> tuple[JsonArguments, str, tuple[Part, ...], str] | None:
-        for item, key in ((", ", ": "), (",", ":")):
-            written = json.dumps(_ARGUMENTS, ensure_ascii=False, separators=(item, key))
+        for item, key, ascii in ((", ", ": ", False), (", ", ": ", True), (",", ":", False), (",", ":", True)):
+            style = JsonArguments(item, key, ascii)
+            written = style.write(_ARGUMENTS)
             place = body.find(written)
             if place >= 0:
                 opening, call, closing = _taken_apart(body, _NAMES[0], _IDS[0], (place, len(written)))
-                return JsonArguments(item, key), opening, call, closing
+                return style, opening, call, closing
         return None
 
     def _parameters(self) -> tuple[Parameters, str, tuple[Part, ...], str] | None:
@@ -218,7 +240,9 @@ class _Prober:
         return closing[: min(places)] if places else closing
 
 
-def _taken_apart(text: str, name: str, identifier: str, arguments: tuple[int, int]) -> tuple[str, tuple[Part, ...], str]:
+def _taken_apart(
+    text: str, name: str, identifier: str, arguments: tuple[int, int]
+) -> tuple[str, tuple[Part, ...], str]:
     """What stands before the first slot, the slots with the texts between them, and what stands behind the last."""
     slots: list[tuple[int, int, Slot]] = [(*arguments, Slot.ARGUMENTS)]
     for mark, slot in ((name, Slot.NAME), (identifier, Slot.ID)):

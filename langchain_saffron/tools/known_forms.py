@@ -14,9 +14,7 @@ _NAME, _ARGUMENTS, _INDEX = Slot.NAME, Slot.ARGUMENTS, Slot.INDEX
 _PYTHON = Parameters("", "=", "", ", ", Values("python", "python", "python", "python", "python"))
 _JSON_CALL = (_NAME, '", "arguments": ', _ARGUMENTS)
 
-_HERMES = CallForm(
-    '<tool_call>\n{"name": "', _JSON_CALL, "}\n</tool_call>", '}\n</tool_call>\n<tool_call>\n{"name": "'
-)
+_HERMES = CallForm('<tool_call>\n{"name": "', _JSON_CALL, "}\n</tool_call>", '}\n</tool_call>\n<tool_call>\n{"name": "')
 _LLAMA = CallForm('{"name": "', (_NAME, '", "parameters": ', _ARGUMENTS), "}")
 
 KNOWN: tuple[FormCalls, ...] = (
@@ -27,7 +25,7 @@ KNOWN: tuple[FormCalls, ...] = (
     FormCalls(
         "lfm2",
         CallForm("<|tool_call_start|>[", (_NAME, "(", _ARGUMENTS), ")]<|tool_call_end|>", "), ", _PYTHON),
-        marker='List of tools: ',
+        marker="List of tools: ",
     ),
     FormCalls(
         "granite",

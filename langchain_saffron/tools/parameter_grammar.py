@@ -49,7 +49,9 @@ class ParameterGrammar:
 
     def arguments(self) -> list[list[Item]]:
         """All arguments of a call, without what stands around them."""
-        return [[["rule", self._fields(leaf, top=True)]] for leaf in self._leaves(self._root) if _kind(leaf) == "object"]
+        return [
+            [["rule", self._fields(leaf, top=True)]] for leaf in self._leaves(self._root) if _kind(leaf) == "object"
+        ]
 
     # What a schema comes to.
 
@@ -98,33 +100,27 @@ class ParameterGrammar:
         if self._style.in_order if top else self._values.object == "own":
             names.sort(key=str.lower)
         separator = self._style.separator if top else ("," if self._values.object == "own" else ", ")
-        fields = []
-        for place, name in enumerate(names):
-            self._rules[f"{known}_f{place}"] = self._field(name, properties[name], top)
-            fields.append((f"{known}_f{place}", name in required))
+        fields = [(self._field(name, properties[name], top), name in required) for name in names]
         other = schema.get("additionalProperties", not properties)
-        extra = ""
-        if other is not False:
-            extra = f"{known}_x"
-            self._rules[extra] = self._field(None, other, top)
+        extra = self._field(None, other, top) if other is not False else []
         self._rules[known] = [[["rule", self._sequence(known, fields, extra, separator)]]]
         return known
 
-    def _sequence(self, name: str, fields: Sequence[tuple[str, bool]], extra: str, separator: str) -> str:
+    def _sequence(
+        self, name: str, fields: Sequence[tuple[list[list[Item]], bool]], extra: list[list[Item]], separator: str
+    ) -> str:
         """Rules `first_k` and `next_k`: the rest from the field `k` on, before and after any was written."""
         size = len(fields)
-        self._rules[f"{name}_first{size}"] = [[]]
-        self._rules[f"{name}_next{size}"] = [[]]
-        if extra:
-            self._rules[f"{name}_first{size}"].append([["rule", extra], ["rule", f"{name}_next{size}"]])
-            self._rules[f"{name}_next{size}"].append(
-                [["text", separator], ["rule", extra], ["rule", f"{name}_next{size}"]]
-            )
+        last: Item = ["rule", f"{name}_next{size}"]
+        self._rules[f"{name}_first{size}"] = [[], *([*field, last] for field in extra)]
+        self._rules[f"{name}_next{size}"] = [[], *([*field, last] for field in _behind(separator, extra))]
         for place in range(size - 1, -1, -1):
             field, required = fields[place]
+            self._rules[f"{name}_field{place}"] = field
+            self._rules[f"{name}_more{place}"] = _behind(separator, field)
             after: Item = ["rule", f"{name}_next{place + 1}"]
-            first: list[list[Item]] = [[["rule", field], after]]
-            following: list[list[Item]] = [[["text", separator], ["rule", field], after]]
+            first: list[list[Item]] = [[["rule", f"{name}_field{place}"], after]]
+            following: list[list[Item]] = [[["rule", f"{name}_more{place}"], after]]
             if not required:
                 first.append([["rule", f"{name}_first{place + 1}"]])
                 following.append([after])
@@ -182,7 +178,9 @@ class ParameterGrammar:
         if kind == "string":
             return [self._string(leaf)]
         if kind == "boolean":
-            return [[["text", word]] for word in (("True", "False") if values.boolean == "python" else ("true", "false"))]
+            return [
+                [["text", word]] for word in (("True", "False") if values.boolean == "python" else ("true", "false"))
+            ]
         if kind == "null":
             return [[["text", "None" if values.null == "python" else "null"]]]
         if kind in ("array", "object") and getattr(values, kind) != "json":
@@ -246,6 +244,14 @@ class ParameterGrammar:
     def _known_rule(self, kind: str, schema: dict[str, Any]) -> str:
         source = kind + json.dumps(schema)
         return self._known.setdefault(source, f"{self._name}_{kind}{len(self._known)}")
+
+
+def _behind(separator: str, fields: list[list[Item]]) -> list[list[Item]]:
+    """Fields with a separator before them, as one text: lexemes are not to begin with others."""
+    return [
+        [["text", separator + str(first[1])], *rest] if first[0] == "text" else [["text", separator], first, *rest]
+        for first, *rest in fields
+    ]
 
 
 def _kind(leaf: dict[str, Any]) -> str | None:

@@ -45,6 +45,9 @@ def probe_parameters(body: Body, marks: Sequence[str]) -> Parameters | None:
     if string == "raw" and not closing:
         # it forgets quotes, without which nobody can tell where a string ends
         string = "python"
+    if not closing and not separator:
+        # it forgets commas
+        separator = ", "
     boolean = {"true": "json", "True": "python"}.get(value_of(True) or "")
     null = {"null": "json", "None": "python"}.get(value_of(None) or "", "json")
     values = Values(cast(Strings, string), cast(Words, boolean or "json"), cast(Words, null), quote=quote)
