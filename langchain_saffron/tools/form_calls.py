@@ -47,6 +47,6 @@ class FormCalls(ToolFormat):
         return ControlTextParser(parser, controls, markers) if markers else parser
 
     def templates(self, source: str) -> Iterator[str]:
-        """The template with its calls written into its messages: for those that leave them out, or write them wrongly."""
+        """The template with its calls written into its messages: for those that leave them out or write them wrong."""
         if writes_messages(self.form):
             yield with_calls_in_messages(self.form, source)

@@ -42,6 +42,23 @@ def probe_form(source: str, tokenizer: Any = None) -> CallForm | None:
 
 
 @lru_cache(maxsize=64)
+def shows_tools(source: str) -> bool:
+    """Whether a template shows tools to its model; where it cannot be asked, whether it speaks of them."""
+    render = _renderer(source, "<zqbos>", "<zqeos>")
+    for parts in (False, True):
+        messages = [
+            {"role": role, "content": [{"type": "text", "text": _SAID}] if parts else _SAID}
+            for role in ("system", "user")
+        ]
+        for asked in (messages, messages[1:]):
+            try:
+                return all(name in render(asked, True) for name in _NAMES)
+            except Exception:  # a template is a program: whatever it raises, so it cannot be asked
+                continue
+    return "tools" in source
+
+
+@lru_cache(maxsize=64)
 def _probe(source: str, bos: str, eos: str) -> CallForm | None:
     if "tool_call" not in source and "function" not in source:
         return None
@@ -138,21 +155,27 @@ class _Prober:
         whole = self._render([self._question, message], False)
         body = whole[self._start(whole) :].removesuffix(self._tail)
         # some write ids once there are results
-        if _IDS[0] not in body and self._tail and (longer := self._with_results(message)) is not None:
+        if _IDS[0] not in body and (longer := self._with_results(message)) is not None:
             return longer
         return body
 
     def _with_results(self, message: dict[str, Any]) -> str | None:
+        """The same before results; `None` where that makes no difference."""
+        calls = message["tool_calls"]
         results = [
             {**self._said("tool", "zqdone"), "tool_call_id": call["id"], "name": call["function"]["name"]}
-            for call in message["tool_calls"]
+            for call in calls
         ]
         try:
             whole = self._render([self._question, message, *results], False)
         except Exception:  # then it is asked without them
             return None
-        body, found, _ = whole[self._start(whole) :].partition(self._tail)
-        return body if found and _IDS[0] in body else None
+        body, found, _ = whole[self._start(whole) :].partition("zqdone")
+        last = body.rfind(calls[-1]["id"])
+        if not found or last < 0:
+            return None
+        ends = [place for end in (self._tail, *self._ends) if end and (place := body.find(end, last)) >= 0]
+        return body[: min(ends)] if ends else None
 
     def _said(self, role: str, text: str) -> dict[str, Any]:
         return {"role": role, "content": [{"type": "text", "text": text}] if self._parts else text}

@@ -28,6 +28,18 @@ KNOWN: tuple[FormCalls, ...] = (
         marker="List of tools: ",
     ),
     FormCalls(
+        "command_r",
+        CallForm(
+            'Action:\n```json\n[\n    {\n        "tool_name": "',
+            (_NAME, '",\n        "parameters": ', _ARGUMENTS),
+            "\n    }\n]```",
+            '\n    },\n    {\n        "tool_name": "',
+            # its arguments are indented, too
+            faithful=False,
+        ),
+        marker='"tool_name": title of the tool in the specification',
+    ),
+    FormCalls(
         "granite",
         CallForm('<|tool_call|>[{"name": "', _JSON_CALL, "}]", '}, {"name": "'),
         marker="<|tool_call|>",

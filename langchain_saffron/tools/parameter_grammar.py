@@ -182,7 +182,7 @@ class ParameterGrammar:
                 [["text", word]] for word in (("True", "False") if values.boolean == "python" else ("true", "false"))
             ]
         if kind == "null":
-            return [[["text", "None" if values.null == "python" else "null"]]]
+            return [[["text", values.write(None)]]]
         if kind in ("array", "object") and getattr(values, kind) != "json":
             return [[["rule", self._array(leaf)]]] if kind == "array" else [self._object(leaf)]
         return [[["json", self._with_definitions(leaf), ", ", ": "]]]

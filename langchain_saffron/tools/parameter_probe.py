@@ -25,7 +25,7 @@ def probe_parameters(body: Body, marks: Sequence[str]) -> Parameters | None:
     frame = _frame(body, marks)
     if frame is None:
         return None
-    opening, middle, closing, separator, before, after = frame
+    opening, middle, closing, separator, after = frame
 
     def written(value: Any) -> str | None:
         """What stands between a key and what follows its value."""
@@ -60,8 +60,8 @@ def probe_parameters(body: Body, marks: Sequence[str]) -> Parameters | None:
     return Parameters(opening, middle, closing, separator, values, text_middle, in_order)
 
 
-def _frame(body: Body, marks: Sequence[str]) -> tuple[str, str, str, str, str, str] | None:
-    """The texts around keys and values, found with numbers, and those before and behind all arguments."""
+def _frame(body: Body, marks: Sequence[str]) -> tuple[str, str, str, str, str] | None:
+    """The texts around keys and values, found with numbers, and that behind all arguments."""
     none, one, two = body({}), body({"zqka": 717}), body({"zqka": 717, "zqkb": 828})
     places = [one.find("zqka"), one.find("717"), two.find("717"), two.find("zqkb"), two.find("828")]
     if any(place < 0 for place in places) or places != [*sorted(places[:2]), *sorted(places[2:])]:
@@ -80,7 +80,7 @@ def _frame(body: Body, marks: Sequence[str]) -> tuple[str, str, str, str, str, s
         opening, closing = from_name[size:], to_end[: len(to_end) - len(after)]
         if between.startswith(closing) and between.endswith(opening) and len(between) >= len(opening) + len(closing):
             separator = between[len(closing) : len(between) - len(opening)]
-            return opening, middle, closing, separator, before, after
+            return opening, middle, closing, separator, after
     return None
 
 
