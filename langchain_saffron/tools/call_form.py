@@ -150,8 +150,3 @@ def first_marker(opening: str) -> str:
         if opening.startswith(start) and place > 1 and not any(c.isspace() or c in '"{=' for c in opening[:place]):
             return opening[: place + 1]
     return opening
-
-
-def written_names(tools: Sequence[dict[str, Any]]) -> list[str]:
-    """The names of tools, the longest ones first."""
-    return sorted((tool["function"]["name"] for tool in tools), key=len, reverse=True)

@@ -238,7 +238,7 @@ class ParameterGrammar:
     def _with_definitions(self, leaf: dict[str, Any]) -> dict[str, Any]:
         if "$ref" not in json.dumps(leaf):
             return leaf
-        definitions = {key: self._root[key] for key in ("$defs", "definitions") if key in self._root}
+        definitions: dict[str, Any] = {key: self._root[key] for key in ("$defs", "definitions") if key in self._root}
         return {**definitions, **leaf}
 
     def _known_rule(self, kind: str, schema: dict[str, Any]) -> str:
