@@ -196,13 +196,15 @@ class PromptRenderer:
         called = any(turn.tool_calls or turn.role == "tool" for turn in turns)
         if not tools and not called:
             return [self._chat.source(tools)]
-        # calls are a matter of the template for tools, if there are several
+        # calls without tools: a template of its own may be for those, too
+        plain = [] if tools else [self._chat.source(tools)]
         own, form = self._chat.source(tools or [_PROBE]), self._given_format
         if form is None:
             form = detect_tool_format(own, self._tokenizer)
             written = list(form.templates(own)) if form and called else []
-            faithful = not isinstance(form, FormCalls) or form.form.faithful
-            return [own, *written] if faithful else [*written, own]
+            if isinstance(form, FormCalls) and not form.form.faithful:
+                return [*written, own]
+            return list(dict.fromkeys([*plain, own, *written]))
         written = list(form.templates(own))
         return [own, *written] if form.detect(own, self._tokenizer) else written or [own]
 
