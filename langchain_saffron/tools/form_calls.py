@@ -48,5 +48,6 @@ class FormCalls(ToolFormat):
 
     def templates(self, source: str) -> Iterator[str]:
         """The template with its calls written into its messages: for those that leave them out or write them wrong."""
-        if writes_messages(self.form):
+        # what writes calls itself knows best how
+        if (self._marker or not self.form.faithful) and writes_messages(self.form):
             yield with_calls_in_messages(self.form, source)

@@ -2,13 +2,14 @@
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from itertools import product
 from typing import Any
 
 from langchain_saffron.tools.call_form import CallForm, JsonArguments, Parameters, Part, Slot
+from langchain_saffron.tools.call_pieces import numbered, taken_apart
 from langchain_saffron.tools.parameter_probe import probe_parameters
 
 _NAMES = ("zqfa", "zqfb", "zqfc")
@@ -200,7 +201,7 @@ class _Prober:
             written = style.write(_ARGUMENTS)
             place = body.find(written)
             if place >= 0:
-                opening, call, closing = _taken_apart(body, _NAMES[0], _IDS[0], (place, len(written)))
+                opening, call, closing = taken_apart(body, _NAMES[0], _IDS[0], (place, len(written)))
                 return style, opening, call, closing
         return None
 
@@ -214,7 +215,7 @@ class _Prober:
         place = body.find(written)
         if place < 0:
             return None
-        opening, call, closing = _taken_apart(body, _NAMES[0], _IDS[0], (place, len(written)))
+        opening, call, closing = taken_apart(body, _NAMES[0], _IDS[0], (place, len(written)))
         return style, opening, call, closing
 
     def _several(
@@ -234,14 +235,14 @@ class _Prober:
                 return None, opening, call
             # up to where this call's last slot ends
             end = max(place + len(written), body.rfind(name) + len(name), body.rfind(identifier) + len(identifier))
-            pieces.append(_taken_apart(body[:end], name, identifier, (place, len(written))))
+            pieces.append(taken_apart(body[:end], name, identifier, (place, len(written))))
             body = body[end:]
         (before, one, _), (between, two, _), (again, three, _) = pieces
         if body != closing or any(end in between for end in self._ends if end):
             return None, opening, call
         if (one, between) == (two, again) == (three, between) and one == call and before == opening:
             return between, opening, call
-        return _numbered(pieces, opening, call)
+        return numbered(pieces, opening, call)
 
     def _lead(self, opening: str) -> tuple[str, str]:
         inner = opening.lstrip()
@@ -261,44 +262,3 @@ class _Prober:
         if named := _NAMED_END.search(closing):
             places.append(named.start())
         return closing[: min(places)] if places else closing
-
-
-def _taken_apart(
-    text: str, name: str, identifier: str, arguments: tuple[int, int]
-) -> tuple[str, tuple[Part, ...], str]:
-    """What stands before the first slot, the slots with the texts between them, and what stands behind the last."""
-    slots: list[tuple[int, int, Slot]] = [(*arguments, Slot.ARGUMENTS)]
-    for mark, slot in ((name, Slot.NAME), (identifier, Slot.ID)):
-        place = text.find(mark)
-        while place >= 0:
-            slots.append((place, len(mark), slot))
-            place = text.find(mark, place + 1)
-    slots.sort(key=lambda slot: slot[0])
-    parts: list[Part] = []
-    end = 0
-    for place, size, slot in slots:
-        parts += [text[end:place], slot]
-        end = place + size
-    opening, *call = parts
-    assert isinstance(opening, str)
-    return opening, tuple(part for part in call if part != ""), text[end:]
-
-
-def _numbered(
-    pieces: Sequence[tuple[str, tuple[Part, ...], str]], opening: str, call: tuple[Part, ...]
-) -> tuple[str | None, str, tuple[Part, ...]]:
-    """Calls that count themselves from 0: the number becomes a slot."""
-    whole: list[list[Part]] = []
-    for place, (before, parts, _) in enumerate(pieces):
-        split: list[Part] = []
-        for part in (before, *parts):
-            if isinstance(part, str) and part.count(str(place)) == 1:
-                head, _, rest = part.partition(str(place))
-                split += [head, Slot.INDEX, rest]
-            else:
-                split.append(part)
-        whole.append(split)
-    first, second, third = whole
-    if first[1:] != second[1:] or second != third or not isinstance(first[0], str) or not isinstance(second[0], str):
-        return None, opening, call
-    return second[0], first[0], tuple(part for part in first[1:] if part != "")

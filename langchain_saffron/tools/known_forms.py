@@ -4,6 +4,8 @@ What a chat template writes itself is found by asking it; these are for template
 and for those who name a form.
 """
 
+from dataclasses import replace
+
 from langchain_saffron.tools.base import ToolFormat
 from langchain_saffron.tools.call_form import CallForm, Parameters, Slot
 from langchain_saffron.tools.form_calls import FormCalls
@@ -86,7 +88,9 @@ _MARKERS = {
 
 def own_format(form: CallForm) -> ToolFormat | None:
     """The format that has its own code for a form, if there is one."""
-    return {_HERMES: HERMES, _LLAMA: LLAMA}.get(form)
+    # whole thoughts before a call are the model's, and no part of the form
+    plain = replace(form, lead="") if "<think>" in form.lead else form
+    return {_HERMES: HERMES, _LLAMA: LLAMA}.get(plain)
 
 
 def known_name(form: CallForm) -> str:

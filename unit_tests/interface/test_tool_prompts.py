@@ -500,7 +500,7 @@ def test_the_kitchen_reads_prompts_as_its_models_were_trained_on_them():
 
 
 def test_response_template_is_asked_last():
-    tokenizer = tokenizer_for(MISTRAL_TOOLS)
+    tokenizer = tokenizer_for(UNKNOWN)
     tokenizer.response_template = {"start_anchor": "x", "fields": {"tool_calls": {"open": "[TOOL_CALLS]"}}}
     assert PromptRenderer(tokenizer).tool_format is RESPONSE_TEMPLATE
     tokenizer.chat_template = QWEN25

@@ -176,7 +176,7 @@ def test_any_arguments_however_they_are_cut(family, arguments, size, end):
         ("<tool_call>\n<function=>\n</function>\n</tool_call>", "no name"),
         ("<tool_call>\n<function=weather>\n<parameter=days>\n1\n</parameter>\n<parameter=days>\n2\n</parameter>\n"
          "</function>\n</tool_call>", "twice"),
-        ("<tool_call>\n<function=weather>\n</function>\nwell</tool_call>", "between its arguments"),
+        ("<tool_call>\n<function=weather>\n</function>\nwell</tool_call>", "does not go on"),
     ],
 )  # fmt: skip
 def test_what_is_no_call(text, error):
