@@ -24,7 +24,7 @@ from langchain_saffron.interface.base import INTERFACE_CONFIG, SaffronFields
 from langchain_saffron.interface.invocation import Invocation, concurrent
 from langchain_saffron.interface.message_builder import AnswerReader
 from langchain_saffron.interface.messages import to_turns
-from langchain_saffron.interface.model_profile import ModelFacts, local_facts, model_profile
+from langchain_saffron.interface.model_profile import ModelFacts, local_facts, model_profile, template_for_tools
 from langchain_saffron.interface.refusals import PROVIDER
 from langchain_saffron.interface.response_format import (
     answer_grammar,
@@ -176,7 +176,7 @@ class ChatSaffron(SaffronFields, BaseChatModel):
     def _resolve_model_profile(self) -> Any:
         files = local_facts(self.local_model())
         if self.engine is not None:
-            files = ModelFacts(self.engine.tokenizer.chat_template or "", self.engine.policy.context)
+            files = ModelFacts(template_for_tools(self.engine.tokenizer.chat_template), self.engine.policy.context)
         if self.chat_template is not None:
             files = replace(files, chat_template=self.chat_template)
         return model_profile(files, self.tool_format, self.max_tokens)

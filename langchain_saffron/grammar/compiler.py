@@ -14,6 +14,7 @@ from langchain_saffron.grammar.answer_closing import AnswerCloser
 from langchain_saffron.grammar.grammar import Grammar
 from langchain_saffron.grammar.lark import lark
 from langchain_saffron.grammar.matcher import GrammarMatcher, Tokens, readable
+from langchain_saffron.grammar.parts import PartsLark
 from langchain_saffron.grammar.trial import SECONDS, needs_trial, try_out
 from langchain_saffron.grammar.vocabulary import TokenBytes, token_bytes
 from langchain_saffron.runtime.forks import ForkSafeLock, renew_after_fork
@@ -96,7 +97,8 @@ class GrammarCompiler:
 
     def _compiled(self, grammar: Grammar, tokens: TokenBytes, ends: float | None) -> GrammarMatcher:
         library = self._library
-        source = lark(grammar, tokens.special)
+        parts = grammar.kind == "parts"
+        source = PartsLark(grammar.source, tokens.special).text() if parts else lark(grammar, tokens.special)
         if not tokens.whole:
             # what is forced is written in the tokenizer's own tokens, and some of it might have none
             source += '\n%llguidance {"no_forcing": true}\n'
@@ -146,7 +148,13 @@ def _reason(grammar: Grammar, error: str) -> str:
     return re.sub(r"^(at )?\d+\(\d+\): (failed to compile JSON schema: )?", "", error)
 
 
-_NAMES = {"json_schema": "JSON schema", "regex": "regular expression", "lark": "grammar", "tagged": "tools' grammar"}
+_NAMES = {
+    "json_schema": "JSON schema",
+    "regex": "regular expression",
+    "lark": "grammar",
+    "tagged": "tools' grammar",
+    "parts": "tools' grammar",
+}
 
 
 class _Wrapper:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from langchain_saffron.errors import SettingsError
 
-Kind = Literal["json_schema", "regex", "lark", "tagged"]
+Kind = Literal["json_schema", "regex", "lark", "tagged", "parts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Grammar:
 
     Attributes:
         kind: What `source` is.
-        source: A JSON schema, a regular expression, llguidance's Lark, or the arguments of `tagged` as JSON.
+        source: A JSON schema, a regular expression, llguidance's Lark, or the arguments of `tagged` or `parts` as JSON.
     """
 
     kind: Kind
@@ -97,11 +97,22 @@ class Grammar:
         return cls("tagged", _dumped(arguments))
 
     @classmethod
+    def parts(cls, rules: dict[str, list[list[list[Any]]]], *, text: bool, in_pieces: bool = False) -> "Grammar":
+        """Answers put together of texts, JSON and regular expressions, as `PartsLark` has them.
+
+        Args:
+            rules: Alternatives of items by name; `start` is the whole answer.
+            text: Whether the answer may be free text.
+            in_pieces: Whether the texts are to be taken for JSON where a document of JSON may stand in their place.
+        """
+        return cls("parts", _dumped({"rules": rules, "text": text, "in_pieces": in_pieces}))
+
+    @classmethod
     def either(cls, calls: "Grammar", document: "Grammar") -> "Grammar":
         """Tool calls and nothing else, or a document.
 
         Args:
-            calls: Of `tagged` without free text.
+            calls: Of `tagged` or `parts`, without free text.
             document: A JSON schema or a regular expression.
 
         Raises:
@@ -109,10 +120,10 @@ class Grammar:
         """
         if document.kind not in ("json_schema", "regex"):
             raise SettingsError(f"tools can be combined with a JSON schema or a regex, not with {document.kind}")
-        arguments = json.loads(calls.source) if calls.kind == "tagged" else {"text": True}
+        arguments = json.loads(calls.source) if calls.kind in ("tagged", "parts") else {"text": True}
         if arguments["text"]:
             raise SettingsError("a document can only stand in place of calls, not of free text")
-        return cls("tagged", _dumped({**arguments, "document": asdict(document)}))
+        return cls(calls.kind, _dumped({**arguments, "document": asdict(document)}))
 
 
 def _dumped(value: Any) -> str:

@@ -8,16 +8,16 @@ from langchain_saffron.grammar.shapes import Array, Leaf, Object, Shape, Union, 
 
 # a key that nobody has named is written without escapes, which could spell a name that somebody has
 _KEY = r'/"[^"\\\x00-\x1f\x7f]*"/'
-_ITEM, _VALUE = '", "', '": "'
 _PIECES = re.compile(r'"(?:[^"\\]|\\.)*"|: |, |[{}\[\]]|[^"{}\[\]:,]+|[:,"]')
 
 
 class JsonLark:
     """Writes rules for shapes, each shape once."""
 
-    def __init__(self, prefix: str = "json") -> None:
-        """Take what all rules' names begin with."""
+    def __init__(self, prefix: str = "json", item: str = ", ", key: str = ": ") -> None:
+        """Take what all rules' names begin with, what stands between items, and behind keys."""
         self._prefix = prefix
+        self._item, self._value = json.dumps(item), json.dumps(key)
         self._names: dict[int, str] = {}
         self._shapes: list[Shape] = []
         self._sources: dict[tuple[str, ...], str] = {}
@@ -50,8 +50,8 @@ class JsonLark:
         members = shape.members
         self.rules.append(f'{name}: "{{" {name}_f0 "}}"')
         for place, member in enumerate(members):
-            pair = f"{quoted(schema_text(member.name))} {_VALUE} {self.rule(member.shape)} {name}_r{place + 1}"
-            for state, before in (("f", ""), ("r", f"{_ITEM} ")):
+            pair = f"{quoted(schema_text(member.name))} {self._value} {self.rule(member.shape)} {name}_r{place + 1}"
+            for state, before in (("f", ""), ("r", f"{self._item} ")):
                 # whether a member was written before counts only up to the first that is required
                 skip = "" if member.required else f" | {name}_{state}{place + 1}"
                 self.rules.append(f"{name}_{state}{place}: {before}{pair}{skip}")
@@ -62,10 +62,10 @@ class JsonLark:
         if shape.others is not None and shape.most != 0:
             taken = " | ".join(json.dumps(schema_text(member.name), ensure_ascii=False) for member in shape.members)
             self.rules.append(f"{name.upper()}_KEY: {_KEY}" + (f" & ~({taken})" if taken else ""))
-            self.rules.append(f"{name}_other: {name.upper()}_KEY {_VALUE} {self.rule(shape.others)}")
+            self.rules.append(f"{name}_other: {name.upper()}_KEY {self._value} {self.rule(shape.others)}")
             least, most = shape.least, "" if shape.most is None else str(shape.most)
-            after = f"({_ITEM} {name}_other){{{least},{most}}}"
-            more = f"({_ITEM} {name}_other){{{max(least - 1, 0)},{'' if shape.most is None else shape.most - 1}}}"
+            after = f"({self._item} {name}_other){{{least},{most}}}"
+            more = f"({self._item} {name}_other){{{max(least - 1, 0)},{'' if shape.most is None else shape.most - 1}}}"
             first = f"{name}_other {more}" + ("" if least else ' | ""')
         self.rules.append(f"{name}_f{place}: {first}")
         self.rules.append(f"{name}_r{place}: {after}")
@@ -79,16 +79,16 @@ class JsonLark:
         for place in range(count):
             item = self.rule(shape.first[place])
             end = ' | ""' if place >= shape.least else ""
-            self.rules.append(f"{name}_f{place}: {_ITEM + ' ' if place else ''}{item} {name}_f{place + 1}{end}")
+            self.rules.append(f"{name}_f{place}: {self._item + ' ' if place else ''}{item} {name}_f{place + 1}{end}")
         if shape.rest is None or shape.most == count:
             self.rules.append(f'{name}_f{count}: ""')
             return
         item = self.rule(shape.rest)
         least, most = max(shape.least - count, 0), None if shape.most is None else shape.most - count
         if count:
-            self.rules.append(f"{name}_f{count}: ({_ITEM} {item}){{{least},{'' if most is None else most}}}")
+            self.rules.append(f"{name}_f{count}: ({self._item} {item}){{{least},{'' if most is None else most}}}")
             return
-        more = f"({_ITEM} {item}){{{max(least - 1, 0)},{'' if most is None else most - 1}}}"
+        more = f"({self._item} {item}){{{max(least - 1, 0)},{'' if most is None else most - 1}}}"
         self.rules.append(f"{name}_f0: {item} {more}" + ("" if least else ' | ""'))
 
     def _subsets(self, shape: Array, name: str) -> None:
@@ -102,7 +102,7 @@ class JsonLark:
             options = ['""'] if written >= shape.least else []
             for number in sorted(left) if written < most else ():
                 rest = left - {number}
-                before = f"{_ITEM} " if written else ""
+                before = f"{self._item} " if written else ""
                 options.append(f"{before}{quoted(shape.choices[number])} {self._subset(name, rest, every)}")
                 if rest not in seen:
                     seen.add(rest)

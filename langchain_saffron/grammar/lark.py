@@ -25,7 +25,7 @@ def lark(grammar: Grammar, special: Mapping[str, int]) -> str:
     if grammar.kind == "tagged":
         return TaggedLark(grammar.source, special).text()
     writer = JsonLark()
-    return "\n".join([f"start: {_document(grammar.kind, grammar.source, writer)}", *writer.rules]) + "\n"
+    return "\n".join([f"start: {document_lark(grammar.kind, grammar.source, writer)}", *writer.rules]) + "\n"
 
 
 class TaggedLark:
@@ -51,7 +51,7 @@ class TaggedLark:
         start, *others = self._start(trigger)
         writer = JsonLark()
         if document := grammar.get("document"):
-            start, others = f"{start} | document", [*others, f"document: {_document(**document, writer=writer)}"]
+            start, others = f"{start} | document", [*others, f"document: {document_lark(**document, writer=writer)}"]
         lines = [start, *others, f"calls: call{more}", f"call: {call}"]
         for i, tag in enumerate(tags):
             rest = self.literal(tag["begin"].removeprefix(trigger))
@@ -67,9 +67,12 @@ class TaggedLark:
         parts = []
         place = 0
         for match in self._markers.finditer(text) if self._markers else ():
-            parts += [_quoted(text[place : match.start()]), f"(<[{self._special[match[0]]}]> | {_quoted(match[0])})"]
+            parts += [
+                text_literal(text[place : match.start()]),
+                f"(<[{self._special[match[0]]}]> | {text_literal(match[0])})",
+            ]
             place = match.end()
-        parts.append(_quoted(text[place:]))
+        parts.append(text_literal(text[place:]))
         return " ".join(part for part in parts if part)
 
     def _start(self, trigger: str) -> list[str]:
@@ -80,24 +83,24 @@ class TaggedLark:
         # a lazy lexeme ends where the trigger does, so that no text can go on behind it
         lines = [
             "start: TEXT | head calls",
-            f"TEXT: /(?s:.*)/ & ~(/(?s:.*)/ {_quoted(trigger)} /(?s:.*)/)",
+            f"TEXT: /(?s:.*)/ & ~(/(?s:.*)/ {text_literal(trigger)} /(?s:.*)/)",
             "head: spelled" + (f" | TEXT <[{self._special[trigger]}]>" if trigger in self._special else ""),
-            f"spelled[lazy]: /(?s:.*)/ {_quoted(trigger)}",
+            f"spelled[lazy]: /(?s:.*)/ {text_literal(trigger)}",
         ]
         return lines
 
     def _start_bare(self, trigger: str) -> list[str]:
         """Calls at the very start only, where Llama may write a token of its own before them."""
         tag = f"<[{self._special[PYTHON_TAG]}]> " if PYTHON_TAG in self._special else ""
-        tagged = f" | {tag}{_quoted(trigger)} calls" if tag else ""
+        tagged = f" | {tag}{text_literal(trigger)} calls" if tag else ""
         if not self._grammar["text"]:
             return [f"start: {self.literal(trigger)} calls{tagged}"]
         # one lexeme up to the trigger's end: text and calls are told apart there
         blanks = r"/[ \t\r\n]{0,4}/"
         return [
             f"start: TEXT | HEAD calls{tagged}",
-            f"HEAD: {blanks} {_quoted(trigger)}",
-            f"TEXT: /(?s:.*)/ & ~(/[ \\t\\r\\n]*/ ({_quoted(PYTHON_TAG)} /\\s*/)? {_quoted(trigger)} /(?s:.*)/)",
+            f"HEAD: {blanks} {text_literal(trigger)}",
+            f"TEXT: /(?s:.*)/ & ~(/[ \\t\\r\\n]*/ ({text_literal(PYTHON_TAG)} /\\s*/)? {text_literal(trigger)} /(?s:.*)/)",
         ]
 
 
@@ -114,7 +117,8 @@ def shape_of(schema: Any, where: str = "the JSON schema") -> Shape:
     return ShapeReader(schema, where).read()
 
 
-def _document(kind: str, source: str, writer: JsonLark) -> str:
+def document_lark(kind: str, source: str, writer: JsonLark) -> str:
+    """A document of a JSON schema, whose rules `writer` takes, or of a regular expression."""
     if kind == "json_schema":
         return writer.rule(shape_of(json.loads(source)))
     return "/" + re.sub(r"\\.|/|\n", _escaped, source, flags=re.S) + "/"
@@ -125,5 +129,6 @@ def _escaped(match: re.Match[str]) -> str:
     return {"/": r"\/", "\n": r"\n", "\\\n": r"\n"}.get(match[0], match[0])
 
 
-def _quoted(text: str) -> str:
+def text_literal(text: str) -> str:
+    """A text as one literal of Lark; nothing for an empty one."""
     return json.dumps(text, ensure_ascii=False) if text else ""

@@ -7,6 +7,7 @@ from typing import Any
 
 from langchain_saffron.extras import GRAMMARS
 from langchain_saffron.tools import detect_tool_format
+from langchain_saffron.tools.form_probe import shows_tools
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,28 @@ def local_facts(directory: Path | None) -> ModelFacts:
     if directory is None:
         return ModelFacts()
     file = directory / "chat_template.jinja"
-    if file.is_file():
-        template: Any = file.read_text(encoding="utf-8")
+    named = sorted((directory / "additional_chat_templates").glob("*.jinja"))
+    if file.is_file() or named:
+        templates: Any = {one.stem: one.read_text(encoding="utf-8") for one in named}
+        if file.is_file():
+            templates["default"] = file.read_text(encoding="utf-8")
     else:
-        template = _read(directory / "tokenizer_config.json").get("chat_template") or ""
-    text = template if isinstance(template, str) else json.dumps(template)
-    return ModelFacts(text, _read(directory / "config.json").get("max_position_embeddings"))
+        templates = _read(directory / "tokenizer_config.json").get("chat_template")
+    return ModelFacts(template_for_tools(templates), _read(directory / "config.json").get("max_position_embeddings"))
+
+
+def template_for_tools(templates: Any) -> str:
+    """The chat template that is used with tools, of one or of several by name; empty where there is none.
+
+    Args:
+        templates: A text, texts by name, or records of `name` and `template`.
+    """
+    if isinstance(templates, list):
+        records = [record for record in templates if isinstance(record, dict)]
+        templates = {record.get("name"): record.get("template") for record in records}
+    if isinstance(templates, dict):
+        templates = templates.get("tool_use") or templates.get("default")
+    return templates if isinstance(templates, str) else ""
 
 
 def model_profile(facts: ModelFacts, tool_format: str, max_tokens: int | None) -> dict[str, Any]:
@@ -56,11 +73,15 @@ def model_profile(facts: ModelFacts, tool_format: str, max_tokens: int | None) -
     }
     template = facts.chat_template
     if not forced or tool_format != "auto" or template is not None:
-        able = forced and (tool_format != "auto" or detect_tool_format(template or "", None) is not None)
+        able = forced and (tool_format != "auto" or _writes_calls(template or ""))
         profile |= {"tool_calling": able, "tool_choice": able, "tool_call_streaming": able}
     if facts.context:
         profile |= {"max_input_tokens": facts.context, "max_output_tokens": max_tokens or facts.context}
     return profile
+
+
+def _writes_calls(template: str) -> bool:
+    return detect_tool_format(template, None) is not None and shows_tools(template)
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from langchain_saffron.templates.chat_template import Chat, ChatTemplate
 from langchain_saffron.templates.message_forms import Message
 from langchain_saffron.templates.reward_template import RewardTemplate
 from langchain_saffron.templates.safe_encoder import replace_surrogates, safe_encoder
-from langchain_saffron.tools import ToolFormat, detect_tool_format, tool_format_names
+from langchain_saffron.tools import FormCalls, ToolFormat, detect_tool_format, tool_format_names
 
 __all__ = ["PromptRenderer", "RenderedPrompt", "Turn"]
 
@@ -193,9 +193,18 @@ class PromptRenderer:
 
     def _sources(self, turns: list[Turn], tools: list[dict[str, Any]] | None) -> list[str]:
         """Chat templates to try, the best one first."""
-        own, form = self._chat.source(tools), self._given_format
-        if form is None or not (tools or any(turn.tool_calls or turn.role == "tool" for turn in turns)):
-            return [own]
+        called = any(turn.tool_calls or turn.role == "tool" for turn in turns)
+        if not tools and not called:
+            return [self._chat.source(tools)]
+        # calls without tools: a template of its own may be for those, too
+        plain = [] if tools else [self._chat.source(tools)]
+        own, form = self._chat.source(tools or [_PROBE]), self._given_format
+        if form is None:
+            form = detect_tool_format(own, self._tokenizer)
+            written = list(form.templates(own)) if form and called else []
+            if isinstance(form, FormCalls) and not form.form.faithful:
+                return [*written, own]
+            return list(dict.fromkeys([*plain, own, *written]))
         written = list(form.templates(own))
         return [own, *written] if form.detect(own, self._tokenizer) else written or [own]
 

@@ -18,6 +18,8 @@ from langchain_saffron.templates.safe_encoder import SafeEncoder, replace_surrog
 from langchain_saffron.templates.template_fields import Change, PromptFields
 
 _PRIVATE = re.compile("[\U000f0000-\U0010fffd]")
+# the same characters as JSON in ASCII and Python's `repr` write them
+_ESCAPED = re.compile(r"\\(?:U(00(?:0f|10)[0-9a-f]{4})|u(d[b][89a-f][0-9a-f])\\u(d[c-f][0-9a-f]{2}))")
 _FIRST, _LAST = 0xF0000, 0x10FFFD
 _REMEDY = '. With tool_format="hermes", tools and calls are written into its messages instead'
 
@@ -50,11 +52,12 @@ class _Marks:
     def __init__(self, strings: str, fields: int, encoder: SafeEncoder) -> None:
         singles = [single for single in encoder.single_characters if single in strings]
         size = fields + len(singles) + 1
-        taken = {ord(c) for c in _PRIVATE.findall(strings)}
+        taken = {ord(c) for c in _PRIVATE.findall(strings)} | {ord(_unescaped(m)) for m in _ESCAPED.finditer(strings)}
         base = next((b for b in range(_FIRST, _LAST - size, size) if taken.isdisjoint(range(b, b + size))), None)
         if base is None:
             raise PromptError("the messages use up all of Unicode's private characters")
         self._encoder = encoder
+        self._own = range(base, base + size)
         self._mark = chr(base)
         self._labels = [chr(base + 1 + index) for index in range(fields)]
         self._label_pattern = re.compile(f"[{chr(base + 1)}-{chr(base + fields)}]" if fields else "(?!)")
@@ -76,6 +79,15 @@ class _Marks:
     def broken(self, text: str, field: int) -> str:
         """`text` with marks only where they are needed, inside control strings."""
         return self._encoder.break_controls(text.translate(self._hide), self._mark)
+
+    def restored(self, rendered: str) -> str:
+        """`rendered` with the marks that a template has escaped, as `tojson` in ASCII and `string` do."""
+
+        def restore(match: re.Match[str]) -> str:
+            character = _unescaped(match)
+            return character if ord(character) in self._own else match[0]
+
+        return _ESCAPED.sub(restore, rendered) if "\\" in rendered else rendered
 
     def has(self, rendered: str, field: int) -> bool:
         return self._labels[field] in rendered
@@ -129,14 +141,16 @@ class ChatTemplate:
             PromptError: The template refuses every form; the message is its own.
         """
         first: TemplateRefusal | None = None
-        forms = (form for calls in call_forms(messages) for form in merged_forms(calls))
+        forms = (form for calls in call_forms(messages) for form in merged_forms(calls, bool(tools)))
         # some templates, such as those of models that also see pictures, take a list of parts for a text
         for form, parts, source in product(forms, (False, True), sources or [self.source(tools)]):
             try:
                 return self._render(form, tools, source, parts, add_generation_prompt=True)
             except TemplateRefusal as refusal:
                 first = first or refusal
-        raise PromptError(f"the chat template cannot take these messages: {first}") from first
+        asks_for_tools = tools or any(message["role"] == "tool" or "tool_calls" in message for message in messages)
+        remedy = _REMEDY if asks_for_tools and _REMEDY not in str(first) else ""
+        raise PromptError(f"the chat template cannot take these messages: {first}{remedy}") from first
 
     def render_continued(self, chat: Chat, message: Message, tools: list[Any] | None = None) -> Chat | None:
         """`chat` with one more message, within which it ends; `None` if its template does not support that."""
@@ -163,8 +177,9 @@ class ChatTemplate:
             return self._apply(changed, changed_tools, source, options)
 
         marked = apply(marks.spread)
-        self._check_complete(fields, marks, marked)
         _check_arguments(fields.changed(marks.spread)[0], marked)
+        marked = marks.restored(marked)
+        self._check_complete(fields, marks, marked)
         name = self._encoder.name_controls
         try:
             raw = apply(lambda text, field: text)
@@ -175,7 +190,7 @@ class ChatTemplate:
                 )
             # The template looks at what messages say, or edits it (SmolLM3 takes `/no_think` out). It must
             # see the words unmarked then, which is fine as long as that adds no control string.
-            broken = apply(marks.broken)
+            broken = marks.restored(apply(marks.broken))
             if self._encoder.control_sequence(broken) == self._encoder.control_sequence(marked):
                 return Chat(marks.remove(name(broken)), messages, source)
         except TemplateRefusal:
@@ -183,13 +198,18 @@ class ChatTemplate:
         return Chat(marks.remove(name(marked)), messages, source)
 
     def _apply(self, messages: list[Message], tools: Any, source: str, options: dict[str, bool]) -> str:
-        try:
-            rendered = self._tokenizer.apply_chat_template(
-                messages, tools=tools, chat_template=source, tokenize=False, **options
-            )
-        except Exception as error:  # a template is a program: whatever it raises is its way to say no
-            raise TemplateRefusal(f"{type(error).__name__}: {error}") from error
-        return replace_surrogates(rendered)
+        # some that are for tools only count them without asking whether there are any
+        for given in [tools] if tools else [None, []]:
+            try:
+                rendered = self._tokenizer.apply_chat_template(
+                    messages, tools=given, chat_template=source, tokenize=False, **options
+                )
+                return replace_surrogates(rendered)
+            except Exception as error:  # a template is a program: whatever it raises is its way to say no
+                if given is None:
+                    continue
+                raise TemplateRefusal(f"{type(error).__name__}: {error}") from error
+        raise AssertionError
 
     @staticmethod
     def _check_complete(fields: PromptFields, marks: _Marks, marked: str) -> None:
@@ -210,6 +230,13 @@ class ChatTemplate:
             raise TemplateRefusal(f"it does not support tools{_REMEDY}")
         if not all(shown):
             raise TemplateRefusal(f"it leaves out tool {shown.index(False) + 1} of {len(shown)}{_REMEDY}")
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    """The character that an escape stands for."""
+    if match[1]:
+        return chr(int(match[1], 16))
+    return (chr(int(match[2], 16)) + chr(int(match[3], 16))).encode("utf-16-le", "surrogatepass").decode("utf-16-le")
 
 
 def _check_arguments(messages: list[Message], rendered: str) -> None:

@@ -10,8 +10,13 @@ Message = dict[str, Any]
 _SHORT = 9
 
 
-def merged_forms(messages: list[Message]) -> Iterator[list[Message]]:
-    """The conversation as it is, then ever more merged."""
+def merged_forms(messages: list[Message], tools: bool = False) -> Iterator[list[Message]]:
+    """The conversation as it is, then ever more merged.
+
+    Args:
+        messages: The conversation.
+        tools: Whether there are any: some templates show them in a system message only, so one that is empty is tried.
+    """
     yield messages
     if len(joined := _joined(messages)) < len(messages):
         yield joined
@@ -20,6 +25,8 @@ def merged_forms(messages: list[Message]) -> Iterator[list[Message]]:
         yield folded
         if len(joined := _joined(folded)) < len(folded):
             yield joined
+    if tools and messages[0]["role"] != "system":
+        yield [{"role": "system", "content": ""}, *messages]
 
 
 def call_forms(messages: list[Message]) -> Iterator[list[Message]]:

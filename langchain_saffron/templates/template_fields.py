@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from langchain_saffron.templates.message_forms import Message
 
+_TYPES = frozenset(("function", "string", "number", "integer", "boolean", "array", "object", "null"))
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_$][A-Za-z0-9_$.-]*")
 
 
@@ -66,7 +67,10 @@ class PromptFields:
         yield from _strings(self.tools)
 
     def changed(self, change: Change) -> tuple[list[Message], list[Any] | None]:
-        """Messages and tools with every text changed, except roles, and keys and ids, which templates look up."""
+        """Messages and tools with every text changed, except what templates look up.
+
+        That are roles, keys and ids, and in schemas types and what is required.
+        """
         messages = []
         calls = iter(list(self.calls()))
         for index, message in enumerate(self.messages):
@@ -81,24 +85,35 @@ class PromptFields:
                 copy["tool_calls"] = [self._mapped(call, partial(change, field=field)) for _, field, call in made]
             messages.append(copy)
         tools = self.tools and [
-            self._mapped(tool, partial(change, field=field))
+            self._mapped(tool, partial(change, field=field), schema=True)
             for tool, field in zip(self.tools, self.tool_fields(), strict=True)
         ]
         return messages, tools
 
-    def _mapped(self, value: Any, change: Callable[[str], str]) -> Any:
+    def _mapped(self, value: Any, change: Callable[[str], str], schema: bool = False) -> Any:
         if isinstance(value, str):
             return change(value)
         if isinstance(value, dict):
             return {
                 key if self._is_fixed(key) else change(str(key)): item
-                if (key == "type" and item == "function") or (key == "id" and self._is_fixed(item))
-                else self._mapped(item, change)
+                if self._is_looked_up(key, item, schema)
+                else self._mapped(item, change, schema)
                 for key, item in value.items()
             }
         if isinstance(value, list | tuple):
-            return [self._mapped(item, change) for item in value]
+            return [self._mapped(item, change, schema) for item in value]
         return value
+
+    def _is_looked_up(self, key: str, item: Any, schema: bool) -> bool:
+        """Whether templates compare or look up what stands under a key."""
+        if key == "id":
+            return self._is_fixed(item)
+        if not schema:
+            return key == "type" and item == "function"
+        words = item if isinstance(item, list | tuple) else [item]
+        if key == "type":
+            return all(isinstance(word, str) and word in _TYPES and self._is_fixed(word) for word in words)
+        return key == "required" and all(map(self._is_fixed, words))
 
     def _is_fixed(self, text: Any) -> bool:
         return isinstance(text, str) and bool(_IDENTIFIER.fullmatch(text)) and not self._is_control(text)

@@ -7,6 +7,7 @@ from typing import Any
 
 from langchain_saffron.templates.safe_encoder import replace_surrogates
 from langchain_saffron.tools.base import ENDED, CallParser, CallPiece, Event, Said, Spoiled, call_id, spoil
+from langchain_saffron.tools.reading import overlap
 from langchain_saffron.tools.scanner import JsonScanner
 
 PYTHON_TAG = "<|python_tag|>"
@@ -72,7 +73,7 @@ class JsonCallParser(CallParser):
             self._enter(self._text[place + len(self._opening) :])
             return
         # what could begin a call waits, and so do blanks, which count only if text follows
-        ready = self._text[: len(self._text) - _overlap(self._text, self._opening)].rstrip()
+        ready = self._text[: len(self._text) - overlap(self._text, self._opening)].rstrip()
         self._text = self._text[len(ready) :]
         yield from self._say(ready)
 
@@ -246,8 +247,3 @@ def _string(quoted: str) -> str | None:
         return str(json.loads(quoted, strict=False)) or None
     except ValueError:
         return None
-
-
-def _overlap(text: str, marker: str) -> int:
-    """The length of the longest end of `text` that begins `marker`."""
-    return next((size for size in range(min(len(text), len(marker) - 1), 0, -1) if text.endswith(marker[:size])), 0)

@@ -5,6 +5,8 @@ It is part of the template then: what it writes can be control tokens, and what 
 
 from collections.abc import Iterator
 
+from langchain_saffron.tools.form_preamble import quoted
+
 # The wording of Hermes and Qwen 2.5.
 _INTRODUCTION = (
     "# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
@@ -74,10 +76,6 @@ def with_tools_in_messages(source: str) -> Iterator[str]:
         for join in ("false", "true"):
             preamble = whole + "{%- endif -%}"
             for name, text in {"INTRODUCTION": _INTRODUCTION, "END": _END, "ROLE": role}.items():
-                preamble = preamble.replace(name, _quoted(text))
+                preamble = preamble.replace(name, quoted(text))
             # an empty output at the end: without it, blanks that the template begins with would be lost
             yield preamble.replace("JOIN", join) + "{{ '' }}" + source
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n") + "'"

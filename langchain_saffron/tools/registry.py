@@ -4,11 +4,15 @@ from typing import Any
 
 from langchain_saffron.errors import SettingsError
 from langchain_saffron.tools.base import ToolFormat
+from langchain_saffron.tools.form_calls import FormCalls
+from langchain_saffron.tools.form_probe import probe_form
 from langchain_saffron.tools.json_calls import HERMES, LLAMA
+from langchain_saffron.tools.known_forms import KNOWN, known_name, own_format
 from langchain_saffron.tools.response_template import RESPONSE_TEMPLATE
 
 # from the last one on, they are asked whether a template is theirs: what can be constrained comes before what cannot
-_formats: dict[str, ToolFormat] = {form.name: form for form in (RESPONSE_TEMPLATE, LLAMA, HERMES)}
+_formats: dict[str, ToolFormat] = {form.name: form for form in (RESPONSE_TEMPLATE, *KNOWN, LLAMA, HERMES)}
+_shipped = frozenset(_formats)
 
 
 def register_tool_format(form: ToolFormat) -> None:
@@ -36,8 +40,19 @@ def tool_format_names() -> list[str]:
 def detect_tool_format(source: str, tokenizer: Any) -> ToolFormat | None:
     """The form that a chat template is for, if it is known.
 
+    Forms of your own are asked first. Then the template itself is: it renders calls whose texts occur nowhere else, and
+    the form is what stands around them. Templates that write no calls are told by a marker.
+
     Args:
         source: The template's text.
         tokenizer: Its tokenizer; `None` where it is not loaded.
     """
-    return next((form for form in reversed(_formats.values()) if form.detect(source, tokenizer)), None)
+    forms = [*reversed(_formats.values())]
+    shipped = [form for form in forms if form.name in _shipped]
+    own = next((form for form in forms if form.name not in _shipped and form.detect(source, tokenizer)), None)
+    if own is not None:
+        return own
+    probed = probe_form(source, tokenizer)
+    if probed is not None:
+        return own_format(probed) or FormCalls(known_name(probed), probed)
+    return next((form for form in shipped if form.detect(source, tokenizer)), None)

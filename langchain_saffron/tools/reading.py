@@ -1,0 +1,72 @@
+"""Text that is read while it is written, by generators that stand still where they need more of it."""
+
+import re
+from collections.abc import Generator
+from typing import TypeVar
+
+from langchain_saffron.tools.base import ENDED, Event
+
+T = TypeVar("T")
+# `None` where more text is needed
+Reading = Generator[Event | None, None, T]
+
+
+class BrokenCall(Exception):
+    """What is written is no call."""
+
+
+class Text:
+    """What was written and not dealt with yet.
+
+    Attributes:
+        text: That text.
+        over: Whether no more will come.
+        cut: Why the answer ended early, if it did.
+    """
+
+    def __init__(self) -> None:
+        """Nothing yet."""
+        self.text = ""
+        self.over = False
+        self.cut: str | None = None
+
+    def take(self, size: int) -> str:
+        """The next characters, which are dealt with then."""
+        taken, self.text = self.text[:size], self.text[size:]
+        return taken
+
+    def more(self) -> Reading[None]:
+        """Wait for more text.
+
+        Raises:
+            BrokenCall: There will be none.
+        """
+        if self.over:
+            raise BrokenCall(self.cut or ENDED)
+        yield None
+
+    def literal(self, text: str) -> Reading[None]:
+        """Read a text.
+
+        Raises:
+            BrokenCall: There is another one.
+        """
+        while not self.text.startswith(text):
+            if not text.startswith(self.text):
+                raise BrokenCall(f"it does not go on with {text.strip()!r}")
+            yield from self.more()
+        self.take(len(text))
+
+    def word(self, pattern: re.Pattern[str]) -> Reading[str]:
+        """Read what matches a pattern, as much as there is."""
+        while True:
+            match = pattern.match(self.text)
+            size = match.end() if match else 0
+            if size < len(self.text) or self.over:
+                return self.take(size)
+            yield from self.more()
+
+
+def overlap(text: str, marker: str) -> int:
+    """The length of the longest end of `text` that begins `marker`."""
+    return next((size for size in range(min(len(text), len(marker) - 1), 0, -1) if text.endswith(marker[:size])), 0)
