@@ -96,11 +96,11 @@ class TaggedLark:
         if not self._grammar["text"]:
             return [f"start: {self.literal(trigger)} calls{tagged}"]
         # one lexeme up to the trigger's end: text and calls are told apart there
-        blanks = r"/[ \t\r\n]{0,4}/"
+        blanks, tool = r"/[ \t\r\n]{0,4}/", text_literal(PYTHON_TAG)
         return [
             f"start: TEXT | HEAD calls{tagged}",
             f"HEAD: {blanks} {text_literal(trigger)}",
-            f"TEXT: /(?s:.*)/ & ~(/[ \\t\\r\\n]*/ ({text_literal(PYTHON_TAG)} /\\s*/)? {text_literal(trigger)} /(?s:.*)/)",
+            f"TEXT: /(?s:.*)/ & ~(/[ \\t\\r\\n]*/ ({tool} /\\s*/)? {text_literal(trigger)} /(?s:.*)/)",
         ]
 
 
