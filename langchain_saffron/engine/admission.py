@@ -12,6 +12,7 @@ from langchain_saffron.engine.handle import AsyncHandle, Handle
 from langchain_saffron.engine.prm_cache import PrmScorer
 from langchain_saffron.engine.prm_function import FunctionScorer
 from langchain_saffron.engine.request import Request, RequestOptions
+from langchain_saffron.engine.thought_reader import SpokenStops, ThoughtStream
 from langchain_saffron.errors import ContextOverflowError, RewardModelRequiredError, SettingsError
 from langchain_saffron.grammar import Grammar
 from langchain_saffron.grammar.compiler import GrammarCompiler
@@ -109,6 +110,7 @@ class Admission:
             RequestTimeoutError: The timeout passed while it was.
             ContextOverflowError: The prompt leaves no room for an answer.
         """
+        thoughts = options.get("thoughts")
         context, timeout = options.get("context_ids", ())[-CONTEXT_TOKENS:], options.get("timeout")
         policy_ids = _checked(prompt_ids, self._policy, "prompt_ids")
         reward_ids = policy_ids
@@ -130,7 +132,9 @@ class Admission:
             settings=settings,
             end_tokens=self.end_tokens,
             seen=None if settings.mask == "off" else self._seen,
-            stops=StopChecker(self.tokenizer, settings.stop, context),
+            stops=SpokenStops(self.tokenizer, thoughts, settings.stop, context)
+            if thoughts
+            else StopChecker(self.tokenizer, settings.stop, context),
             budget=self._meter(settings, len(policy_ids), len(reward_ids), len(prm_ids)),
             repetition_penalty=getattr(self.generation_config, "repetition_penalty", None) or 1.0,
             prompt=policy_ids,
@@ -144,7 +148,9 @@ class Admission:
             reward_ids=None if plain else reward_ids,
             prm_ids=prm_ids if prm else None,
             salt=options.get("cache_salt", ""),
-            stream=TextStream(self.tokenizer, settings.stop, context),
+            stream=ThoughtStream(self.tokenizer, thoughts, settings.stop, context)
+            if thoughts
+            else TextStream(self.tokenizer, settings.stop, context),
             send=handle.put,
             deadline=deadline,
             cancelled=handle.cancelled,

@@ -10,8 +10,10 @@ import torch
 from langchain_saffron.engine.detokenizer import TextStream
 from langchain_saffron.engine.request_cache import RequestCache
 from langchain_saffron.engine.result import SearchResult, SearchStats
+from langchain_saffron.engine.thought_reader import ThoughtStream
 from langchain_saffron.grammar import Grammar
 from langchain_saffron.search import Expand, Search, SearchInputs
+from langchain_saffron.templates.thought_markers import Thoughts
 
 POLICY, REWARD, PRM = "policy", "reward", "prm"
 
@@ -46,6 +48,7 @@ class RequestOptions(TypedDict, total=False):
         context_ids: The prompt's text that the answer continues, for its first space; only the end counts.
         timeout: Seconds after which the request fails.
         grammar: What the answer has to look like; needs the extra `agents`.
+        thoughts: How thoughts are told from what the answer says; `None` takes all of it for text.
     """
 
     cache_salt: str
@@ -53,6 +56,7 @@ class RequestOptions(TypedDict, total=False):
     context_ids: Sequence[int]
     timeout: float | None
     grammar: Grammar | None
+    thoughts: Thoughts | None
 
 
 Event = Delta | Done | Failed
@@ -91,7 +95,7 @@ class Request:
     reward_ids: tuple[int, ...] | None
     prm_ids: Sequence[int] | None
     salt: str
-    stream: TextStream
+    stream: TextStream | ThoughtStream
     send: Callable[[Event], None]
     deadline: float | None = None
     stats: SearchStats = field(default_factory=SearchStats)

@@ -9,12 +9,14 @@ from itertools import count
 
 import torch
 
+from langchain_saffron.engine.detokenizer import TextStream
 from langchain_saffron.engine.prm_cache import PrmScorer
 from langchain_saffron.engine.prm_function import FunctionScorer
 from langchain_saffron.engine.request import POLICY, PRM, REWARD, Delta, Done, Failed, Request
 from langchain_saffron.engine.request_cache import RequestCache
 from langchain_saffron.engine.result import RefusalText, SearchResult
 from langchain_saffron.engine.step_scorer import StepScorer, typed_error
+from langchain_saffron.engine.thought_reader import ThoughtStream
 from langchain_saffron.engine.waiting_line import WaitingLine
 from langchain_saffron.errors import CacheFullError, RequestCancelledError, RequestTimeoutError
 from langchain_saffron.models.decoder import TrieDecoder
@@ -239,7 +241,8 @@ class Scheduler:
     def _finish(self, request: Request, answer: Answer) -> None:
         stream, settings = request.stream, request.inputs.settings
         self._say(request, answer.tokens[request.committed :])
-        self._emit(request, stream.finish())
+        for piece in stream.last_pieces():
+            self._emit(request, piece)
         if answer.finish_reason == "refusal":
             gap = "" if not stream.text or stream.text[-1].isspace() else " "
             self._emit(request, RefusalText(stream.add(gap + settings.refusal_text)))
@@ -256,6 +259,7 @@ class Scheduler:
             request.inputs.trace,
             request.stats,
             complete,
+            *_thoughts(stream),
         )
         self._send(request, Done(result))
 
@@ -263,7 +267,8 @@ class Scheduler:
         # a piece a token, also where many become final at once: what listens expects a token's worth of text
         for token in tokens:
             if token not in request.inputs.end_tokens:
-                self._emit(request, request.stream.push((token,)))
+                for piece in request.stream.pieces((token,)):
+                    self._emit(request, piece)
 
     def _emit(self, request: Request, text: str) -> None:
         if text:
@@ -302,3 +307,10 @@ class Scheduler:
                     logger.warning("something failed while a request was closed", exc_info=True)
                 else:
                     break
+
+
+def _thoughts(stream: TextStream | ThoughtStream) -> tuple[list[str], int | None, list[int] | None]:
+    """What a result says of thoughts: `parts`, `thought_tokens` and `said_ids`."""
+    if isinstance(stream, TextStream):
+        return [], None, None
+    return stream.parts, stream.reader.thought, stream.reader.said
