@@ -15,13 +15,17 @@ from langchain_saffron.engine.request import Request, RequestOptions
 from langchain_saffron.engine.thought_reader import SpokenStops, ThoughtStream
 from langchain_saffron.errors import ContextOverflowError, RewardModelRequiredError, SettingsError
 from langchain_saffron.grammar import Grammar
+from langchain_saffron.grammar.after_thought import AfterThought
 from langchain_saffron.grammar.compiler import GrammarCompiler
+from langchain_saffron.grammar.thought_tokens import ThoughtTokens
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.models.mrm import MultifurcationRewardModel
 from langchain_saffron.search import Constraint, SearchInputs, find_search
 from langchain_saffron.search.budget import BudgetMeter
 from langchain_saffron.search.registry import StartSearch
 from langchain_saffron.settings import DEFAULT_SAFETY_THRESHOLD, SearchSettings
+from langchain_saffron.templates.thought_form import ThoughtForm
+from langchain_saffron.templates.thought_markers import Thoughts
 
 DEFAULT_MAX_TOKENS = 512
 # enough of what an answer continues to know whether it begins with a space
@@ -80,6 +84,7 @@ class Admission:
         self._prm = prm
         self.generation_config = generation_config
         self._compiler: GrammarCompiler | None = None
+        self._thought_tokens: dict[ThoughtForm, ThoughtTokens] = {}
         self._warned = False
 
     def request(
@@ -123,7 +128,7 @@ class Admission:
         settings = self.resolve(settings or SearchSettings(), len(policy_ids), len(reward_ids), len(prm_ids))
         # its time runs while the grammar is compiled
         deadline = None if timeout is None else time.perf_counter() + timeout
-        constraint = self._constraint(options.get("grammar"), timeout)
+        constraint = self._constraint(options.get("grammar"), timeout, thoughts)
         plain = not settings.needs_reward_model
         if plain:
             self._warn_of_processors()
@@ -140,6 +145,7 @@ class Admission:
             prompt=policy_ids,
             trace=[] if record_beams else None,
             constraint=constraint,
+            marks=tuple(thoughts.markers.signs) if thoughts else (),
         )
         return Request(
             inputs=inputs,
@@ -232,14 +238,25 @@ class Admission:
             prompt_cost=prompt_cost,
         )
 
-    def _constraint(self, grammar: Grammar | None, timeout: float | None) -> Constraint | None:
-        """The grammar, compiled for the policy's tokens."""
+    def _constraint(
+        self, grammar: Grammar | None, timeout: float | None, thoughts: Thoughts | None
+    ) -> Constraint | None:
+        """The grammar, compiled for the policy's tokens; what it says begins behind the thought."""
         if grammar is None:
             return None
         compiler = self._compiler
         if compiler is None or compiler.end_tokens != self.end_tokens:
             self._compiler = compiler = GrammarCompiler(self.tokenizer, self._policy.vocabulary, self.end_tokens)
-        return compiler.compile(grammar, timeout)
+            self._thought_tokens.clear()
+        root = compiler.compile(grammar, timeout)
+        if thoughts is None:
+            return root
+        form = thoughts.markers.form
+        tokens = self._thought_tokens.get(form)
+        if tokens is None:
+            tokens = ThoughtTokens(thoughts.markers, compiler.written(), self.end_tokens)
+            self._thought_tokens[form] = tokens
+        return AfterThought.start(tokens, root, thoughts.place, grammar.is_document, again=bool(form.lead))
 
     def _warn_of_processors(self) -> None:
         """Name, once, the parts of the policy's generation config that plain decoding here leaves out."""

@@ -23,7 +23,7 @@ class Content:
         """Add what an event says, if it does; return that as the content of a chunk."""
         if not isinstance(event, Said) or not event.text:
             return None
-        block = self._add("text", event.text, False)
+        block = self._add("text", str(event.text), False)
         return [block] if self._thoughtful else event.text
 
     def whole(self) -> Any:

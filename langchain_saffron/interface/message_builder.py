@@ -119,13 +119,15 @@ class AnswerReader:
 
     def _usage(self, result: SearchResult) -> UsageMetadata:
         prompt, answer = len(self._invocation.prompt.policy_ids), len(result.token_ids)
-        return UsageMetadata(
+        usage = UsageMetadata(
             input_tokens=prompt,
             output_tokens=answer,
             total_tokens=prompt + answer,
             input_token_details=InputTokenDetails(cache_read=result.stats.cached_prompt),
-            **_thought_usage(result),
         )
+        if result.thought_tokens is not None:
+            usage["output_token_details"] = OutputTokenDetails(reasoning=result.thought_tokens)
+        return usage
 
     def _chunk(self, event: Event) -> AIMessageChunk:
         # never text and a call in one chunk: listeners look at one of them
@@ -143,8 +145,3 @@ def _tool_call(call: Call) -> ToolCall:
 
 def _spoiled(call: Call) -> InvalidToolCall:
     return invalid_tool_call(name=call.name, args=call.args, id=call.id, error=call.error)
-
-
-def _thought_usage(result: SearchResult) -> dict[str, Any]:
-    thought = result.thought_tokens
-    return {} if thought is None else {"output_token_details": OutputTokenDetails(reasoning=thought)}

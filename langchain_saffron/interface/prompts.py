@@ -144,7 +144,7 @@ class PromptRenderer:
             message = {"role": "assistant", "content": prefill, **({THOUGHTS: thought} if thought else {})}
             policy_ids, prefill_ids = self._continued(chat, header_ids, message, schemas)
             # what the answer says has begun
-            thoughts = None if thoughts is None else replace(thoughts, place="behind")
+            thoughts = None if thoughts is None else replace(thoughts, place="said")
         reward_turns = [pair for turn in turns for pair in turn.as_reward_turns()]
         return replace(self._rendered(policy_ids, reward_turns, prefill_ids, prefill), thoughts=thoughts)
 

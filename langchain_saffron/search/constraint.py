@@ -41,6 +41,14 @@ class Constraint(ABC):
     def accepts(self, text: str) -> bool:
         """Whether the grammar has `text` as a whole answer; meant for the state of the empty response."""
 
+    def fits(self, left: int) -> bool:
+        """Whether a whole answer can be reached in `left` more tokens; `True` where that is not known."""
+        return True
+
+    def shortest(self) -> tuple[int, ...] | None:
+        """The fewest tokens that make the response a whole one; `None` where that is not known."""
+        return None
+
 
 def permitted(states: Sequence[Constraint], end_tokens: Sequence[int], may_end: bool) -> torch.Tensor:
     """What may follow each response.

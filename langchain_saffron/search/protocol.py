@@ -94,6 +94,7 @@ class SearchInputs:
         prompt: The prompt's ids, which the repetition penalty also looks at.
         trace: Where the live beams are recorded after every step, if wanted.
         constraint: The state of the empty response under the grammar that the answer has to follow, if any.
+        marks: Control tokens that only mark thoughts: neither the mask nor the reward model decides over them.
     """
 
     settings: SearchSettings
@@ -105,6 +106,7 @@ class SearchInputs:
     prompt: tuple[int, ...] = ()
     trace: list[list[list[int]]] | None = None
     constraint: Constraint | None = None
+    marks: tuple[int, ...] = ()
 
     @property
     def max_tokens(self) -> int:

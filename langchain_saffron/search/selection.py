@@ -11,6 +11,9 @@ from langchain_saffron.search.mask import UNSEEN_COST, instead_of_nothing, prefe
 from langchain_saffron.search.nucleus import CHUNK, likeliest, nucleus
 
 
+NO_MARKS = torch.zeros(0, dtype=torch.long)
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """One possible next token of one beam.
@@ -47,6 +50,7 @@ class Rules:
         threshold: Cap of the reward in the constrained ranking.
         weight: Weight of the capped reward there.
         refusal_threshold: Candidates below it are none.
+        marks: int64 [marks]: tokens that are exempt from the mask like end tokens, and inherit the reward like those.
     """
 
     end_tokens: torch.Tensor
@@ -58,6 +62,7 @@ class Rules:
     threshold: float
     weight: float
     refusal_threshold: float | None
+    marks: torch.Tensor = NO_MARKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,26 +146,29 @@ def _rank(
     left a beam nothing of it), and how many beams fell back on a token outside their nucleus.
     """
     seen, tokens = rules.seen, None
+    marks = upload(rules.marks, torch.long, logprobs.device)
     again = fallbacks = torch.zeros((), dtype=torch.bool, device=logprobs.device)
     if whole:
         likely, reward, known = logprobs, rewards, seen
         allowed = nucleus(logprobs, rules.top_p)
         is_end = torch.zeros_like(allowed).index_fill(1, ends, True)
+        exempt = is_end.index_fill(1, marks, True) if len(marks) else is_end
     else:
         likely, tokens, allowed, again = likeliest(logprobs, rules.top_p)
         reward, known = rewards.gather(1, tokens), seen if seen is None else seen[tokens]
         is_end = torch.isin(tokens, ends)
+        exempt = is_end | torch.isin(tokens, marks) if len(marks) else is_end
     unseen = None
     if seen is not None and known is not None and rules.soft:
-        unseen = ~(known | is_end)
-        presumed, unclear = presumed_rewards(inherited, reward, likely, known & ~is_end, allowed)
+        unseen = ~(known | exempt)
+        presumed, unclear = presumed_rewards(inherited, reward, likely, known & ~exempt, allowed)
         again = again | unclear if not whole else again
         reward = torch.where(unseen, presumed[:, None], reward)
     elif seen is not None and known is not None:
-        allowed = allowed & (known | is_end)
+        allowed = allowed & (known | exempt)
         lost = ~allowed.any(dim=-1, keepdim=True)
         if constrained:
-            instead, unclear = instead_of_nothing(likely, known, is_end)
+            instead, unclear = instead_of_nothing(likely, known, exempt)
             again = again | (lost & unclear).any() if not whole else again
             allowed = allowed | (instead & lost)
             fallbacks = (lost & instead.any(dim=-1, keepdim=True)).sum()
@@ -172,8 +180,8 @@ def _rank(
         else:
             again = again | lost.any()
 
-    own = _own_rewards(inherited, reward, likely, allowed & ~is_end)
-    reward = torch.where(is_end, own[:, None], reward)
+    own = _own_rewards(inherited, reward, likely, allowed & ~exempt)
+    reward = torch.where(exempt, own[:, None], reward)
     if rules.refusal_threshold is not None:
         allowed = allowed & (reward >= rules.refusal_threshold)
     scaled = likely / rules.temperature if rules.temperature and not rules.paper else likely

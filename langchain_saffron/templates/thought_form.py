@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-# where the template leaves off: within a thought, before one that may come, or where none is to come any more
-Place = Literal["inside", "before", "behind"]
+# where a prompt leaves off: within a thought, before one that may come, where none is to come any more, or within what
+# the answer says
+Place = Literal["inside", "before", "behind", "said"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,9 +32,11 @@ class ThoughtMarkers:
         opening: Its marker, control tokens as signs; likewise the others.
         closing: What ends a thought.
         lead: What comes before the text.
-        framing: What is left out of texts wherever it stands; all of it holds a control token.
+        framing: What is left out of texts wherever it stands.
         signs: The signs by the ids of their tokens.
         shown: What the token of a sign writes into texts where it belongs to no marker.
+        anywhere: Whether a thought may begin in the middle of an answer. Where its marker is no token that texts leave
+            out, such as `<think>` in Qwen 3, an answer may speak of it.
     """
 
     form: ThoughtForm
@@ -44,6 +46,7 @@ class ThoughtMarkers:
     framing: tuple[str, ...]
     signs: dict[int, str]
     shown: dict[str, str]
+    anywhere: bool
 
     @classmethod
     def of(cls, form: ThoughtForm, tokenizer: Any, encoder: SafeEncoder) -> "ThoughtMarkers":
@@ -58,6 +61,10 @@ class ThoughtMarkers:
         names = dict.fromkeys(name for string in form.strings for name in encoder.control_sequence(string))
         of_name = {name: chr(_FIRST_SIGN + place) for place, name in enumerate(names) if name in controls}
 
+        shown = {sign: "" if controls[name][1] else name for name, sign in of_name.items()}
+        # what texts leave out cannot be part of one; nor can the headers of messages
+        telling = {sign for sign in shown if form.lead or not shown[sign]}
+
         def signed(string: str) -> str:
             return encoder.pattern.sub(lambda match: of_name.get(match[0], match[0]), string)
 
@@ -70,15 +77,11 @@ class ThoughtMarkers:
             opening=opening,
             closing=closing,
             lead=lead,
-            framing=tuple(string for string in framing if _SIGN.search(string)),
+            framing=tuple(string for string in framing if telling & set(string)),
             signs={controls[name][0]: sign for name, sign in of_name.items()},
-            shown={sign: "" if controls[name][1] else name for name, sign in of_name.items()},
+            shown=shown,
+            anywhere=bool(telling & set(opening)),
         )
-
-    @property
-    def anywhere(self) -> bool:
-        """Whether a thought may begin in the middle of an answer: where no text can look like its marker."""
-        return bool(_SIGN.search(self.opening))
 
     def plain(self, text: str) -> str:
         """A text without signs."""
