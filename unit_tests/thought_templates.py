@@ -50,4 +50,5 @@ CONTROLS = (
 
 def thinking_tokenizer(template: str, **options: Any) -> Any:
     """A byte-level tokenizer with the control tokens of all these templates."""
-    return byte_level_tokenizer(600, template, extra_tokens=tuple(AddedToken(one, normalized=False, special=True) for one in CONTROLS), **options)
+    controls = tuple(AddedToken(one, normalized=False, special=True) for one in CONTROLS)
+    return byte_level_tokenizer(600, template, extra_tokens=controls, **options)

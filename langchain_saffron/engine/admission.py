@@ -12,6 +12,7 @@ from langchain_saffron.engine.handle import AsyncHandle, Handle
 from langchain_saffron.engine.prm_cache import PrmScorer
 from langchain_saffron.engine.prm_function import FunctionScorer
 from langchain_saffron.engine.request import Request, RequestOptions
+from langchain_saffron.engine.said_nodes import SaidNodes
 from langchain_saffron.engine.thought_reader import SpokenStops, ThoughtStream
 from langchain_saffron.errors import ContextOverflowError, RewardModelRequiredError, SettingsError
 from langchain_saffron.grammar import Grammar
@@ -161,6 +162,7 @@ class Admission:
             deadline=deadline,
             cancelled=handle.cancelled,
             question=len(prm.suffix) if prm else 0,
+            said=SaidNodes(self.tokenizer, thoughts) if thoughts and not options.get("reward_thoughts", True) else None,
         )
 
     def resolve(

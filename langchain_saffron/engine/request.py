@@ -10,6 +10,7 @@ import torch
 from langchain_saffron.engine.detokenizer import TextStream
 from langchain_saffron.engine.request_cache import RequestCache
 from langchain_saffron.engine.result import SearchResult, SearchStats
+from langchain_saffron.engine.said_nodes import SaidNodes
 from langchain_saffron.engine.thought_reader import ThoughtStream
 from langchain_saffron.grammar import Grammar
 from langchain_saffron.search import Expand, Search, SearchInputs
@@ -49,6 +50,7 @@ class RequestOptions(TypedDict, total=False):
         timeout: Seconds after which the request fails.
         grammar: What the answer has to look like; needs the extra `agents`.
         thoughts: How thoughts are told from what the answer says; `None` takes all of it for text.
+        reward_thoughts: Whether the reward models see thoughts (the default).
     """
 
     cache_salt: str
@@ -57,6 +59,7 @@ class RequestOptions(TypedDict, total=False):
     timeout: float | None
     grammar: Grammar | None
     thoughts: Thoughts | None
+    reward_thoughts: bool
 
 
 Event = Delta | Done | Failed
@@ -87,6 +90,7 @@ class Request:
         arrival: Its place among all requests of the engine.
         overtaken: How many that came later began before it.
         last_turn: The latest tick that was also its.
+        said: What the reward models see in place of the search's nodes; `None` where they see thoughts too.
     """
 
     inputs: SearchInputs
@@ -109,6 +113,12 @@ class Request:
     arrival: int = 0
     overtaken: int = 0
     last_turn: int = 0
+    said: SaidNodes | None = None
+
+    def asked(self, name: str) -> Expand:
+        """What a model is asked of what the search wants scored."""
+        assert self.expand is not None
+        return self.expand if self.said is None or name == POLICY else self.said.expand
 
     @property
     def prompts(self) -> dict[str, Sequence[int]]:

@@ -160,9 +160,8 @@ class Scheduler:
 
     def _go_on(self, request: Request) -> None:
         """Give a paused request its slots again."""
-        assert request.expand is not None
-        for cache in request.caches.values():
-            cache.resume(request.expand)
+        for name, cache in request.caches.items():
+            cache.resume(request.asked(name))
         self._expect(request)
 
     def _turn(self) -> list[Request]:
@@ -182,10 +181,12 @@ class Scheduler:
             request.committed += len(expand.committed)
             self._say(request, expand.committed)
         request.expand, request.scored = expand, {}
+        if request.said is not None:
+            request.said.ask(expand)
         while True:
             try:
-                for cache in request.caches.values():
-                    cache.expand(expand)
+                for name, cache in request.caches.items():
+                    cache.expand(request.asked(name))
             except CacheFullError:
                 victim = self._largest_but_the_oldest()
                 if victim is None:
@@ -220,7 +221,11 @@ class Scheduler:
             self._fail(request, error)
 
     def _advance(self, request: Request) -> None:
-        scores = Scores(request.scored[POLICY], request.scored.get(REWARD), request.scored.get(PRM))
+        logits, rewards, prm_rewards = request.scored[POLICY], request.scored.get(REWARD), request.scored.get(PRM)
+        if request.said is not None:
+            rewards = None if rewards is None else request.said.rewards(rewards, logits.shape[-1])
+            prm_rewards = None if prm_rewards is None else request.said.prm_rewards(prm_rewards)
+        scores = Scores(logits, rewards, prm_rewards)
         try:
             assert request.expand is not None
             request.inputs.budget.book(request.expand.nodes, request.expand.prm_nodes)
@@ -293,11 +298,14 @@ class Scheduler:
     def _retire(self, request: Request, answer: Answer | None, keep_prompt: bool = True) -> None:
         """Give everything back that the request holds, whatever fails on the way."""
         self._active.pop(request, None)
-        caches, request.caches = list(request.caches.values()), {}
+        caches, request.caches = request.caches, {}
+        tips = dict.fromkeys(caches, answer.node if answer else None)
+        if request.said is not None and answer is not None and answer.node is not None:
+            tips = {name: tip if name == POLICY else request.said.said(answer.node) for name, tip in tips.items()}
         steps: list[Callable[[], None]] = [] if request.search is None else [request.search.close]
         if not keep_prompt:
-            steps += [cache.wipe for cache in caches]
-        steps += [partial(cache.close, keep=answer.node if answer else None) for cache in caches]
+            steps += [cache.wipe for cache in caches.values()]
+        steps += [partial(cache.close, keep=tips[name]) for name, cache in caches.items()]
         for step in steps:
             # twice: what has not even begun would leave its slots behind
             for _ in range(2):

@@ -163,6 +163,7 @@ class Invocation:
             "timeout": self.model.timeout,
             "grammar": self.grammar,
             "thoughts": self.prompt.thoughts,
+            "reward_thoughts": self.model.reward_thoughts,
         }
 
 

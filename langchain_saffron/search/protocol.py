@@ -37,7 +37,8 @@ class Scores:
 
     Attributes:
         logits: float32 [nodes, vocabulary]: the policy's.
-        rewards: float32 [nodes, vocabulary]: the reward model's `M(s)`, or `None`.
+        rewards: float32 [nodes, vocabulary]: the reward model's `M(s)`, or `None`. A row of infinity is that of a node
+            within a thought which nobody judges.
         prm_rewards: float32 [prm_nodes]: the process reward model's `R(s)`, or `None`.
     """
 
