@@ -58,6 +58,7 @@ def scripted_chat(
     prompt: Sequence[BaseMessage] = (HumanMessage("Hi"),),
     tools: Sequence[dict[str, Any]] = (),
     seen: Sequence[int] | None = None,
+    judging: bool = False,
     **options: Any,
 ) -> ChatSaffron:
     """A chat model that answers `prompt` with a text whose control strings are control tokens, then ends its turn.
@@ -69,6 +70,7 @@ def scripted_chat(
         prompt: The conversation.
         tools: That come with it.
         seen: What a reward model that finds everything safe was shown; `None` for no reward model.
+        judging: Whether its rewards are random, but depend on what it reads.
         **options: Fields of `ChatSaffron`.
     """
     said = tokenizer(answer, add_special_tokens=False).input_ids if isinstance(answer, str) else list(answer)
@@ -77,7 +79,7 @@ def scripted_chat(
     if seen is not None:
         shown = torch.zeros(len(tokenizer), dtype=torch.bool)
         shown[[i for i in seen if i < len(shown)]] = True
-        judge = scripted_model(len(tokenizer), 1024, [], 1, last)
+        judge = _judge(len(tokenizer)) if judging else scripted_model(len(tokenizer), 1024, [], 1, last)
         mrm = MultifurcationRewardModel(judge, tokenizer, torch.zeros(len(tokenizer)), shown)
     engine = SaffronEngine(scripted_model(len(tokenizer), 1024, [], 1, last), tokenizer, mrm)
     options = {"effort": "off", "max_tokens": len(said) + 4, **options}
@@ -85,3 +87,9 @@ def scripted_chat(
     begin = len(probe.renderer().render(list(prompt), list(tools)).policy_ids)
     policy = scripted_model(len(tokenizer), 1024, [*said, last], begin, last)
     return ChatSaffron(engine=SaffronEngine(policy, tokenizer, mrm), **options)
+
+
+def _judge(vocabulary: int) -> Any:
+    torch.manual_seed(1)
+    config = GPT2Config(vocab_size=vocabulary, n_embd=WIDTH, n_layer=2, n_head=2, n_positions=1024, bos_token_id=None)
+    return AutoModelForCausalLM.from_config(config).eval()

@@ -181,7 +181,7 @@ class ThoughtSplitter:
                     break
         if self.thinking and text[: len(text) - held].endswith("\n"):
             held += 1
-        if self._fresh:
+        if self._fresh and not self.thinking:
             blank = len(text) - held - len(text[: len(text) - held].rstrip())
             if blank == len(text) - held:
                 # nothing but blanks so far: they are the answer's only if no thought follows
