@@ -1,7 +1,7 @@
 """From what the engine gives to LangChain's messages: text, tool calls, metadata."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk
@@ -35,7 +35,9 @@ class AnswerReader:
         self._refused = False
         self._content = Content()
         self._parser = (
-            form.parser(tokenizer, tools=invocation.tools, prompt_ids=invocation.prompt.policy_ids) if form else None
+            form.parser(tokenizer, tools=invocation.tools, prompt_ids=_before_the_text(invocation, tokenizer))
+            if form
+            else None
         )
 
     def message(self, result: SearchResult) -> AIMessage:
@@ -137,6 +139,15 @@ class AnswerReader:
             piece = tool_call_chunk(name=event.name, args=event.args, id=event.id, index=event.index)
             return AIMessageChunk(content="", tool_call_chunks=[piece])
         return AIMessageChunk(content="")
+
+
+def _before_the_text(invocation: Invocation, tokenizer: Any) -> Sequence[int]:
+    """What the answer's text follows: the prompt, and the end of the thought that its header began."""
+    prompt = invocation.prompt
+    if prompt.thoughts is None or prompt.thoughts.place != "inside":
+        return prompt.policy_ids
+    end: list[int] = tokenizer(prompt.thoughts.markers.form.closing, add_special_tokens=False).input_ids
+    return *prompt.policy_ids, *end
 
 
 def _tool_call(call: Call) -> ToolCall:
