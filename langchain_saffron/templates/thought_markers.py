@@ -147,6 +147,7 @@ class ThoughtSplitter:
             else:
                 yield from self._out(before)
                 yield "framing", ""
+        self._waiting = self._without_gap(self._waiting)
         held = self._held()
         ready, rest = self._waiting[: len(self._waiting) - held], self._waiting[len(self._waiting) - held :]
         if last:
@@ -199,10 +200,14 @@ class ThoughtSplitter:
         ]
         return max(sizes, default=0)
 
-    def _out(self, text: str) -> Iterator[Piece]:
-        text = self._markers.plain(text)
+    def _without_gap(self, text: str) -> str:
         while self._gap and text.startswith("\n"):
             text, self._gap = text[1:], self._gap - 1
+        return text
+
+    def _out(self, text: str) -> Iterator[Piece]:
+        text = self._markers.plain(text)
+        text = self._without_gap(text)
         if not text:
             return
         self._gap = 0
