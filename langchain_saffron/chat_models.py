@@ -67,6 +67,7 @@ class ChatSaffron(SaffronFields, BaseChatModel):
         response_format: What answers have to look like.
         shared_budget: A `SharedBudget` for several calls, such as the steps of an agent.
         tool_format: `"hermes"` for models whose chat template knows no tools.
+        reward_thoughts: Whether the reward models see what the model thinks before it answers.
 
     Instantiate:
         ```python

@@ -12,15 +12,21 @@ from langchain_saffron.engine.handle import AsyncHandle, Handle
 from langchain_saffron.engine.prm_cache import PrmScorer
 from langchain_saffron.engine.prm_function import FunctionScorer
 from langchain_saffron.engine.request import Request, RequestOptions
+from langchain_saffron.engine.said_nodes import SaidNodes
+from langchain_saffron.engine.thought_reader import SpokenStops, ThoughtStream
 from langchain_saffron.errors import ContextOverflowError, RewardModelRequiredError, SettingsError
 from langchain_saffron.grammar import Grammar
+from langchain_saffron.grammar.after_thought import AfterThought
 from langchain_saffron.grammar.compiler import GrammarCompiler
+from langchain_saffron.grammar.thought_tokens import ThoughtTokens
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.models.mrm import MultifurcationRewardModel
 from langchain_saffron.search import Constraint, SearchInputs, find_search
 from langchain_saffron.search.budget import BudgetMeter
 from langchain_saffron.search.registry import StartSearch
 from langchain_saffron.settings import DEFAULT_SAFETY_THRESHOLD, SearchSettings
+from langchain_saffron.templates.thought_form import ThoughtForm
+from langchain_saffron.templates.thought_markers import Thoughts
 
 DEFAULT_MAX_TOKENS = 512
 # enough of what an answer continues to know whether it begins with a space
@@ -79,6 +85,7 @@ class Admission:
         self._prm = prm
         self.generation_config = generation_config
         self._compiler: GrammarCompiler | None = None
+        self._thought_tokens: dict[ThoughtForm, ThoughtTokens] = {}
         self._warned = False
 
     def request(
@@ -109,6 +116,7 @@ class Admission:
             RequestTimeoutError: The timeout passed while it was.
             ContextOverflowError: The prompt leaves no room for an answer.
         """
+        thoughts = options.get("thoughts")
         context, timeout = options.get("context_ids", ())[-CONTEXT_TOKENS:], options.get("timeout")
         policy_ids = _checked(prompt_ids, self._policy, "prompt_ids")
         reward_ids = policy_ids
@@ -121,7 +129,7 @@ class Admission:
         settings = self.resolve(settings or SearchSettings(), len(policy_ids), len(reward_ids), len(prm_ids))
         # its time runs while the grammar is compiled
         deadline = None if timeout is None else time.perf_counter() + timeout
-        constraint = self._constraint(options.get("grammar"), timeout)
+        constraint = self._constraint(options.get("grammar"), timeout, thoughts)
         plain = not settings.needs_reward_model
         if plain:
             self._warn_of_processors()
@@ -130,12 +138,15 @@ class Admission:
             settings=settings,
             end_tokens=self.end_tokens,
             seen=None if settings.mask == "off" else self._seen,
-            stops=StopChecker(self.tokenizer, settings.stop, context),
+            stops=SpokenStops(self.tokenizer, thoughts, settings.stop, context)
+            if thoughts
+            else StopChecker(self.tokenizer, settings.stop, context),
             budget=self._meter(settings, len(policy_ids), len(reward_ids), len(prm_ids)),
             repetition_penalty=getattr(self.generation_config, "repetition_penalty", None) or 1.0,
             prompt=policy_ids,
             trace=[] if record_beams else None,
             constraint=constraint,
+            marks=tuple(thoughts.markers.signs) if thoughts else (),
         )
         return Request(
             inputs=inputs,
@@ -144,11 +155,14 @@ class Admission:
             reward_ids=None if plain else reward_ids,
             prm_ids=prm_ids if prm else None,
             salt=options.get("cache_salt", ""),
-            stream=TextStream(self.tokenizer, settings.stop, context),
+            stream=ThoughtStream(self.tokenizer, thoughts, settings.stop, context)
+            if thoughts
+            else TextStream(self.tokenizer, settings.stop, context),
             send=handle.put,
             deadline=deadline,
             cancelled=handle.cancelled,
             question=len(prm.suffix) if prm else 0,
+            said=SaidNodes(self.tokenizer, thoughts) if thoughts and not options.get("reward_thoughts", True) else None,
         )
 
     def resolve(
@@ -226,14 +240,25 @@ class Admission:
             prompt_cost=prompt_cost,
         )
 
-    def _constraint(self, grammar: Grammar | None, timeout: float | None) -> Constraint | None:
-        """The grammar, compiled for the policy's tokens."""
+    def _constraint(
+        self, grammar: Grammar | None, timeout: float | None, thoughts: Thoughts | None
+    ) -> Constraint | None:
+        """The grammar, compiled for the policy's tokens; what it says begins behind the thought."""
         if grammar is None:
             return None
         compiler = self._compiler
         if compiler is None or compiler.end_tokens != self.end_tokens:
             self._compiler = compiler = GrammarCompiler(self.tokenizer, self._policy.vocabulary, self.end_tokens)
-        return compiler.compile(grammar, timeout)
+            self._thought_tokens.clear()
+        root = compiler.compile(grammar, timeout)
+        if thoughts is None:
+            return root
+        form = thoughts.markers.form
+        tokens = self._thought_tokens.get(form)
+        if tokens is None:
+            tokens = ThoughtTokens(thoughts.markers, compiler.written(), self.end_tokens)
+            self._thought_tokens[form] = tokens
+        return AfterThought.start(tokens, root, thoughts.place, grammar.is_document, again=bool(form.lead))
 
     def _warn_of_processors(self) -> None:
         """Name, once, the parts of the policy's generation config that plain decoding here leaves out."""

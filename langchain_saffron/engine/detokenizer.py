@@ -6,6 +6,71 @@ from typing import Any
 BROKEN = "\ufffd"
 
 
+class Detokenizer:
+    """The text of a growing response, in whole characters."""
+
+    def __init__(self, tokenizer: Any, context: Sequence[int] = ()) -> None:
+        """Start a text.
+
+        Args:
+            tokenizer: The policy's.
+            context: Tokens before the response, as for a `TextStream`.
+        """
+        self._tokenizer = tokenizer
+        self._ids = list(context)
+        self._read = len(self._ids)
+
+    def copy(self) -> "Detokenizer":
+        """The same state, to go on from twice."""
+        made = Detokenizer(self._tokenizer, self._ids)
+        made._read = self._read
+        return made
+
+    def push(self, tokens: Sequence[int], last: bool = False) -> str:
+        """Add tokens; return the new text.
+
+        Args:
+            tokens: The next ones.
+            last: Whether half a character waits no longer for its other half.
+        """
+        self._ids.extend(tokens)
+        # decoding from a little before the new tokens keeps spaces and joiners right, at constant cost
+        before = decode(self._tokenizer, self._ids[: self._read])
+        after = decode(self._tokenizer, self._ids)
+        if len(after) <= len(before) or (after.endswith(BROKEN) and not last):
+            return ""
+        del self._ids[: self._read]
+        self._read = len(self._ids)
+        return after[len(before) :]
+
+
+class StopFilter:
+    """Lets a growing text through up to the first stop string.
+
+    Attributes:
+        stopped: Whether one was found.
+    """
+
+    def __init__(self, stop: Sequence[str] = ()) -> None:
+        self.stopped = False
+        self._stop = tuple(stop)
+        self._waiting = ""
+
+    def release(self, new: str, last: bool = False) -> str:
+        """Add text; return what is known to stand before any stop string."""
+        if self.stopped:
+            return ""
+        text = self._waiting + new
+        places = [place for stop in self._stop if (place := text.find(stop)) >= 0]
+        if places:
+            self.stopped = True
+            text, self._waiting = text[: min(places)], ""
+        else:
+            held = 0 if last else _could_begin(text, self._stop)
+            text, self._waiting = text[: len(text) - held], text[len(text) - held :]
+        return text
+
+
 class TextStream:
     """Detokenises a growing response.
 
@@ -14,7 +79,6 @@ class TextStream:
 
     Attributes:
         text: All text given out so far.
-        stopped: Whether a stop string was found.
     """
 
     def __init__(self, tokenizer: Any, stop: Sequence[str] = (), context: Sequence[int] = ()) -> None:
@@ -27,48 +91,32 @@ class TextStream:
                 they decide about a leading space.
         """
         self.text = ""
-        self.stopped = False
-        self._tokenizer = tokenizer
-        self._stop = tuple(stop)
-        self._ids = list(context)
-        self._start = 0
-        self._read = len(self._ids)
-        self._waiting = ""
+        self._detokenizer = Detokenizer(tokenizer, context)
+        self._filter = StopFilter(stop)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string was found."""
+        return self._filter.stopped
+
+    def pieces(self, tokens: Sequence[int]) -> list[str]:
+        """Add final tokens; return the text that became final, as one piece."""
+        return [self.push(tokens)]
+
+    def last_pieces(self) -> list[str]:
+        """Return the rest, as one piece."""
+        return [self.finish()]
 
     def push(self, tokens: Sequence[int]) -> str:
         """Add final tokens; return the text that became final."""
-        self._ids.extend(tokens)
-        return self._release(self._decode_new(last=False), last=False)
+        return self.add(self._filter.release(self._detokenizer.push(tokens)))
 
     def finish(self) -> str:
         """Return the rest."""
-        return self._release(self._decode_new(last=True), last=True)
+        return self.add(self._filter.release(self._detokenizer.push((), last=True), last=True))
 
     def add(self, text: str) -> str:
         """Append text that no token stands for, such as a refusal."""
-        self.text += text
-        return text
-
-    def _decode_new(self, last: bool) -> str:
-        # decoding from a little before the new tokens keeps spaces and joiners right, at constant cost
-        before = decode(self._tokenizer, self._ids[self._start : self._read])
-        after = decode(self._tokenizer, self._ids[self._start :])
-        if len(after) <= len(before) or (after.endswith(BROKEN) and not last):
-            return ""
-        self._start, self._read = self._read, len(self._ids)
-        return after[len(before) :]
-
-    def _release(self, new: str, last: bool) -> str:
-        if self.stopped:
-            return ""
-        text = self._waiting + new
-        places = [place for stop in self._stop if (place := text.find(stop)) >= 0]
-        if places:
-            self.stopped = True
-            text, self._waiting = text[: min(places)], ""
-        else:
-            held = 0 if last else _could_begin(text, self._stop)
-            text, self._waiting = text[: len(text) - held], text[len(text) - held :]
         self.text += text
         return text
 

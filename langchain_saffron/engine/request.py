@@ -10,8 +10,11 @@ import torch
 from langchain_saffron.engine.detokenizer import TextStream
 from langchain_saffron.engine.request_cache import RequestCache
 from langchain_saffron.engine.result import SearchResult, SearchStats
+from langchain_saffron.engine.said_nodes import SaidNodes
+from langchain_saffron.engine.thought_reader import ThoughtStream
 from langchain_saffron.grammar import Grammar
 from langchain_saffron.search import Expand, Search, SearchInputs
+from langchain_saffron.templates.thought_markers import Thoughts
 
 POLICY, REWARD, PRM = "policy", "reward", "prm"
 
@@ -46,6 +49,8 @@ class RequestOptions(TypedDict, total=False):
         context_ids: The prompt's text that the answer continues, for its first space; only the end counts.
         timeout: Seconds after which the request fails.
         grammar: What the answer has to look like; needs the extra `agents`.
+        thoughts: How thoughts are told from what the answer says; `None` takes all of it for text.
+        reward_thoughts: Whether the reward models see thoughts (the default).
     """
 
     cache_salt: str
@@ -53,6 +58,8 @@ class RequestOptions(TypedDict, total=False):
     context_ids: Sequence[int]
     timeout: float | None
     grammar: Grammar | None
+    thoughts: Thoughts | None
+    reward_thoughts: bool
 
 
 Event = Delta | Done | Failed
@@ -83,6 +90,7 @@ class Request:
         arrival: Its place among all requests of the engine.
         overtaken: How many that came later began before it.
         last_turn: The latest tick that was also its.
+        said: What the reward models see in place of the search's nodes; `None` where they see thoughts too.
     """
 
     inputs: SearchInputs
@@ -91,7 +99,7 @@ class Request:
     reward_ids: tuple[int, ...] | None
     prm_ids: Sequence[int] | None
     salt: str
-    stream: TextStream
+    stream: TextStream | ThoughtStream
     send: Callable[[Event], None]
     deadline: float | None = None
     stats: SearchStats = field(default_factory=SearchStats)
@@ -105,6 +113,12 @@ class Request:
     arrival: int = 0
     overtaken: int = 0
     last_turn: int = 0
+    said: SaidNodes | None = None
+
+    def asked(self, name: str) -> Expand:
+        """What a model is asked of what the search wants scored."""
+        assert self.expand is not None
+        return self.expand if self.said is None or name == POLICY else self.said.expand
 
     @property
     def prompts(self) -> dict[str, Sequence[int]]:

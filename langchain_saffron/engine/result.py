@@ -65,6 +65,22 @@ class RefusalText(str):
     __slots__ = ()
 
 
+class ThoughtText(str):
+    """A piece of a streamed answer that is a thought, and no part of its text.
+
+    Attributes:
+        begins: Whether it is the first piece of a thought.
+    """
+
+    begins: bool
+
+    def __new__(cls, text: str, begins: bool = False) -> "ThoughtText":
+        """Mark a text as a thought."""
+        made = super().__new__(cls, text)
+        made.begins = begins
+        return made
+
+
 @dataclass(frozen=True, slots=True)
 class SearchResult:
     """An answer.
@@ -78,6 +94,10 @@ class SearchResult:
         stats: What it cost.
         complete: Whether the answer follows its grammar to the end: not where tokens or budget ran out inside a
             document, or a stop string or a refusal cut it. `True` without a grammar.
+        parts: The text in the order in which it was given out, with the thoughts (`ThoughtText`) between; empty where
+            thoughts were not looked for.
+        thought_tokens: How many of the tokens belong to thoughts; `None` where those were not looked for.
+        said_ids: The other tokens, without markers of thoughts; `None` likewise.
     """
 
     token_ids: list[int]
@@ -87,6 +107,9 @@ class SearchResult:
     beams: list[list[list[int]]] | None = None
     stats: SearchStats = field(default_factory=SearchStats)
     complete: bool = True
+    parts: list[str] = field(default_factory=list)
+    thought_tokens: int | None = None
+    said_ids: list[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,14 @@ from itertools import count
 
 import torch
 
+from langchain_saffron.engine.detokenizer import TextStream
 from langchain_saffron.engine.prm_cache import PrmScorer
 from langchain_saffron.engine.prm_function import FunctionScorer
 from langchain_saffron.engine.request import POLICY, PRM, REWARD, Delta, Done, Failed, Request
 from langchain_saffron.engine.request_cache import RequestCache
 from langchain_saffron.engine.result import RefusalText, SearchResult
 from langchain_saffron.engine.step_scorer import StepScorer, typed_error
+from langchain_saffron.engine.thought_reader import ThoughtStream
 from langchain_saffron.engine.waiting_line import WaitingLine
 from langchain_saffron.errors import CacheFullError, RequestCancelledError, RequestTimeoutError
 from langchain_saffron.models.decoder import TrieDecoder
@@ -158,9 +160,8 @@ class Scheduler:
 
     def _go_on(self, request: Request) -> None:
         """Give a paused request its slots again."""
-        assert request.expand is not None
-        for cache in request.caches.values():
-            cache.resume(request.expand)
+        for name, cache in request.caches.items():
+            cache.resume(request.asked(name))
         self._expect(request)
 
     def _turn(self) -> list[Request]:
@@ -180,10 +181,12 @@ class Scheduler:
             request.committed += len(expand.committed)
             self._say(request, expand.committed)
         request.expand, request.scored = expand, {}
+        if request.said is not None:
+            request.said.ask(expand)
         while True:
             try:
-                for cache in request.caches.values():
-                    cache.expand(expand)
+                for name, cache in request.caches.items():
+                    cache.expand(request.asked(name))
             except CacheFullError:
                 victim = self._largest_but_the_oldest()
                 if victim is None:
@@ -218,7 +221,11 @@ class Scheduler:
             self._fail(request, error)
 
     def _advance(self, request: Request) -> None:
-        scores = Scores(request.scored[POLICY], request.scored.get(REWARD), request.scored.get(PRM))
+        logits, rewards, prm_rewards = request.scored[POLICY], request.scored.get(REWARD), request.scored.get(PRM)
+        if request.said is not None:
+            rewards = None if rewards is None else request.said.rewards(rewards, logits.shape[-1])
+            prm_rewards = None if prm_rewards is None else request.said.prm_rewards(prm_rewards)
+        scores = Scores(logits, rewards, prm_rewards)
         try:
             assert request.expand is not None
             request.inputs.budget.book(request.expand.nodes, request.expand.prm_nodes)
@@ -239,7 +246,8 @@ class Scheduler:
     def _finish(self, request: Request, answer: Answer) -> None:
         stream, settings = request.stream, request.inputs.settings
         self._say(request, answer.tokens[request.committed :])
-        self._emit(request, stream.finish())
+        for piece in stream.last_pieces():
+            self._emit(request, piece)
         if answer.finish_reason == "refusal":
             gap = "" if not stream.text or stream.text[-1].isspace() else " "
             self._emit(request, RefusalText(stream.add(gap + settings.refusal_text)))
@@ -256,6 +264,7 @@ class Scheduler:
             request.inputs.trace,
             request.stats,
             complete,
+            *_thoughts(stream),
         )
         self._send(request, Done(result))
 
@@ -263,7 +272,8 @@ class Scheduler:
         # a piece a token, also where many become final at once: what listens expects a token's worth of text
         for token in tokens:
             if token not in request.inputs.end_tokens:
-                self._emit(request, request.stream.push((token,)))
+                for piece in request.stream.pieces((token,)):
+                    self._emit(request, piece)
 
     def _emit(self, request: Request, text: str) -> None:
         if text:
@@ -288,11 +298,14 @@ class Scheduler:
     def _retire(self, request: Request, answer: Answer | None, keep_prompt: bool = True) -> None:
         """Give everything back that the request holds, whatever fails on the way."""
         self._active.pop(request, None)
-        caches, request.caches = list(request.caches.values()), {}
+        caches, request.caches = request.caches, {}
+        tips = dict.fromkeys(caches, answer.node if answer else None)
+        if request.said is not None and answer is not None and answer.node is not None:
+            tips = {name: tip if name == POLICY else request.said.said(answer.node) for name, tip in tips.items()}
         steps: list[Callable[[], None]] = [] if request.search is None else [request.search.close]
         if not keep_prompt:
-            steps += [cache.wipe for cache in caches]
-        steps += [partial(cache.close, keep=answer.node if answer else None) for cache in caches]
+            steps += [cache.wipe for cache in caches.values()]
+        steps += [partial(cache.close, keep=tips[name]) for name, cache in caches.items()]
         for step in steps:
             # twice: what has not even begun would leave its slots behind
             for _ in range(2):
@@ -302,3 +315,10 @@ class Scheduler:
                     logger.warning("something failed while a request was closed", exc_info=True)
                 else:
                     break
+
+
+def _thoughts(stream: TextStream | ThoughtStream) -> tuple[list[str], int | None, list[int] | None]:
+    """What a result says of thoughts: `parts`, `thought_tokens` and `said_ids`."""
+    if isinstance(stream, TextStream):
+        return [], None, None
+    return stream.parts, stream.reader.thought, stream.reader.said

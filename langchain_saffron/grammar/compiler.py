@@ -75,6 +75,16 @@ class GrammarCompiler:
             if not begun.wait(_left(ends)):
                 raise RequestTimeoutError(_LATE)
 
+    def written(self) -> TokenBytes:
+        """What each token of the model writes.
+
+        Raises:
+            ExtraRequiredError: llguidance is not installed.
+            GrammarError: The tokenizer's tokens cannot be read one by one.
+        """
+        with self._lock:
+            return self._prepare()
+
     def renew(self) -> None:
         """In a forked child: what other threads were compiling will not be finished."""
         self._begun.clear()

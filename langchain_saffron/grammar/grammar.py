@@ -39,6 +39,11 @@ class Grammar:
     kind: Kind
     source: str
 
+    @property
+    def is_document(self) -> bool:
+        """Whether it is that of a text, rather than of tool calls."""
+        return self.kind in ("json_schema", "regex", "lark")
+
     @classmethod
     def json_schema(cls, schema: dict[str, Any]) -> "Grammar":
         """JSON that fits `schema`.

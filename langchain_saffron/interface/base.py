@@ -158,6 +158,8 @@ class SaffronFields(BaseModel):
     response_format: Any = None
     """What an answer has to look like: a JSON schema or class, `{"type": "json_object"}`,
     `{"type": "regex", "regex": …}`, `{"type": "lark", "lark": …}`, or OpenAI's `{"type": "json_schema", …}`."""
+    reward_thoughts: bool = True
+    """Whether the reward models see what the model thinks before it answers; else they judge only what it says."""
     timeout: Annotated[float, Field(ge=0)] | None = None
     """Seconds after which a request fails with `TimeoutError`."""
     max_retries: int = 0

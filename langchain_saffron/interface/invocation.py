@@ -162,6 +162,8 @@ class Invocation:
             "context_ids": self.context,
             "timeout": self.model.timeout,
             "grammar": self.grammar,
+            "thoughts": self.prompt.thoughts,
+            "reward_thoughts": self.model.reward_thoughts,
         }
 
 
@@ -209,7 +211,8 @@ async def arun_together(invocations: Sequence[Invocation]) -> list[SearchResult]
 
 
 def _says_something(chunk: GenerationChunk | ChatGenerationChunk) -> bool:
-    return bool(chunk.text or getattr(getattr(chunk, "message", None), "tool_call_chunks", ()))
+    message = getattr(chunk, "message", None)
+    return bool(chunk.text or getattr(message, "content", "") or getattr(message, "tool_call_chunks", ()))
 
 
 def concurrent(config: RunnableConfig | list[RunnableConfig] | None) -> RunnableConfig | list[RunnableConfig]:

@@ -1,11 +1,11 @@
 """From what the engine gives to LangChain's messages: text, tool calls, metadata."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk
-from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
+from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, UsageMetadata
 from langchain_core.messages.tool import (
     InvalidToolCall,
     ToolCall,
@@ -14,7 +14,8 @@ from langchain_core.messages.tool import (
     tool_call_chunk,
 )
 
-from langchain_saffron.engine import RefusalText, SearchResult
+from langchain_saffron.engine import RefusalText, SearchResult, ThoughtText
+from langchain_saffron.interface.content import Content
 from langchain_saffron.interface.invocation import Invocation
 from langchain_saffron.interface.refusals import PROVIDER, refusal_kwargs
 from langchain_saffron.interface.structured_output import why_cut
@@ -32,19 +33,32 @@ class AnswerReader:
         tokenizer = invocation.model.load().tokenizer
         # one chunk says so, the one with the text, if there is any
         self._refused = False
+        self._content = Content()
         self._parser = (
-            form.parser(tokenizer, tools=invocation.tools, prompt_ids=invocation.prompt.policy_ids) if form else None
+            form.parser(tokenizer, tools=invocation.tools, prompt_ids=_before_the_text(invocation, tokenizer))
+            if form
+            else None
         )
 
     def message(self, result: SearchResult) -> AIMessage:
         """The whole answer, of which nothing was read yet."""
         refusal = self._invocation.settings.refusal_text if result.finish_reason == "refusal" else ""
-        pieces = [result.text.removesuffix(refusal), RefusalText(refusal)]
-        answer = Answer.of([event for piece in pieces if piece for event in self._events(piece)])
+        *before, last = result.parts or [result.text]
+        if not isinstance(last, ThoughtText):
+            last = last.removesuffix(refusal)
+        answer, content = Answer(), Content()
+        for piece in (*before, last, RefusalText(refusal)):
+            if isinstance(piece, ThoughtText):
+                content.think(piece)
+            elif piece:
+                for event in self._events(piece):
+                    answer.add(event)
+                    content.say(event)
         for event in self._end(result):
             answer.add(event)
+            content.say(event)
         return AIMessage(
-            content=answer.content,
+            content=content.whole(),
             tool_calls=[_tool_call(call) for call in answer.calls if not call.error],
             invalid_tool_calls=[_spoiled(call) for call in answer.calls if call.error],
             response_metadata=self._metadata(result),
@@ -54,16 +68,19 @@ class AnswerReader:
 
     def chunks(self, item: str | SearchResult) -> Iterator[AIMessageChunk]:
         """The next piece of the answer as chunks; the result is the last of them."""
+        if isinstance(item, ThoughtText):
+            yield AIMessageChunk(content=[self._content.think(item)])
+            return
         if isinstance(item, str):
             for event in self._events(item):
-                chunk = _chunk(event)
+                chunk = self._chunk(event)
                 if isinstance(item, RefusalText) and chunk.content:
                     self._refused = True
                     chunk.additional_kwargs = refusal_kwargs(self._invocation.settings.refusal_text)
                     chunk.response_metadata = {"model_provider": PROVIDER}
                 yield chunk
             return
-        yield from map(_chunk, self._end(item))
+        yield from map(self._chunk, self._end(item))
         # numbers and names on exactly one chunk: LangChain adds chunks up
         yield AIMessageChunk(
             content="",
@@ -85,7 +102,8 @@ class AnswerReader:
 
     def _end(self, result: SearchResult) -> Iterator[Event]:
         if self._parser is not None:
-            token_text = self._invocation.model.load().tokenizer.decode(result.token_ids)
+            said = result.token_ids if result.said_ids is None else result.said_ids
+            token_text = self._invocation.model.load().tokenizer.decode(said)
             cut = _REFUSED if result.finish_reason == "refusal" else why_cut(result.finish_reason, "this call")
             yield from self._finish(cut, token_text)
 
@@ -103,12 +121,33 @@ class AnswerReader:
 
     def _usage(self, result: SearchResult) -> UsageMetadata:
         prompt, answer = len(self._invocation.prompt.policy_ids), len(result.token_ids)
-        return UsageMetadata(
+        usage = UsageMetadata(
             input_tokens=prompt,
             output_tokens=answer,
             total_tokens=prompt + answer,
             input_token_details=InputTokenDetails(cache_read=result.stats.cached_prompt),
         )
+        if result.thought_tokens is not None:
+            usage["output_token_details"] = OutputTokenDetails(reasoning=result.thought_tokens)
+        return usage
+
+    def _chunk(self, event: Event) -> AIMessageChunk:
+        # never text and a call in one chunk: listeners look at one of them
+        if isinstance(event, Said):
+            return AIMessageChunk(content=self._content.say(event) or "")
+        if isinstance(event, CallPiece):
+            piece = tool_call_chunk(name=event.name, args=event.args, id=event.id, index=event.index)
+            return AIMessageChunk(content="", tool_call_chunks=[piece])
+        return AIMessageChunk(content="")
+
+
+def _before_the_text(invocation: Invocation, tokenizer: Any) -> Sequence[int]:
+    """What the answer's text follows: the prompt, and the end of the thought that its header began."""
+    prompt = invocation.prompt
+    if prompt.thoughts is None or prompt.thoughts.place != "inside":
+        return prompt.policy_ids
+    end: list[int] = tokenizer(prompt.thoughts.markers.form.closing, add_special_tokens=False).input_ids
+    return *prompt.policy_ids, *end
 
 
 def _tool_call(call: Call) -> ToolCall:
@@ -117,13 +156,3 @@ def _tool_call(call: Call) -> ToolCall:
 
 def _spoiled(call: Call) -> InvalidToolCall:
     return invalid_tool_call(name=call.name, args=call.args, id=call.id, error=call.error)
-
-
-def _chunk(event: Event) -> AIMessageChunk:
-    # never text and a call in one chunk: listeners look at one of them
-    if isinstance(event, Said):
-        return AIMessageChunk(content=event.text)
-    if isinstance(event, CallPiece):
-        piece = tool_call_chunk(name=event.name, args=event.args, id=event.id, index=event.index)
-        return AIMessageChunk(content="", tool_call_chunks=[piece])
-    return AIMessageChunk(content="")

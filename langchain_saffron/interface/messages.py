@@ -15,6 +15,7 @@ from langchain_core.messages import (
 )
 
 from langchain_saffron.errors import PromptError
+from langchain_saffron.templates.message_forms import THOUGHTS
 from langchain_saffron.templates.safe_encoder import replace_surrogates
 from langchain_saffron.templates.tool_call_text import call_json, marked, turn_text
 
@@ -30,7 +31,7 @@ _ALIASES = {
 _TOOL_CALL_BLOCKS = frozenset({"tool_call", "tool_call_chunk", "invalid_tool_call", "tool_use", "function_call"})
 # Documents as LangChain, and Anthropic, have them.
 _DOCUMENTS = frozenset({"text-plain", "document", "file"})
-# Thoughts are no part of the conversation: chat templates leave those of earlier turns out.
+# Thoughts are no part of what was said: the chat template decides which of them the model sees again.
 _THOUGHTS = frozenset({"reasoning", "reasoning_content", "thinking", "redacted_thinking"})
 
 
@@ -59,6 +60,7 @@ class Turn:
         tool_calls: Of an assistant.
         tool_call_id: Which call a tool's result answers.
         tool_name: The tool that answered, if the message or the call says so.
+        thoughts: What an assistant thought before it said that.
     """
 
     role: str
@@ -66,10 +68,13 @@ class Turn:
     tool_calls: tuple[TurnCall, ...] = ()
     tool_call_id: str | None = None
     tool_name: str | None = None
+    thoughts: str = ""
 
     def as_template_message(self) -> dict[str, Any]:
         """The form that chat templates read."""
         message: dict[str, Any] = {"role": self.role, "content": self.text}
+        if self.thoughts:
+            message[THOUGHTS] = self.thoughts
         if self.tool_calls:
             message["tool_calls"] = [
                 {
@@ -146,7 +151,27 @@ def _assistant(message: AIMessage) -> Turn:
             calls.append(TurnCall(spoiled["name"], written, spoiled["id"]))
         else:
             text = "\n".join(filter(None, (text, written)))
-    return Turn("assistant", text, tuple(calls))
+    return Turn("assistant", text, tuple(calls), thoughts=_thoughts(message))
+
+
+def _thoughts(message: AIMessage) -> str:
+    """What stands in its blocks of thoughts or, as some providers have it, beside its content."""
+    blocks = message.content if isinstance(message.content, list) else []
+    said = [_thought(block) for block in blocks if isinstance(block, dict) and block.get("type") in _THOUGHTS]
+    beside = message.additional_kwargs.get("reasoning_content")
+    if not any(said) and isinstance(beside, str):
+        said = [beside]
+    return replace_surrogates("\n\n".join(filter(None, said)))
+
+
+def _thought(block: dict[str, Any]) -> str:
+    """The thought of a block, in whatever provider's form; nothing where it is encrypted."""
+    for name in ("reasoning", "thinking", "reasoning_content"):
+        value = block.get(name)
+        text = value.get("text") if isinstance(value, dict) else value
+        if isinstance(text, str):
+            return text
+    return ""
 
 
 def _text(message: BaseMessage, skipped: Collection[str] = ()) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from langchain_saffron.extras import GRAMMARS
+from langchain_saffron.templates.thought_form import KNOWN_FORMS
 from langchain_saffron.tools import detect_tool_format
 from langchain_saffron.tools.form_probe import shows_tools
 
@@ -75,6 +76,8 @@ def model_profile(facts: ModelFacts, tool_format: str, max_tokens: int | None) -
     if not forced or tool_format != "auto" or template is not None:
         able = forced and (tool_format != "auto" or _writes_calls(template or ""))
         profile |= {"tool_calling": able, "tool_choice": able, "tool_call_streaming": able}
+    if template is not None:
+        profile["reasoning_output"] = any(form.closing in template for form in KNOWN_FORMS)
     if facts.context:
         profile |= {"max_input_tokens": facts.context, "max_output_tokens": max_tokens or facts.context}
     return profile

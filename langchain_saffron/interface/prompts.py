@@ -6,7 +6,7 @@ yield a control token, while ordinary text gives exactly the ids of
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,9 +16,11 @@ from langchain_saffron.errors import PromptError
 from langchain_saffron.interface.length import refuse_beyond
 from langchain_saffron.interface.messages import Turn, to_turns
 from langchain_saffron.templates.chat_template import Chat, ChatTemplate
-from langchain_saffron.templates.message_forms import Message
+from langchain_saffron.templates.message_forms import THOUGHTS, Message
 from langchain_saffron.templates.reward_template import RewardTemplate
 from langchain_saffron.templates.safe_encoder import replace_surrogates, safe_encoder
+from langchain_saffron.templates.thought_form import ThoughtForm, place_in
+from langchain_saffron.templates.thought_markers import ThoughtMarkers, Thoughts
 from langchain_saffron.tools import FormCalls, ToolFormat, detect_tool_format, tool_format_names
 
 __all__ = ["PromptRenderer", "RenderedPrompt", "Turn"]
@@ -41,6 +43,7 @@ class RenderedPrompt:
         prefill_ids: The answer's beginning that the caller gave, as it stands at the end of `policy_ids`.
         prefill: Its text.
         prm_ids: The conversation as the process reward model reads it, with the same end; `None` without one.
+        thoughts: How the answer's thoughts are marked; `None` where this model marks none.
     """
 
     policy_ids: tuple[int, ...]
@@ -48,6 +51,7 @@ class RenderedPrompt:
     prefill_ids: tuple[int, ...]
     prefill: str
     prm_ids: Sequence[int] | None = None
+    thoughts: Thoughts | None = None
 
 
 class PromptRenderer:
@@ -80,6 +84,7 @@ class PromptRenderer:
         self._reward_tokenizer = tokenizer if reward_tokenizer is None else reward_tokenizer
         self._reward_template = reward_template
         self._prm_prompt = prm_prompt
+        self._markers: dict[ThoughtForm, ThoughtMarkers] = {}
 
     @classmethod
     def for_engine(
@@ -116,11 +121,12 @@ class PromptRenderer:
                 conversation in every form, such as one that knows no tools.
         """
         turns = to_turns(messages)
-        prefill = ""
+        prefill, thought = "", ""
         if turns[-1].role == "assistant":
             if turns[-1].tool_calls:
                 raise PromptError("the last message calls tools: add their results as tool messages")
-            prefill = turns.pop().text
+            last = turns.pop()
+            prefill, thought = last.text, last.thoughts
             if not turns:
                 raise PromptError("an assistant message needs a message before it that it answers")
         schemas = list(tools) if tools else None
@@ -131,10 +137,16 @@ class PromptRenderer:
         chat = self._chat.render(said, schemas, self._sources(turns, schemas))
         header_ids = self._encoder.encode(chat.text)
         policy_ids, prefill_ids = header_ids, list[int]()
+        thoughts = self._thoughts(chat)
         if prefill:
-            policy_ids, prefill_ids = self._continued(chat, header_ids, prefill, schemas)
+            if thoughts is not None and thoughts.place == "inside":
+                header_ids = header_ids + self._end_of_thought(thoughts)
+            message = {"role": "assistant", "content": prefill, **({THOUGHTS: thought} if thought else {})}
+            policy_ids, prefill_ids = self._continued(chat, header_ids, message, schemas)
+            # what the answer says has begun
+            thoughts = None if thoughts is None else replace(thoughts, place="said")
         reward_turns = [pair for turn in turns for pair in turn.as_reward_turns()]
-        return self._rendered(policy_ids, reward_turns, prefill_ids, prefill)
+        return replace(self._rendered(policy_ids, reward_turns, prefill_ids, prefill), thoughts=thoughts)
 
     @cached_property
     def knows_tools(self) -> bool:
@@ -208,6 +220,21 @@ class PromptRenderer:
         written = list(form.templates(own))
         return [own, *written] if form.detect(own, self._tokenizer) else written or [own]
 
+    def _thoughts(self, chat: Chat) -> Thoughts | None:
+        """How an answer's thoughts are marked, and whether the template has begun or ended any."""
+        form = self._chat.thoughts(chat.source).form
+        if form is None:
+            return None
+        markers = self._markers.get(form)
+        if markers is None:
+            markers = self._markers[form] = ThoughtMarkers.of(form, self._tokenizer, self._encoder)
+        return Thoughts(markers, place_in(chat.tail, form))
+
+    def _end_of_thought(self, thoughts: Thoughts) -> list[int]:
+        """What ends the thought that the header begins, before an answer that is given."""
+        form = thoughts.markers.form
+        return self._encoder.encode(self._encoder.name_controls(f"\n{form.closing}\n\n{form.lead}"))
+
     def _rendered(
         self, policy_ids: list[int], turns: list[tuple[str, str]], prefill_ids: list[int], prefill: str
     ) -> RenderedPrompt:
@@ -220,7 +247,7 @@ class PromptRenderer:
         return RenderedPrompt(tuple(policy_ids), reward_ids, tuple(prefill_ids), prefill, prm_ids)
 
     def _continued(
-        self, chat: Chat, header_ids: list[int], prefill: str, tools: list[dict[str, Any]] | None
+        self, chat: Chat, header_ids: list[int], message: Message, tools: list[dict[str, Any]] | None
     ) -> tuple[list[int], list[int]]:
         """Policy ids with the prefill, and the prefill's share of them.
 
@@ -228,7 +255,7 @@ class PromptRenderer:
         not affected by it. Else (a token would span the border, or the template cannot end within a message)
         the prefill is encoded on its own and follows the answer's header.
         """
-        message: Message = {"role": "assistant", "content": prefill}
+        prefill = message["content"]
         continued = self._chat.render_continued(chat, message, tools) if prefill.strip() else None
         if continued is not None:
             ids = self._encoder.encode(continued.text)

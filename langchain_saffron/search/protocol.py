@@ -37,7 +37,8 @@ class Scores:
 
     Attributes:
         logits: float32 [nodes, vocabulary]: the policy's.
-        rewards: float32 [nodes, vocabulary]: the reward model's `M(s)`, or `None`.
+        rewards: float32 [nodes, vocabulary]: the reward model's `M(s)`, or `None`. A row of infinity is that of a node
+            within a thought which nobody judges.
         prm_rewards: float32 [prm_nodes]: the process reward model's `R(s)`, or `None`.
     """
 
@@ -94,6 +95,7 @@ class SearchInputs:
         prompt: The prompt's ids, which the repetition penalty also looks at.
         trace: Where the live beams are recorded after every step, if wanted.
         constraint: The state of the empty response under the grammar that the answer has to follow, if any.
+        marks: Control tokens that only mark thoughts: neither the mask nor the reward model decides over them.
     """
 
     settings: SearchSettings
@@ -105,6 +107,7 @@ class SearchInputs:
     prompt: tuple[int, ...] = ()
     trace: list[list[list[int]]] | None = None
     constraint: Constraint | None = None
+    marks: tuple[int, ...] = ()
 
     @property
     def max_tokens(self) -> int:

@@ -53,6 +53,7 @@ class _SaffronSearch:
             threshold=settings.safety_threshold,
             weight=settings.safety_weight,
             refusal_threshold=settings.refusal_threshold,
+            marks=torch.tensor(inputs.marks, dtype=torch.long),
         )
         self.generator = seeded(inputs)
 

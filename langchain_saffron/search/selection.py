@@ -10,6 +10,10 @@ from langchain_saffron.search.constraint import constrain
 from langchain_saffron.search.mask import UNSEEN_COST, instead_of_nothing, prefer_seen, presumed_rewards
 from langchain_saffron.search.nucleus import CHUNK, likeliest, nucleus
 
+# what a nat of likelihood counts, in points of reward, where the ranking is by rewards alone and nobody judges
+UNJUDGED = 1e-3
+NO_MARKS = torch.zeros(0, dtype=torch.long)
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -47,6 +51,7 @@ class Rules:
         threshold: Cap of the reward in the constrained ranking.
         weight: Weight of the capped reward there.
         refusal_threshold: Candidates below it are none.
+        marks: int64 [marks]: tokens that are exempt from the mask like end tokens, and inherit the reward like those.
     """
 
     end_tokens: torch.Tensor
@@ -58,6 +63,7 @@ class Rules:
     threshold: float
     weight: float
     refusal_threshold: float | None
+    marks: torch.Tensor = NO_MARKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +89,8 @@ def select(
 
     Args:
         logits: float32 [beams, vocabulary]: the policy's.
-        rewards: float32 [beams, vocabulary]: `M(s)`.
+        rewards: float32 [beams, vocabulary]: `M(s)`; infinity in rows that nobody judges. There the mask does not
+            count, and every token inherits the reward, or at the root takes the threshold.
         totals: Each beam's cumulative log-probability.
         inherited: Each beam's own reward, which ending it keeps; `None` at the root, where the mean
             predicted reward of the candidates, weighted by the policy, stands in.
@@ -141,26 +148,30 @@ def _rank(
     left a beam nothing of it), and how many beams fell back on a token outside their nucleus.
     """
     seen, tokens = rules.seen, None
+    marks = upload(rules.marks, torch.long, logprobs.device)
+    free = rewards[:, :1] == torch.inf
     again = fallbacks = torch.zeros((), dtype=torch.bool, device=logprobs.device)
     if whole:
         likely, reward, known = logprobs, rewards, seen
         allowed = nucleus(logprobs, rules.top_p)
         is_end = torch.zeros_like(allowed).index_fill(1, ends, True)
+        exempt = free | (is_end.index_fill(1, marks, True) if len(marks) else is_end)
     else:
         likely, tokens, allowed, again = likeliest(logprobs, rules.top_p)
         reward, known = rewards.gather(1, tokens), seen if seen is None else seen[tokens]
         is_end = torch.isin(tokens, ends)
+        exempt = free | (is_end | torch.isin(tokens, marks) if len(marks) else is_end)
     unseen = None
     if seen is not None and known is not None and rules.soft:
-        unseen = ~(known | is_end)
-        presumed, unclear = presumed_rewards(inherited, reward, likely, known & ~is_end, allowed)
+        unseen = ~(known | exempt)
+        presumed, unclear = presumed_rewards(inherited, reward, likely, known & ~exempt, allowed)
         again = again | unclear if not whole else again
         reward = torch.where(unseen, presumed[:, None], reward)
     elif seen is not None and known is not None:
-        allowed = allowed & (known | is_end)
+        allowed = allowed & (known | exempt)
         lost = ~allowed.any(dim=-1, keepdim=True)
         if constrained:
-            instead, unclear = instead_of_nothing(likely, known, is_end)
+            instead, unclear = instead_of_nothing(likely, known, exempt)
             again = again | (lost & unclear).any() if not whole else again
             allowed = allowed | (instead & lost)
             fallbacks = (lost & instead.any(dim=-1, keepdim=True)).sum()
@@ -172,8 +183,12 @@ def _rank(
         else:
             again = again | lost.any()
 
-    own = _own_rewards(inherited, reward, likely, allowed & ~is_end)
-    reward = torch.where(is_end, own[:, None], reward)
+    own = _own_rewards(inherited, reward, likely, allowed & ~exempt)
+    if None in inherited:
+        least = max(rules.threshold, rules.refusal_threshold or rules.threshold)
+        missing = upload([value is None for value in inherited], torch.bool, reward.device)
+        own = torch.where(missing & free[:, 0], least, own)
+    reward = torch.where(exempt, own[:, None], reward)
     if rules.refusal_threshold is not None:
         allowed = allowed & (reward >= rules.refusal_threshold)
     scaled = likely / rules.temperature if rules.temperature and not rules.paper else likely
@@ -181,6 +196,8 @@ def _rank(
         scaled = prefer_seen(scaled, unseen, allowed, rules.weight * UNSEEN_COST)
     if rules.paper:
         score = reward if unseen is None else reward - UNSEEN_COST * unseen
+        # where all rewards are the same, the policy decides
+        score = torch.where(free, score + UNJUDGED * likely, score)
     else:
         start = upload(totals, torch.float32, logprobs.device)
         score = start[:, None] + scaled + rules.weight * reward.clamp(max=rules.threshold)

@@ -7,15 +7,16 @@ the rendered text is the template's. It gets its private name (see `safe_encoder
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 from langchain_saffron.errors import PromptError
-from langchain_saffron.templates.message_forms import Message, call_forms, merged_forms
+from langchain_saffron.templates.message_forms import THOUGHTS, Message, call_forms, merged_forms, with_thoughts
 from langchain_saffron.templates.safe_encoder import SafeEncoder, replace_surrogates
 from langchain_saffron.templates.template_fields import Change, PromptFields
+from langchain_saffron.templates.thought_probe import TemplateThoughts, probe_thoughts
 
 _PRIVATE = re.compile("[\U000f0000-\U0010fffd]")
 # the same characters as JSON in ASCII and Python's `repr` write them
@@ -38,12 +39,14 @@ class Chat:
         source: The template's text.
         last_start: Where in `text` the last message's own text begins (its first non-blank character); `None`
             if the template changes what messages say.
+        tail: What the template itself wrote behind the last of what messages say.
     """
 
     text: str
     messages: list[Message]
     source: str
     last_start: int | None = None
+    tail: str = ""
 
 
 class _Marks:
@@ -60,6 +63,7 @@ class _Marks:
         self._own = range(base, base + size)
         self._mark = chr(base)
         self._labels = [chr(base + 1 + index) for index in range(fields)]
+        self._any = re.compile(f"[{chr(base)}-{chr(base + size - 1)}]")
         self._label_pattern = re.compile(f"[{chr(base + 1)}-{chr(base + fields)}]" if fields else "(?!)")
         # A control string of one character cannot be taken apart: something else stands for it meanwhile.
         self._hide = {ord(s): chr(base + 1 + fields + index) for index, s in enumerate(singles)}
@@ -96,6 +100,9 @@ class _Marks:
         text = self._label_pattern.sub("", rendered.replace(self._mark, ""))
         return text.translate(self._show) if self._show else text
 
+    def tail(self, rendered: str) -> str:
+        return self._any.split(rendered)[-1]
+
     def start(self, rendered: str, field: int) -> int | None:
         position = rendered.rfind(self._labels[field])
         return len(self.remove(rendered[:position])) if position >= 0 else None
@@ -108,6 +115,7 @@ class ChatTemplate:
         self._tokenizer = tokenizer
         self._encoder = encoder
         self._template = template
+        self._thoughts: dict[str, TemplateThoughts] = {}
 
     def source(self, tools: list[Any] | None = None) -> str:
         """The template's text.
@@ -141,7 +149,13 @@ class ChatTemplate:
             PromptError: The template refuses every form; the message is its own.
         """
         first: TemplateRefusal | None = None
-        forms = (form for calls in call_forms(messages) for form in merged_forms(calls, bool(tools)))
+        versions = [messages]
+        if any(THOUGHTS in message for message in messages):
+            # some take no thoughts beside what is said
+            versions.append(with_thoughts(messages, None))
+        forms = (
+            form for version in versions for calls in call_forms(version) for form in merged_forms(calls, bool(tools))
+        )
         # some templates, such as those of models that also see pictures, take a list of parts for a text
         for form, parts, source in product(forms, (False, True), sources or [self.source(tools)]):
             try:
@@ -161,12 +175,32 @@ class ChatTemplate:
                 continue
         return None
 
+    def thoughts(self, source: str) -> TemplateThoughts:
+        """What a template does with thoughts, found out once.
+
+        Args:
+            source: The template's text.
+        """
+        found = self._thoughts.get(source)
+        if found is None:
+
+            def render(messages: list[Message], tools: list[Any] | None, variables: dict[str, Any]) -> str | None:
+                try:
+                    return self._apply(messages, tools, source, variables)
+                except TemplateRefusal:
+                    return None
+
+            controls = {token.content for token in self._tokenizer.added_tokens_decoder.values()}
+            found = self._thoughts[source] = probe_thoughts(render, source, controls.__contains__)
+        return found
+
     def _render(
         self, messages: list[Message], tools: list[Any] | None, source: str, parts: bool, **options: bool
     ) -> Chat:
         fields = PromptFields(messages, tools, self._encoder.pattern.search)
         strings = "\0".join([source, *fields.strings()])
         marks = _Marks(strings, fields.count, self._encoder)
+        thoughts = self.thoughts(source).field if any(THOUGHTS in message for message in messages) else None
 
         def apply(change: Change) -> str:
             changed, changed_tools = fields.changed(change)
@@ -174,30 +208,29 @@ class ChatTemplate:
                 changed = [
                     {**message, "content": [{"type": "text", "text": message["content"]}]} for message in changed
                 ]
-            return self._apply(changed, changed_tools, source, options)
+            return self._apply(with_thoughts(changed, thoughts), changed_tools, source, options)
 
         marked = apply(marks.spread)
         _check_arguments(fields.changed(marks.spread)[0], marked)
         marked = marks.restored(marked)
         self._check_complete(fields, marks, marked)
-        name = self._encoder.name_controls
+        name, tail = self._encoder.name_controls, marks.tail(marked)
         try:
             raw = apply(lambda text, field: text)
             if marks.remove(marked) == raw:
                 named = name(marked)
-                return Chat(
-                    marks.remove(named), messages, source, marks.start(named, fields.content(len(messages) - 1))
-                )
+                start = marks.start(named, fields.content(len(messages) - 1))
+                return Chat(marks.remove(named), messages, source, start, tail)
             # The template looks at what messages say, or edits it (SmolLM3 takes `/no_think` out). It must
             # see the words unmarked then, which is fine as long as that adds no control string.
             broken = marks.restored(apply(marks.broken))
             if self._encoder.control_sequence(broken) == self._encoder.control_sequence(marked):
-                return Chat(marks.remove(name(broken)), messages, source)
+                return Chat(marks.remove(name(broken)), messages, source, tail=self._header(apply, options, raw))
         except TemplateRefusal:
             pass  # raised because of words that it did not see in the marked text
-        return Chat(marks.remove(name(marked)), messages, source)
+        return Chat(marks.remove(name(marked)), messages, source, tail=tail)
 
-    def _apply(self, messages: list[Message], tools: Any, source: str, options: dict[str, bool]) -> str:
+    def _apply(self, messages: list[Message], tools: Any, source: str, options: dict[str, Any]) -> str:
         # some that are for tools only count them without asking whether there are any
         for given in [tools] if tools else [None, []]:
             try:
@@ -210,6 +243,14 @@ class ChatTemplate:
                     continue
                 raise TemplateRefusal(f"{type(error).__name__}: {error}") from error
         raise AssertionError
+
+    @staticmethod
+    def _header(apply: Callable[[Change], str], options: dict[str, Any], raw: str) -> str:
+        """The answer's header, of a template that looks at what messages say."""
+        if not options.pop("add_generation_prompt", False):
+            return ""
+        before = apply(lambda text, field: text)
+        return raw.removeprefix(before) if raw.startswith(before) else ""
 
     @staticmethod
     def _check_complete(fields: PromptFields, marks: _Marks, marked: str) -> None:

@@ -7,6 +7,11 @@ from typing import Any
 
 Message = dict[str, Any]
 
+# what a message of ours calls an assistant's thoughts
+THOUGHTS = "reasoning_content"
+# where a template reads them as a part of the content
+BLOCK = "content"
+
 _SHORT = 9
 
 
@@ -47,6 +52,27 @@ def call_forms(messages: list[Message]) -> Iterator[list[Message]]:
                     yield [_message(message, short, as_text) for message in form]
 
 
+def with_thoughts(messages: list[Message], field: str | None) -> list[Message]:
+    """The conversation with thoughts where a template reads them.
+
+    Args:
+        messages: With thoughts under `THOUGHTS`.
+        field: Their name there; `BLOCK` for a part of the content, `None` for nowhere.
+    """
+    return [_with_thoughts(message, field) if THOUGHTS in message else message for message in messages]
+
+
+def _with_thoughts(message: Message, field: str | None) -> Message:
+    made = {name: value for name, value in message.items() if name != THOUGHTS}
+    if field is None:
+        return made
+    thoughts, content = message[THOUGHTS], message["content"]
+    if field != BLOCK:
+        return {**made, field: thoughts}
+    text = [{"type": "text", "text": content}] if content and isinstance(content, str) else list(content)
+    return {**made, "content": [{"type": "thinking", "thinking": thoughts}, *text]}
+
+
 def _joined(messages: list[Message]) -> list[Message]:
     """Neighbours of the same role as one message."""
     result: list[Message] = []
@@ -58,6 +84,8 @@ def _joined(messages: list[Message]) -> list[Message]:
             and not (last.get("tool_calls") or message.get("tool_calls"))
         ):
             result[-1] = {**last, "content": _paragraphs(last["content"], message["content"])}
+            if thoughts := _paragraphs(last.get(THOUGHTS, ""), message.get(THOUGHTS, "")):
+                result[-1][THOUGHTS] = thoughts
         else:
             result.append(message)
     return result
@@ -124,7 +152,8 @@ def _one_call_each(messages: list[Message]) -> list[Message]:
         results = messages[position:end]
         position = end
         for index, call in enumerate(calls):
-            made.append({**message, "content": "" if index else message["content"], "tool_calls": [call]})
+            first = {**message, "tool_calls": [call]}
+            made.append({**with_thoughts([first], None)[0], "content": ""} if index else first)
             mine = [r for r in results if "id" in call and r.get("tool_call_id") == call["id"]]
             made += mine
             results = [result for result in results if result not in mine]

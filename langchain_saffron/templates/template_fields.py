@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Protocol
 
-from langchain_saffron.templates.message_forms import Message
+from langchain_saffron.templates.message_forms import THOUGHTS, Message
 
 _TYPES = frozenset(("function", "string", "number", "integer", "boolean", "array", "object", "null"))
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_$][A-Za-z0-9_$.-]*")
@@ -76,6 +76,8 @@ class PromptFields:
         for index, message in enumerate(self.messages):
             copy = {**message, "content": change(message["content"], self.content(index))}
             other = partial(change, field=len(self.messages) + index)
+            if THOUGHTS in message:
+                copy[THOUGHTS] = other(message[THOUGHTS])
             if "name" in message:
                 copy["name"] = other(message["name"])
             if "tool_call_id" in message and not self._is_fixed(message["tool_call_id"]):

@@ -1,0 +1,187 @@
+"""Responses taken apart, token by token, into thoughts and what is said."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_saffron.engine.detokenizer import Detokenizer, StopFilter
+from langchain_saffron.engine.result import ThoughtText
+from langchain_saffron.templates.thought_markers import Piece, Thoughts
+
+# responses whose state is remembered: beams grow from those of the step before
+_REMEMBERED = 512
+
+
+class ThoughtReader:
+    """Reads one response.
+
+    Attributes:
+        thought: How many of its tokens belong to thoughts, with their markers.
+        said: Its other tokens but those of markers, control tokens included.
+    """
+
+    def __init__(self, tokenizer: Any, thoughts: Thoughts, context: Sequence[int] = ()) -> None:
+        """Nothing was read yet.
+
+        Args:
+            tokenizer: The policy's.
+            thoughts: How thoughts are marked, and whether the prompt has begun one.
+            context: Tokens before the response that it continues, as for a `TextStream`.
+        """
+        self.thought = 0
+        self.said: list[int] = []
+        self._signs = thoughts.markers.signs
+        self._detokenizer = Detokenizer(tokenizer, context)
+        self._splitter = thoughts.splitter()
+        self._undecided: list[int] = []
+
+    @property
+    def thinking(self) -> bool:
+        """Whether it stands within a thought, or in what may begin one."""
+        return self._splitter.thinking or self._splitter.undecided
+
+    def copy(self) -> "ThoughtReader":
+        """The same state, to go on from twice."""
+        made: ThoughtReader = object.__new__(ThoughtReader)
+        made.thought, made.said, made._signs = self.thought, list(self.said), self._signs
+        made._detokenizer, made._splitter = self._detokenizer.copy(), self._splitter.copy()
+        made._undecided = list(self._undecided)
+        return made
+
+    def push(self, token: int) -> list[Piece]:
+        """Read a token; return what has become clear."""
+        within, sign = self._splitter.thinking, self._signs.get(token)
+        text = self._detokenizer.push((token,)) if sign is None else self._detokenizer.push((), last=True) + sign
+        pieces = self._splitter.feed(text)
+        kinds = {kind for kind, _ in pieces}
+        self._undecided.append(token)
+        if within or self._splitter.thinking:
+            self.thought += self._decide()
+        elif not self._splitter.undecided and (kinds != {"framing"} and (kinds or not text)):
+            self._decide(said=True)
+        elif not self._splitter.undecided:
+            self._decide()
+        return pieces
+
+    def finish(self) -> list[Piece]:
+        """Read the end."""
+        within = self._splitter.thinking
+        pieces = self._splitter.feed(self._detokenizer.push((), last=True)) + self._splitter.finish()
+        count = self._decide(said=not within)
+        self.thought += count if within else 0
+        return pieces
+
+    def _decide(self, said: bool = False) -> int:
+        count = len(self._undecided)
+        if said:
+            self.said += self._undecided
+        self._undecided = []
+        return count
+
+
+class ThoughtStream:
+    """The text of a growing response, and its thoughts beside it.
+
+    Attributes:
+        text: All that was said so far.
+        parts: All that was given out so far, neighbours of one kind joined.
+    """
+
+    def __init__(
+        self, tokenizer: Any, thoughts: Thoughts, stop: Sequence[str] = (), context: Sequence[int] = ()
+    ) -> None:
+        """Start a stream.
+
+        Args:
+            tokenizer: The policy's.
+            thoughts: How thoughts are marked.
+            stop: Strings that end the text. In thoughts they end nothing.
+            context: As for a `TextStream`.
+        """
+        self.text = ""
+        self.parts: list[str] = []
+        self.reader = ThoughtReader(tokenizer, thoughts, context)
+        self._filter = StopFilter(stop)
+        # where one thought follows another
+        self._new_thought = True
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string was found."""
+        return self._filter.stopped
+
+    def pieces(self, tokens: Sequence[int]) -> list[str]:
+        """Add final tokens; return what became final, thoughts as `ThoughtText`."""
+        return [] if self.stopped else [one for token in tokens for one in self._given(self.reader.push(token))]
+
+    def last_pieces(self) -> list[str]:
+        """Return the rest."""
+        if self.stopped:
+            return []
+        given = self._given(self.reader.finish())
+        rest = self._filter.release("", last=True)
+        return [*given, self.add(rest)] if rest else given
+
+    def add(self, text: str) -> str:
+        """Append text that no token stands for, such as a refusal."""
+        self.text += text
+        if self.parts and not isinstance(self.parts[-1], ThoughtText):
+            self.parts[-1] += text
+        elif text:
+            self.parts.append(text)
+        return text
+
+    def _given(self, pieces: list[Piece]) -> list[str]:
+        given: list[str] = []
+        for kind, text in pieces:
+            if self.stopped:
+                break
+            if kind == "opened":
+                # what could have begun a stop string has not
+                given.append(self.add(self._filter.release("", last=True)))
+                self._new_thought = True
+            elif kind == "thought":
+                given.append(self._think(text))
+            elif kind == "text":
+                given.append(self.add(self._filter.release(text)))
+        return [one for one in given if one]
+
+    def _think(self, text: str) -> ThoughtText:
+        if self._new_thought or not self.parts or not isinstance(self.parts[-1], ThoughtText):
+            thought = ThoughtText(text, begins=True)
+            self.parts.append(thought)
+        else:
+            thought = ThoughtText(text)
+            self.parts[-1] = ThoughtText(self.parts[-1] + text, begins=True)
+        self._new_thought = False
+        return thought
+
+
+class SpokenStops:
+    """Tells whether a response, given as tokens, has just completed a stop string in what it says."""
+
+    def __init__(self, tokenizer: Any, thoughts: Thoughts, stop: Sequence[str], context: Sequence[int] = ()) -> None:
+        self._stop = tuple(stop)
+        self._start = ThoughtReader(tokenizer, thoughts, context)
+        self._tail = max((len(one) for one in stop), default=0)
+        self._states: OrderedDict[tuple[int, ...], tuple[ThoughtReader, str]] = OrderedDict()
+
+    def __call__(self, tokens: Sequence[int]) -> bool:
+        """Whether the latest token has completed one."""
+        if not self._stop:
+            return False
+        key = tuple(tokens)
+        known = len(key) - 1
+        while known > 0 and key[:known] not in self._states:
+            known -= 1
+        reader, said = self._states[key[:known]] if known > 0 else (self._start, "")
+        reader, found = reader.copy(), False
+        reader.said = []
+        for token in key[max(known, 0) :]:
+            text = "".join(text for kind, text in reader.push(token) if kind == "text")
+            found = any(one in said + text for one in self._stop)
+            said = (said + text)[-self._tail :]
+        self._states[key] = reader, said
+        while len(self._states) > _REMEMBERED:
+            self._states.popitem(last=False)
+        return found
