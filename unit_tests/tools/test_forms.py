@@ -170,20 +170,21 @@ def test_any_arguments_however_they_are_cut(family, arguments, size, end):
 
 
 @pytest.mark.parametrize(
-    ("text", "error"),
+    ("text", "error", "content"),
     [
-        ("<tool_call>\n<function=weather>\nPlace: Paris\n</function>\n</tool_call>", "does not go on"),
-        ("<tool_call>\n<function=>\n</function>\n</tool_call>", "no name"),
+        ("<tool_call>\n<function=weather>\nPlace: Paris\n</function>\n</tool_call>", "does not go on", "A\nB"),
+        ("<tool_call>\n<function=>\n</function>\n</tool_call>", "no name", "A\nB"),
         ("<tool_call>\n<function=weather>\n<parameter=days>\n1\n</parameter>\n<parameter=days>\n2\n</parameter>\n"
-         "</function>\n</tool_call>", "twice"),
-        ("<tool_call>\n<function=weather>\n</function>\nwell</tool_call>", "does not go on"),
+         "</function>\n</tool_call>", "twice", "A\nB"),
+        # its end is not found: all that follows is kept with the call
+        ("<tool_call>\n<function=weather>\n</function>\nwell</tool_call>", "does not go on", "A"),
     ],
 )  # fmt: skip
-def test_what_is_no_call(text, error):
+def test_what_is_no_call(text, error, content):
     form = FormCalls("xml", probe_form(FAMILIES["xml"]))
     answer = form.parse(f"A\n{text}\nB", tools=TOOLS)
     assert error in answer.calls[0].error
-    assert answer.content == "A\nB"
+    assert answer.content == content
 
 
 @pytest.mark.parametrize("text", ["[weather", "[weather]", "[1, 2]", "[", "Hello [weather(place='A')]", "  so"])
