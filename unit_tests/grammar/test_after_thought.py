@@ -55,26 +55,25 @@ def test_random_answers_say_whole_documents(tokenizer, form, place):
         for text in (form.opening, form.closing, form.closing + "\n\n", form.lead)
     ]
     finished = thoughts = 0
-    for _ in range(12):
-        state, ids = empty, []
-        while len(ids) < 120:
+    for _ in range(8):
+        state, ids, run = empty, [], []
+        while len(ids) < 60:
             allowed = state.allowed([state])[0]
             assert bool(allowed.any())
             if bool(allowed[ends[0]]):
                 assert state.accepting
                 break
-            run = rng.choice(shortcuts) if rng.random() < 0.2 else []
-            run = run or [rng.choice(allowed.nonzero()[:, 0].tolist())]
-            for token in run:
-                if not bool(state.allowed([state])[0][token]):
-                    break
-                state = state.advance(token)
-                ids.append(token)
+            run = run or (list(rng.choice(shortcuts)) if rng.random() < 0.2 else [])
+            wanted = run.pop(0) if run else -1
+            if wanted < 0 or not bool(allowed[wanted]):
+                run, wanted = [], rng.choice(allowed.nonzero()[:, 0].tolist())
+            state = state.advance(wanted)
+            ids.append(wanted)
         if state.accepting:
             finished += 1
             thoughts += len(ids) > 12
             assert json.loads(read(tokenizer, markers, place, ids)) in ({"a": 1}, {"a": 2})
-    assert finished > 3
+    assert finished > 2
     assert thoughts
 
 
