@@ -251,7 +251,7 @@ class Admission:
             self._compiler = compiler = GrammarCompiler(self.tokenizer, self._policy.vocabulary, self.end_tokens)
             self._thought_tokens.clear()
         root = compiler.compile(grammar, timeout)
-        if thoughts is None:
+        if thoughts is None or thoughts.supposed:
             return root
         form = thoughts.markers.form
         tokens = self._thought_tokens.get(form)

@@ -222,13 +222,14 @@ class PromptRenderer:
 
     def _thoughts(self, chat: Chat) -> Thoughts | None:
         """How an answer's thoughts are marked, and whether the template has begun or ended any."""
-        form = self._chat.thoughts(chat.source).form
+        found = self._chat.thoughts(chat.source)
+        form = found.form
         if form is None:
             return None
         markers = self._markers.get(form)
         if markers is None:
             markers = self._markers[form] = ThoughtMarkers.of(form, self._tokenizer, self._encoder)
-        return Thoughts(markers, place_in(chat.tail, form))
+        return Thoughts(markers, place_in(chat.tail, form), found.supposed)
 
     def _end_of_thought(self, thoughts: Thoughts) -> list[int]:
         """What ends the thought that the header begins, before an answer that is given."""

@@ -223,10 +223,12 @@ class Thoughts:
     Attributes:
         markers: Their markers.
         place: Where the prompt leaves off.
+        supposed: Whether the template says nothing of thoughts: they are looked for, but grammars do not wait for any.
     """
 
     markers: ThoughtMarkers
     place: Place
+    supposed: bool = False
 
     def splitter(self) -> ThoughtSplitter:
         """What takes such an answer apart."""

@@ -38,10 +38,12 @@ class TemplateThoughts:
     Attributes:
         form: How they are marked; `None` where there are none.
         field: Under what name a message's thoughts are read; `BLOCK` for a part of the content, `None` for not at all.
+        supposed: Whether only the tokenizer speaks for them: the template says nothing of thoughts.
     """
 
     form: ThoughtForm | None = None
     field: str | None = None
+    supposed: bool = False
 
 
 def probe_thoughts(render: Render, source: str, is_control: Callable[[str], bool]) -> TemplateThoughts:
@@ -54,7 +56,7 @@ def probe_thoughts(render: Render, source: str, is_control: Callable[[str], bool
     """
     mentioned = any(word in source for word in _WORDS)
     if not mentioned:
-        return TemplateThoughts(_known_in(source, "", is_control))
+        return _known_in(source, "", is_control)
     user = {"role": "user", "content": _QUESTION}
     header = _header(render, user)
     # most templates show the thoughts of the latest answer, some only those that came with a call
@@ -68,7 +70,7 @@ def probe_thoughts(render: Render, source: str, is_control: Callable[[str], bool
         called = render([user, turn, result], [_TOOL], {**THINKING, "add_generation_prompt": True})
         if called is not None and (known := _known_around(called)):
             return TemplateThoughts(known, field)
-    return TemplateThoughts(_known_in(source, header, is_control))
+    return _known_in(source, header, is_control)
 
 
 def _header(render: Render, user: Message) -> str:
@@ -123,9 +125,10 @@ def _known_around(rendered: str) -> ThoughtForm | None:
     )
 
 
-def _known_in(source: str, header: str, is_control: Callable[[str], bool]) -> ThoughtForm | None:
+def _known_in(source: str, header: str, is_control: Callable[[str], bool]) -> TemplateThoughts:
     """A known form whose markers the template speaks of, or which the tokenizer has for control tokens."""
     for form in KNOWN_FORMS:
         if form.closing in source or form.closing in header:
-            return form
-    return next((f for f in KNOWN_FORMS if is_control(f.opening) and is_control(f.closing)), None)
+            return TemplateThoughts(form)
+    supposed = next((f for f in KNOWN_FORMS if is_control(f.opening) and is_control(f.closing)), None)
+    return TemplateThoughts(supposed, supposed=supposed is not None)
