@@ -30,6 +30,7 @@ from langchain_saffron.interface.response_format import (
     read_response_format,
 )
 from langchain_saffron.interface.structured_output import Method, structured
+from langchain_saffron.templates.template_variables import check_variables
 from langchain_saffron.tools import ToolFormat, ToolRequest, get_tool_format, tool_request
 
 TOOL_OPTIONS = ("tools", "tool_choice", "parallel_tool_calls")
@@ -61,6 +62,7 @@ class ChatSaffron(SaffronFields, BaseChatModel):
         cache_salt: One a tenant, so that nobody can tell what others asked.
         response_format: What answers have to look like.
         shared_budget: A `SharedBudget` for several calls, such as the steps of an agent.
+        chat_template_kwargs: Variables of the chat template, such as `{"enable_thinking": False}`.
         tool_format: `"hermes"` for models whose chat template knows no tools.
 
     Instantiate:
@@ -135,9 +137,14 @@ class ChatSaffron(SaffronFields, BaseChatModel):
     tool_format: str = "auto"
     """How the model writes tool calls: `"auto"` goes by its chat template, `"hermes"` works with any template."""
 
+    chat_template_kwargs: dict[str, Any] | None = None
+    """Variables for the chat template, such as `{"enable_thinking": False}` or `{"reasoning_effort": "low"}`; those of
+    a call take the place of these."""
+
     @model_validator(mode="after")
-    def _check_tool_format(self) -> Self:
+    def _check_template(self) -> Self:
         self._chosen_tool_format()
+        check_variables(self.chat_template_kwargs)
         return self
 
     @property
@@ -182,7 +189,8 @@ class ChatSaffron(SaffronFields, BaseChatModel):
 
     def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:
         """How many tokens these messages take as a prompt, the template's own included."""
-        return len(self.renderer().render(messages, tool_request(tools).tools).policy_ids)
+        rendered = self.renderer().render(messages, tool_request(tools).tools, variables=self.chat_template_kwargs)
+        return len(rendered.policy_ids)
 
     def bind_tools(
         self,
@@ -331,7 +339,7 @@ class ChatSaffron(SaffronFields, BaseChatModel):
         renderer = model.renderer()
         # tools that must not be called are not shown either
         tools = asked.tools if asked.choice != "none" else ()
-        prompt = renderer.render(messages, tools, model.load().context)
+        prompt = renderer.render(messages, tools, model.load().context, model.chat_template_kwargs)
         tool_format = renderer.tool_format if tools else None
         grammar = answer_grammar(asked, tool_format, form)
         settings, share = model.budgeted_settings(stop)

@@ -5,7 +5,8 @@ yield a control token, while ordinary text gives exactly the ids of
 `tokenizer.apply_chat_template(messages, tokenize=True, add_generation_prompt=True)`.
 """
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,6 +20,7 @@ from langchain_saffron.templates.chat_template import Chat, ChatTemplate
 from langchain_saffron.templates.message_forms import Message
 from langchain_saffron.templates.reward_template import RewardTemplate
 from langchain_saffron.templates.safe_encoder import replace_surrogates, safe_encoder
+from langchain_saffron.templates.template_variables import unread_variables
 from langchain_saffron.tools import ToolFormat, detect_tool_format, tool_format_names
 
 __all__ = ["PromptRenderer", "RenderedPrompt", "Turn"]
@@ -80,6 +82,7 @@ class PromptRenderer:
         self._reward_tokenizer = tokenizer if reward_tokenizer is None else reward_tokenizer
         self._reward_template = reward_template
         self._prm_prompt = prm_prompt
+        self._warned_of: set[tuple[str, ...]] = set()
 
     @classmethod
     def for_engine(
@@ -101,6 +104,7 @@ class PromptRenderer:
         messages: Sequence[BaseMessage],
         tools: Sequence[dict[str, Any]] | None = None,
         context: int | None = None,
+        variables: Mapping[str, Any] | None = None,
     ) -> RenderedPrompt:
         """The prompt for the next assistant message or, if the last one is an assistant's, for its rest.
 
@@ -109,6 +113,7 @@ class PromptRenderer:
             tools: In OpenAI's form, such as those of a `ToolRequest`.
             context: Tokens that there is room for: what is far beyond is refused before it is rendered, which takes
                 long. `None` renders whatever comes.
+            variables: Further variables of the chat template. One that it never reads is named in a warning.
 
         Raises:
             ContextOverflowError: It is far beyond `context`. What is a little beyond comes back as it is.
@@ -128,7 +133,9 @@ class PromptRenderer:
             texts = (turn.text for turn in turns)
             refuse_beyond(context, self.encode_plain, [*texts, prefill, *map(str, schemas or ())])
         said = [turn.as_template_message() for turn in turns]
-        chat = self._chat.render(said, schemas, self._sources(turns, schemas))
+        sources = self._sources(turns, schemas)
+        self._warn_of_unread(variables or {}, sources)
+        chat = self._chat.render(said, schemas, sources, variables)
         header_ids = self._encoder.encode(chat.text)
         policy_ids, prefill_ids = header_ids, list[int]()
         if prefill:
@@ -198,6 +205,15 @@ class PromptRenderer:
             return [own]
         written = list(form.templates(own))
         return [own, *written] if form.detect(own, self._tokenizer) else written or [own]
+
+    def _warn_of_unread(self, variables: Mapping[str, Any], sources: list[str]) -> None:
+        unread = tuple(unread_variables(variables, sources))
+        if unread and unread not in self._warned_of:
+            self._warned_of.add(unread)
+            warnings.warn(
+                f"chat_template_kwargs: this model's chat template never reads {', '.join(map(repr, unread))}",
+                stacklevel=3,
+            )
 
     def _rendered(
         self, policy_ids: list[int], turns: list[tuple[str, str]], prefill_ids: list[int], prefill: str

@@ -7,7 +7,7 @@ the rendered text is the template's. It gets its private name (see `safe_encoder
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -36,12 +36,14 @@ class Chat:
         source: The template's text.
         last_start: Where in `text` the last message's own text begins (its first non-blank character); `None`
             if the template changes what messages say.
+        variables: Further variables of the template.
     """
 
     text: str
     messages: list[Message]
     source: str
     last_start: int | None = None
+    variables: Mapping[str, Any] | None = None
 
 
 class _Marks:
@@ -112,7 +114,11 @@ class ChatTemplate:
             ) from error
 
     def render(
-        self, messages: list[Message], tools: list[Any] | None = None, sources: Sequence[str] | None = None
+        self,
+        messages: list[Message],
+        tools: list[Any] | None = None,
+        sources: Sequence[str] | None = None,
+        variables: Mapping[str, Any] | None = None,
     ) -> Chat:
         """A conversation with the header of the answer.
 
@@ -124,6 +130,7 @@ class ChatTemplate:
             messages: As chat templates read them.
             tools: In OpenAI's form.
             sources: Templates in place of the tokenizer's, the best one first.
+            variables: Further variables of the template. Their texts are data, as those of messages.
 
         Raises:
             PromptError: The template refuses every form; the message is its own.
@@ -133,7 +140,7 @@ class ChatTemplate:
         # some templates, such as those of models that also see pictures, take a list of parts for a text
         for form, parts, source in product(forms, (False, True), sources or [self.source(tools)]):
             try:
-                return self._render(form, tools, source, parts, add_generation_prompt=True)
+                return self._render(form, tools, source, parts, variables, add_generation_prompt=True)
             except TemplateRefusal as refusal:
                 first = first or refusal
         raise PromptError(f"the chat template cannot take these messages: {first}") from first
@@ -142,15 +149,23 @@ class ChatTemplate:
         """`chat` with one more message, within which it ends; `None` if its template does not support that."""
         for parts in (False, True):
             try:
-                return self._render([*chat.messages, message], tools, chat.source, parts, continue_final_message=True)
+                return self._render(
+                    [*chat.messages, message], tools, chat.source, parts, chat.variables, continue_final_message=True
+                )
             except TemplateRefusal:
                 continue
         return None
 
     def _render(
-        self, messages: list[Message], tools: list[Any] | None, source: str, parts: bool, **options: bool
+        self,
+        messages: list[Message],
+        tools: list[Any] | None,
+        source: str,
+        parts: bool,
+        variables: Mapping[str, Any] | None,
+        **options: bool,
     ) -> Chat:
-        fields = PromptFields(messages, tools, self._encoder.pattern.search)
+        fields = PromptFields(messages, tools, self._encoder.pattern.search, variables)
         strings = "\0".join([source, *fields.strings()])
         marks = _Marks(strings, fields.count, self._encoder)
 
@@ -160,7 +175,7 @@ class ChatTemplate:
                 changed = [
                     {**message, "content": [{"type": "text", "text": message["content"]}]} for message in changed
                 ]
-            return self._apply(changed, changed_tools, source, options)
+            return self._apply(changed, changed_tools, source, {**fields.changed_variables(change), **options})
 
         marked = apply(marks.spread)
         self._check_complete(fields, marks, marked)
@@ -170,19 +185,18 @@ class ChatTemplate:
             raw = apply(lambda text, field: text)
             if marks.remove(marked) == raw:
                 named = name(marked)
-                return Chat(
-                    marks.remove(named), messages, source, marks.start(named, fields.content(len(messages) - 1))
-                )
+                start = marks.start(named, fields.content(len(messages) - 1))
+                return Chat(marks.remove(named), messages, source, start, variables)
             # The template looks at what messages say, or edits it (SmolLM3 takes `/no_think` out). It must
             # see the words unmarked then, which is fine as long as that adds no control string.
             broken = apply(marks.broken)
             if self._encoder.control_sequence(broken) == self._encoder.control_sequence(marked):
-                return Chat(marks.remove(name(broken)), messages, source)
+                return Chat(marks.remove(name(broken)), messages, source, variables=variables)
         except TemplateRefusal:
             pass  # raised because of words that it did not see in the marked text
-        return Chat(marks.remove(name(marked)), messages, source)
+        return Chat(marks.remove(name(marked)), messages, source, variables=variables)
 
-    def _apply(self, messages: list[Message], tools: Any, source: str, options: dict[str, bool]) -> str:
+    def _apply(self, messages: list[Message], tools: Any, source: str, options: dict[str, Any]) -> str:
         try:
             rendered = self._tokenizer.apply_chat_template(
                 messages, tools=tools, chat_template=source, tokenize=False, **options
