@@ -75,7 +75,7 @@ class PromptRenderer:
                 another form or for none, tools and calls are written into its messages if the form knows how.
             prm_prompt: From (role, text) turns to a process reward model's prompt.
         """
-        self._encoder = safe_encoder(tokenizer)
+        self._encoder = safe_encoder(tokenizer, *([chat_template] if chat_template else []))
         self._tokenizer = tokenizer
         self._given_format = tool_format
         self._chat = ChatTemplate(tokenizer, self._encoder, chat_template)
@@ -83,6 +83,7 @@ class PromptRenderer:
         self._reward_template = reward_template
         self._prm_prompt = prm_prompt
         self._warned_of: set[tuple[str, ...]] = set()
+        self._checked_markers = False
 
     @classmethod
     def for_engine(
@@ -136,7 +137,8 @@ class PromptRenderer:
         sources = self._sources(turns, schemas)
         self._warn_of_unread(variables or {}, sources)
         chat = self._chat.render(said, schemas, sources, variables)
-        header_ids = self._encoder.encode(chat.text)
+        self._warn_of_plain_markers(chat.source)
+        header_ids = chat.encoder.encode(chat.text)
         policy_ids, prefill_ids = header_ids, list[int]()
         if prefill:
             policy_ids, prefill_ids = self._continued(chat, header_ids, prefill, schemas)
@@ -215,6 +217,18 @@ class PromptRenderer:
                 stacklevel=3,
             )
 
+    def _warn_of_plain_markers(self, source: str) -> None:
+        """Say once that users can write what this template sets their texts apart by."""
+        if self._checked_markers:
+            return
+        self._checked_markers = True
+        if marker := self._chat.plain_marker(source):
+            warnings.warn(
+                f"this model's chat template ends a user's text by plain text ({marker!r}), not by a control token: "
+                "the model cannot tell it from the same characters in a message, so let nobody untrusted write them",
+                stacklevel=3,
+            )
+
     def _rendered(
         self, policy_ids: list[int], turns: list[tuple[str, str]], prefill_ids: list[int], prefill: str
     ) -> RenderedPrompt:
@@ -236,13 +250,17 @@ class PromptRenderer:
         the prefill is encoded on its own and follows the answer's header.
         """
         message: Message = {"role": "assistant", "content": prefill}
-        continued = self._chat.render_continued(chat, message, tools) if prefill.strip() else None
+        continued = None
+        if prefill.strip():
+            continued = self._chat.render_continued(chat, message, tools)
+            continued = continued or self._chat.render_continued_elsewhere(chat, message, tools)
         if continued is not None:
-            ids = self._encoder.encode(continued.text)
+            encoder = continued.encoder
+            ids = encoder.encode(continued.text)
             split = self._prefill_split(chat, header_ids, continued, prefill, ids)
-            if split is not None and self._encoder.control_ids.isdisjoint(ids[split:]):
+            if split is not None and encoder.control_ids.isdisjoint(ids[split:]):
                 return ids, ids[split:]
-        prefill_ids = self._encoder.encode_continuation(prefill)
+        prefill_ids = chat.encoder.encode_continuation(prefill)
         return header_ids + prefill_ids, prefill_ids
 
     def _prefill_split(
@@ -255,6 +273,6 @@ class PromptRenderer:
             # The template writes more before a given answer than before one to come (Qwen3: empty thoughts).
             blanks = prefill[: len(prefill) - len(prefill.lstrip())]
             header = text[:start].removesuffix(blanks)
-            header_ids = self._encoder.encode(header)
+            header_ids = continued.encoder.encode(header)
         split = len(header_ids)
         return split if 0 < split < len(ids) and ids[:split] == header_ids else None

@@ -8,13 +8,13 @@ the rendered text is the template's. It gets its private name (see `safe_encoder
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
 from langchain_saffron.errors import PromptError
 from langchain_saffron.templates.message_forms import Message, call_forms, merged_forms
-from langchain_saffron.templates.safe_encoder import SafeEncoder, replace_surrogates
+from langchain_saffron.templates.safe_encoder import SafeEncoder, replace_surrogates, safe_encoder
 from langchain_saffron.templates.template_fields import Change, PromptFields
 
 _PRIVATE = re.compile("[\U000f0000-\U0010fffd]")
@@ -31,17 +31,19 @@ class Chat:
     """A rendered conversation.
 
     Attributes:
-        text: For `SafeEncoder.encode`: control tokens by their private names.
+        text: For `encoder`: control tokens by their private names.
         messages: As rendered: merged, and their tool calls in another form, where the template demanded it.
         source: The template's text.
         last_start: Where in `text` the last message's own text begins (its first non-blank character); `None`
             if the template changes what messages say.
         variables: Further variables of the template.
+        encoder: What encodes the text.
     """
 
     text: str
     messages: list[Message]
     source: str
+    encoder: SafeEncoder
     last_start: int | None = None
     variables: Mapping[str, Any] | None = None
 
@@ -97,6 +99,7 @@ class ChatTemplate:
     def __init__(self, tokenizer: Any, encoder: SafeEncoder, template: str | None = None) -> None:
         self._tokenizer = tokenizer
         self._encoder = encoder
+        self._written: frozenset[str] = frozenset()
         self._template = template
 
     def source(self, tools: list[Any] | None = None) -> str:
@@ -156,6 +159,41 @@ class ChatTemplate:
                 continue
         return None
 
+    def render_continued_elsewhere(self, chat: Chat, message: Message, tools: list[Any] | None = None) -> Chat | None:
+        """The same where the template shows a system text beside the last question only (Mistral).
+
+        What it writes between the header and an answer is that which it writes without the system text; `None` if it
+        does not support that either.
+        """
+        rest = [one for one in chat.messages if one["role"] != "system"]
+        if len(rest) == len(chat.messages) or not rest:
+            return None
+        try:
+            bare = self.render(rest, tools, [chat.source], chat.variables)
+        except PromptError:
+            return None
+        continued = self.render_continued(bare, message, tools)
+        if continued is None or continued.last_start is None or not continued.text.startswith(bare.text):
+            return None
+        if continued.encoder is not chat.encoder:
+            # its private names are others
+            return None
+        text = chat.text + continued.text[len(bare.text) :]
+        start = len(chat.text) + continued.last_start - len(bare.text)
+        return replace(continued, text=text, messages=[*chat.messages, message], last_start=start)
+
+    def plain_marker(self, source: str) -> str | None:
+        """What the template writes between a user's text and the answer, if that is text without a control token."""
+        try:
+            chat = self.render([{"role": "user", "content": "x"}], sources=[source])
+        except PromptError:
+            return None
+        if chat.last_start is None:
+            return None
+        marker = chat.text[chat.last_start + 1 :]
+        has_control = not chat.encoder.control_ids.isdisjoint(chat.encoder.encode(marker))
+        return None if has_control else marker.strip() or None
+
     def _render(
         self,
         messages: list[Message],
@@ -165,9 +203,10 @@ class ChatTemplate:
         variables: Mapping[str, Any] | None,
         **options: bool,
     ) -> Chat:
-        fields = PromptFields(messages, tools, self._encoder.pattern.search, variables)
+        encoder = self._encoder
+        fields = PromptFields(messages, tools, encoder.pattern.search, variables)
         strings = "\0".join([source, *fields.strings()])
-        marks = _Marks(strings, fields.count, self._encoder)
+        marks = _Marks(strings, fields.count, encoder)
 
         def apply(change: Change) -> str:
             changed, changed_tools = fields.changed(change)
@@ -178,23 +217,28 @@ class ChatTemplate:
             return self._apply(changed, changed_tools, source, {**fields.changed_variables(change), **options})
 
         marked = apply(marks.spread)
+        if written := encoder.markup_in(marked):
+            # put together by the template, since its text does not show them: nobody else may write them from now on
+            self._written |= written
+            self._encoder = safe_encoder(self._tokenizer, source, *self._written)
+            return self._render(messages, tools, source, parts, variables, **options)
         self._check_complete(fields, marks, marked)
         _check_arguments(fields.changed(marks.spread)[0], marked)
-        name = self._encoder.name_controls
+        name = encoder.name_controls
         try:
             raw = apply(lambda text, field: text)
             if marks.remove(marked) == raw:
                 named = name(marked)
                 start = marks.start(named, fields.content(len(messages) - 1))
-                return Chat(marks.remove(named), messages, source, start, variables)
+                return Chat(marks.remove(named), messages, source, encoder, start, variables)
             # The template looks at what messages say, or edits it (SmolLM3 takes `/no_think` out). It must
             # see the words unmarked then, which is fine as long as that adds no control string.
             broken = apply(marks.broken)
-            if self._encoder.control_sequence(broken) == self._encoder.control_sequence(marked):
-                return Chat(marks.remove(name(broken)), messages, source, variables=variables)
+            if encoder.control_sequence(broken) == encoder.control_sequence(marked):
+                return Chat(marks.remove(name(broken)), messages, source, encoder, variables=variables)
         except TemplateRefusal:
             pass  # raised because of words that it did not see in the marked text
-        return Chat(marks.remove(name(marked)), messages, source, variables=variables)
+        return Chat(marks.remove(name(marked)), messages, source, encoder, variables=variables)
 
     def _apply(self, messages: list[Message], tools: Any, source: str, options: dict[str, Any]) -> str:
         try:
