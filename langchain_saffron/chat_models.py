@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -22,7 +23,7 @@ from langchain_saffron.extras import GRAMMARS
 from langchain_saffron.interface.base import INTERFACE_CONFIG, SaffronFields
 from langchain_saffron.interface.invocation import Invocation, concurrent
 from langchain_saffron.interface.message_builder import AnswerReader
-from langchain_saffron.interface.model_profile import ModelFacts, local_facts, model_profile
+from langchain_saffron.interface.model_profile import ModelFacts, known_facts, local_facts, model_profile, mrm_context
 from langchain_saffron.interface.refusals import PROVIDER
 from langchain_saffron.interface.response_format import (
     answer_grammar,
@@ -30,6 +31,7 @@ from langchain_saffron.interface.response_format import (
     read_response_format,
 )
 from langchain_saffron.interface.structured_output import Method, structured
+from langchain_saffron.models.mrm import MultifurcationRewardModel
 from langchain_saffron.templates.template_variables import check_variables
 from langchain_saffron.tools import ToolFormat, ToolRequest, get_tool_format, tool_request
 
@@ -176,12 +178,26 @@ class ChatSaffron(SaffronFields, BaseChatModel):
         return params
 
     def _resolve_model_profile(self) -> Any:
-        files = local_facts(self.local_model())
+        files = local_facts(self.local_model()) or known_facts(self.model_name)
+        cache: int | None = self.max_cache_tokens
         if self.engine is not None:
             files = ModelFacts(self.engine.tokenizer.chat_template or "", self.engine.policy.context)
+            cache = None
+        rooms = [files.context, cache if files.context else None]
+        if self.search_settings().needs_reward_model:
+            rooms.append(self._reward_context())
+        files = replace(files, context=min((room for room in rooms if room), default=None))
         if self.chat_template is not None:
             files = replace(files, chat_template=self.chat_template)
         return model_profile(files, self.tool_format, self.max_tokens)
+
+    def _reward_context(self) -> int | None:
+        """Tokens that there is room for in the reward model, if that is known without loading it."""
+        source = self.reward_model if self._world is None or self.reward_model is not None else self._world.reward_model
+        mrm = source if self.engine is None else self.engine.reward_model
+        if isinstance(mrm, MultifurcationRewardModel):
+            return mrm.decoder.context
+        return mrm_context(Path(mrm).expanduser()) if isinstance(mrm, str | Path) else None
 
     def get_token_ids(self, text: str) -> list[int]:
         """The policy's tokens of a text."""
