@@ -43,7 +43,8 @@ def load_models(
         reward_model = world.reward_model if reward_model is None else reward_model
     assert model is not None
     if is_pipeline(model):
-        model, tokenizer = model.model, model.tokenizer if tokenizer is None else tokenizer
+        pipeline: Any = model
+        model, tokenizer = pipeline.model, pipeline.tokenizer if tokenizer is None else tokenizer
     if isinstance(tokenizer, str | Path):
         token, trusted = common.get("hf_token"), common.get("trust_remote_code", False)
         tokenizer = load_tokenizer(tokenizer, "policy", None, token, trusted)
