@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -24,7 +25,14 @@ from langchain_saffron.interface.base import INTERFACE_CONFIG, SaffronFields
 from langchain_saffron.interface.invocation import Invocation, concurrent
 from langchain_saffron.interface.message_builder import AnswerReader
 from langchain_saffron.interface.messages import to_turns
-from langchain_saffron.interface.model_profile import ModelFacts, local_facts, model_profile, template_for_tools
+from langchain_saffron.interface.model_profile import (
+    ModelFacts,
+    known_facts,
+    local_facts,
+    model_profile,
+    mrm_context,
+    template_for_tools,
+)
 from langchain_saffron.interface.refusals import PROVIDER
 from langchain_saffron.interface.response_format import (
     answer_grammar,
@@ -32,6 +40,8 @@ from langchain_saffron.interface.response_format import (
     read_response_format,
 )
 from langchain_saffron.interface.structured_output import Method, structured
+from langchain_saffron.models.mrm import MultifurcationRewardModel
+from langchain_saffron.templates.template_variables import check_variables
 from langchain_saffron.tools import ToolFormat, ToolRequest, get_tool_format, tool_request
 from langchain_saffron.tools.request import check_tools
 
@@ -66,6 +76,7 @@ class ChatSaffron(SaffronFields, BaseChatModel):
         cache_salt: One a tenant, so that nobody can tell what others asked.
         response_format: What answers have to look like.
         shared_budget: A `SharedBudget` for several calls, such as the steps of an agent.
+        chat_template_kwargs: Variables of the chat template, such as `{"enable_thinking": False}`.
         tool_format: `"hermes"` for models whose chat template knows no tools.
         reward_thoughts: Whether the reward models see what the model thinks before it answers.
 
@@ -141,9 +152,14 @@ class ChatSaffron(SaffronFields, BaseChatModel):
     tool_format: str = "auto"
     """How the model writes tool calls: `"auto"` goes by its chat template, `"hermes"` works with any template."""
 
+    chat_template_kwargs: dict[str, Any] | None = None
+    """Variables for the chat template, such as `{"enable_thinking": False}` or `{"reasoning_effort": "low"}`; those of
+    a call take the place of these."""
+
     @model_validator(mode="after")
-    def _check_tool_format(self) -> Self:
+    def _check_template(self) -> Self:
         self._chosen_tool_format()
+        check_variables(self.chat_template_kwargs)
         return self
 
     @property
@@ -175,12 +191,26 @@ class ChatSaffron(SaffronFields, BaseChatModel):
         return params
 
     def _resolve_model_profile(self) -> Any:
-        files = local_facts(self.local_model())
+        files = local_facts(self.local_model()) or known_facts(self.model_name)
+        cache: int | None = self.max_cache_tokens
         if self.engine is not None:
             files = ModelFacts(template_for_tools(self.engine.tokenizer.chat_template), self.engine.policy.context)
+            cache = None
+        rooms = [files.context, cache if files.context else None]
+        if self.search_settings().needs_reward_model:
+            rooms.append(self._reward_context())
+        files = replace(files, context=min((room for room in rooms if room), default=None))
         if self.chat_template is not None:
             files = replace(files, chat_template=self.chat_template)
         return model_profile(files, self.tool_format, self.max_tokens)
+
+    def _reward_context(self) -> int | None:
+        """Tokens that there is room for in the reward model, if that is known without loading it."""
+        source = self.reward_model if self._world is None or self.reward_model is not None else self._world.reward_model
+        mrm = source if self.engine is None else self.engine.reward_model
+        if isinstance(mrm, MultifurcationRewardModel):
+            return mrm.decoder.context
+        return mrm_context(Path(mrm).expanduser()) if isinstance(mrm, str | Path) else None
 
     def get_token_ids(self, text: str) -> list[int]:
         """The policy's tokens of a text."""
@@ -194,7 +224,9 @@ class ChatSaffron(SaffronFields, BaseChatModel):
         """
         renderer = self.renderer()
         try:
-            return len(renderer.render(messages, tool_request(tools).tools).policy_ids)
+            return len(
+                renderer.render(messages, tool_request(tools).tools, variables=self.chat_template_kwargs).policy_ids
+            )
         except PromptError:
             turns = [turn for one in to_turns(messages) for turn in one.as_reward_turns()]
             return sum(len(renderer.encode_plain(f"{role}\n{text}\n")) + AROUND_TURN for role, text in turns)
@@ -349,7 +381,7 @@ class ChatSaffron(SaffronFields, BaseChatModel):
         renderer = model.renderer()
         # tools that must not be called are not shown either
         tools = asked.tools if asked.choice != "none" else ()
-        prompt = renderer.render(messages, tools, model.load().context)
+        prompt = renderer.render(messages, tools, model.load().context, model.chat_template_kwargs)
         tool_format = renderer.tool_format if tools else None
         grammar = answer_grammar(asked, tool_format, form)
         settings, share = model.budgeted_settings(stop)

@@ -90,7 +90,7 @@ class BudgetError(SettingsError):
     """A compute budget that does not even cover the prompt."""
 
 
-class CacheFullError(SaffronError, _TooLong, RuntimeError):
+class CacheFullError(ContextOverflowError, RuntimeError):
     """The KV cache has no free slot left for a request, even where it is alone."""
 
 

@@ -20,7 +20,10 @@ def random_model(family: str = "llama", seed: int = 0, dtype: torch.dtype = torc
     config = {**FAMILIES, **FALLBACKS}[family]()
     for name, value in changes.items():
         setattr(config, name, value)
-    return AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+    model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+    # what the tokenizer names ends a turn as well
+    model.generation_config.eos_token_id = [config.eos_token_id, tiny_tokenizer().eos_token_id]
+    return model
 
 
 def random_reward_model(

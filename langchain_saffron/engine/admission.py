@@ -14,7 +14,7 @@ from langchain_saffron.engine.prm_function import FunctionScorer
 from langchain_saffron.engine.request import Request, RequestOptions
 from langchain_saffron.engine.said_nodes import SaidNodes
 from langchain_saffron.engine.thought_reader import SpokenStops, ThoughtStream
-from langchain_saffron.errors import ContextOverflowError, RewardModelRequiredError, SettingsError
+from langchain_saffron.errors import CacheFullError, ContextOverflowError, RewardModelRequiredError, SettingsError
 from langchain_saffron.grammar import Grammar
 from langchain_saffron.grammar.after_thought import AfterThought
 from langchain_saffron.grammar.compiler import GrammarCompiler
@@ -198,6 +198,11 @@ class Admission:
         if settings.needs_process_reward_model and self._prm is not None and self._prm.decoder is not None:
             rooms.append(("process reward model", self._prm.decoder, prm_length + len(self._prm.suffix)))
         for name, decoder, length in rooms:
+            if length >= decoder.context == decoder.capacity:
+                raise CacheFullError(
+                    f"the prompt has {length} tokens, but the {name}'s KV cache has {decoder.capacity} slots, for the "
+                    "answer too: raise max_cache_tokens, or shorten the messages"
+                )
             if length >= decoder.context:
                 raise ContextOverflowError(
                     f"the prompt has {length} tokens, but the {name}'s context has {decoder.context} with the answer "

@@ -173,7 +173,7 @@ class SaffronEngine:
                 `search="best_of_n"`, `"rebase"` and `"deal"`.
             device: `"cpu"`, `"cuda"`, `"cuda:1"`, …
             dtype: Of the weights, such as `"float32"` or `"bfloat16"`; `"auto"` for the checkpoint's own.
-            tokenizer: The policy's, for a loaded model that does not say where it came from.
+            tokenizer: The policy's, or its directory or hub id, for a model that does not say where its own is.
             device_map: Passed to transformers (accelerate).
             attn_implementation: `"sdpa"` or `"eager"` in place of the tree's own attention.
             quantization_config: Passed to transformers, for the policy.

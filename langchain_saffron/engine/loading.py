@@ -12,6 +12,7 @@ from langchain_saffron.models.loading import ModelSource, load_causal_lm, load_t
 from langchain_saffron.models.mrm import MultifurcationRewardModel
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.models.vocabulary import check_vocabularies
+from langchain_saffron.models.wrapped import is_pipeline
 
 
 def load_models(
@@ -41,6 +42,12 @@ def load_models(
         model = world.policy
         reward_model = world.reward_model if reward_model is None else reward_model
     assert model is not None
+    if is_pipeline(model):
+        pipeline: Any = model
+        model, tokenizer = pipeline.model, pipeline.tokenizer if tokenizer is None else tokenizer
+    if isinstance(tokenizer, str | Path):
+        token, trusted = common.get("hf_token"), common.get("trust_remote_code", False)
+        tokenizer = load_tokenizer(tokenizer, "policy", None, token, trusted)
     if tokenizer is None:
         token, trusted = common.get("hf_token"), common.get("trust_remote_code", False)
         tokenizer = load_tokenizer(model, "policy", revision, token, trusted)
@@ -50,6 +57,9 @@ def load_models(
         reward_model = MultifurcationRewardModel.from_pretrained(reward_model, reward_base, dtype=str(dtype), **where)
     if reward_model is not None:
         check_vocabularies(tokenizer, reward_model.tokenizer)
+    if is_pipeline(process_reward_model):
+        scorer: Any = process_reward_model
+        process_reward_model = ProcessRewardModel.from_pretrained(scorer.model, tokenizer=scorer.tokenizer, **where)
     if callable(process_reward_model) and not isinstance(process_reward_model, torch.nn.Module):
         name = function_name(process_reward_model)
         process_reward_model = ProcessRewardModel.from_function(process_reward_model, tokenizer, name)

@@ -17,7 +17,9 @@ from langchain_saffron.extras import GRAMMARS
 from langchain_saffron.interface.identity import identity_of
 from langchain_saffron.interface.prompts import PromptRenderer
 from langchain_saffron.interface.response_format import read_response_format
+from langchain_saffron.models.decoder import DEFAULT_CACHE_TOKENS
 from langchain_saffron.models.loading import default_device, default_dtype
+from langchain_saffron.models.wrapped import is_pipeline
 from langchain_saffron.settings import (
     DEFAULT_REFUSAL,
     EFFORTS,
@@ -47,6 +49,7 @@ LOADING_FIELDS = (
     "revision",
     "trust_remote_code",
     "hf_token",
+    "max_cache_tokens",
 )
 # what langchain-core hands to every call besides the model's own options
 FOREIGN_OPTIONS = ("stream", "ls_structured_output_format")
@@ -88,7 +91,7 @@ class SaffronFields(BaseModel):
     process_reward_model: Any = None
     """Scores finished text, for the searches that ask for it."""
     tokenizer: Any = None
-    """The policy's tokenizer, for a loaded model that does not say where it came from."""
+    """The policy's tokenizer, or its directory or hub id, for a model that does not say where its own is."""
     engine: Any = None
     """A `SaffronEngine` to share, instead of `model` and `reward_model`."""
     device: str | None = None
@@ -107,6 +110,8 @@ class SaffronFields(BaseModel):
     """Whether code in checkpoints may run."""
     hf_token: SecretStr | None = Field(default_factory=secret_from_env("HF_TOKEN", default=None), alias="api_key")
     """For gated models; read from `HF_TOKEN` by default."""
+    max_cache_tokens: Annotated[int, Field(gt=0)] = DEFAULT_CACHE_TOKENS
+    """Slots of each model's KV cache: a bound on memory, and on the length of prompt and answer together."""
     chat_template: str | None = None
     """A Jinja chat template in place of the tokenizer's."""
 
@@ -180,6 +185,9 @@ class SaffronFields(BaseModel):
         if len(given) < len(data):
             twice = next(name for name in data if name in ALIASES and ALIASES[name] in data)
             raise ValueError(f"{twice} is another name of {ALIASES[twice]}: pass one of them")
+        if is_pipeline(given.get("model")):
+            pipeline = given["model"]
+            given |= {"model": pipeline.model, "tokenizer": given.get("tokenizer") or pipeline.tokenizer}
         known = {*cls.model_fields, *(field.alias for field in cls.model_fields.values() if field.alias)}
         for name in given.keys() - known:
             if near := get_close_matches(str(name), known - {None}, 1):

@@ -1,11 +1,14 @@
 """What a model can do, as `create_agent` and others ask before they use it: read from files, not from weights."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from langchain_saffron.errors import ModelLoadError
 from langchain_saffron.extras import GRAMMARS
+from langchain_saffron.models.mrm_files import named_base, read_config
 from langchain_saffron.templates.thought_form import KNOWN_FORMS
 from langchain_saffron.tools import detect_tool_format
 from langchain_saffron.tools.form_probe import shows_tools
@@ -18,16 +21,66 @@ class ModelFacts:
     Attributes:
         chat_template: Its text; `None` where that is not known.
         context: In tokens, if that is known.
+        reasoning: Whether it writes thoughts before its answers, if that is known.
     """
 
     chat_template: str | None = None
     context: int | None = None
+    reasoning: bool | None = None
 
 
-def local_facts(directory: Path | None) -> ModelFacts:
-    """What the files of a policy tell; nothing where there are none on this machine."""
-    if directory is None:
+# from the model cards and configs of those that are asked for most; the longest name that fits counts
+_FAMILIES = {
+    "llama-2": ModelFacts(context=4096),
+    "llama-3": ModelFacts(context=8192),
+    "llama-3.1": ModelFacts(context=131_072),
+    "llama-3.2": ModelFacts(context=131_072),
+    "llama-3.3": ModelFacts(context=131_072),
+    "tinyllama": ModelFacts(context=2048),
+    "mistral-7b-instruct-v0.2": ModelFacts(context=32_768),
+    "mistral-7b-instruct-v0.3": ModelFacts(context=32_768),
+    "mixtral-8x7b": ModelFacts(context=32_768),
+    "qwen2.5": ModelFacts(context=32_768),
+    "qwen3": ModelFacts(context=40_960, reasoning=True),
+    "gemma-2": ModelFacts(context=8192),
+    "gemma-3": ModelFacts(context=131_072),
+    "gemma-3-1b": ModelFacts(context=32_768),
+    "phi-4": ModelFacts(context=16_384),
+    "phi-4-mini": ModelFacts(context=131_072),
+    "olmo-2": ModelFacts(context=4096),
+    "smollm2": ModelFacts(context=8192),
+    "gpt-oss": ModelFacts(context=131_072, reasoning=True),
+}
+
+# of the same families, but with another context
+_OTHERS = re.compile(r"2507|[-_](?:1m|coder|vl|omni|next|embedding|reranker)\b")
+
+
+def known_facts(name: str) -> ModelFacts:
+    """What is known of a model on the hub by its name."""
+    own = name.rpartition("/")[2].lower()
+    if _OTHERS.search(own):
         return ModelFacts()
+    known = [family for family in _FAMILIES if re.match(rf"(?:meta-)?{re.escape(family)}(?![.\d]|b\b)", own)]
+    return _FAMILIES[max(known, key=len)] if known else ModelFacts()
+
+
+def mrm_context(directory: Path) -> int | None:
+    """How many tokens a reward model has room for, where its files, or those of its base, are here."""
+    here: int | None = _read(directory / "config.json").get("max_position_embeddings")
+    if here is not None or not directory.is_dir():
+        return here
+    try:
+        base = Path(named_base(directory, read_config(directory))).expanduser()
+    except ModelLoadError:
+        return None
+    return _read(base / "config.json").get("max_position_embeddings")
+
+
+def local_facts(directory: Path | None) -> ModelFacts | None:
+    """What the files of a policy tell; `None` where there are none on this machine."""
+    if directory is None:
+        return None
     file = directory / "chat_template.jinja"
     named = sorted((directory / "additional_chat_templates").glob("*.jinja"))
     if file.is_file() or named:
@@ -76,8 +129,9 @@ def model_profile(facts: ModelFacts, tool_format: str, max_tokens: int | None) -
     if not forced or tool_format != "auto" or template is not None:
         able = forced and (tool_format != "auto" or _writes_calls(template or ""))
         profile |= {"tool_calling": able, "tool_choice": able, "tool_call_streaming": able}
-    if template is not None:
-        profile["reasoning_output"] = any(form.closing in template for form in KNOWN_FORMS)
+    reasons = any(form.closing in template for form in KNOWN_FORMS) if template is not None else facts.reasoning
+    if reasons is not None:
+        profile["reasoning_output"] = reasons
     if facts.context:
         profile |= {"max_input_tokens": facts.context, "max_output_tokens": max_tokens or facts.context}
     return profile

@@ -5,7 +5,8 @@ yield a control token, while ordinary text gives exactly the ids of
 `tokenizer.apply_chat_template(messages, tokenize=True, add_generation_prompt=True)`.
 """
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -19,6 +20,7 @@ from langchain_saffron.templates.chat_template import Chat, ChatTemplate
 from langchain_saffron.templates.message_forms import THOUGHTS, Message
 from langchain_saffron.templates.reward_template import RewardTemplate
 from langchain_saffron.templates.safe_encoder import replace_surrogates, safe_encoder
+from langchain_saffron.templates.template_variables import unread_variables
 from langchain_saffron.templates.thought_form import ThoughtForm, place_in
 from langchain_saffron.templates.thought_markers import ThoughtMarkers, Thoughts
 from langchain_saffron.tools import FormCalls, ToolFormat, detect_tool_format, tool_format_names
@@ -77,7 +79,7 @@ class PromptRenderer:
                 another form or for none, tools and calls are written into its messages if the form knows how.
             prm_prompt: From (role, text) turns to a process reward model's prompt.
         """
-        self._encoder = safe_encoder(tokenizer)
+        self._encoder = safe_encoder(tokenizer, *([chat_template] if chat_template else []))
         self._tokenizer = tokenizer
         self._given_format = tool_format
         self._chat = ChatTemplate(tokenizer, self._encoder, chat_template)
@@ -85,6 +87,8 @@ class PromptRenderer:
         self._reward_template = reward_template
         self._prm_prompt = prm_prompt
         self._markers: dict[ThoughtForm, ThoughtMarkers] = {}
+        self._warned_of: set[tuple[str, ...]] = set()
+        self._checked_markers = False
 
     @classmethod
     def for_engine(
@@ -106,6 +110,7 @@ class PromptRenderer:
         messages: Sequence[BaseMessage],
         tools: Sequence[dict[str, Any]] | None = None,
         context: int | None = None,
+        variables: Mapping[str, Any] | None = None,
     ) -> RenderedPrompt:
         """The prompt for the next assistant message or, if the last one is an assistant's, for its rest.
 
@@ -114,6 +119,7 @@ class PromptRenderer:
             tools: In OpenAI's form, such as those of a `ToolRequest`.
             context: Tokens that there is room for: what is far beyond is refused before it is rendered, which takes
                 long. `None` renders whatever comes.
+            variables: Further variables of the chat template. One that it never reads is named in a warning.
 
         Raises:
             ContextOverflowError: It is far beyond `context`. What is a little beyond comes back as it is.
@@ -134,8 +140,11 @@ class PromptRenderer:
             texts = (turn.text for turn in turns)
             refuse_beyond(context, self.encode_plain, [*texts, prefill, *map(str, schemas or ())])
         said = [turn.as_template_message() for turn in turns]
-        chat = self._chat.render(said, schemas, self._sources(turns, schemas))
-        header_ids = self._encoder.encode(chat.text)
+        sources = self._sources(turns, schemas)
+        self._warn_of_unread(variables or {}, sources)
+        chat = self._chat.render(said, schemas, sources, variables)
+        self._warn_of_plain_markers(chat.source)
+        header_ids = chat.encoder.encode(chat.text)
         policy_ids, prefill_ids = header_ids, list[int]()
         thoughts = self._thoughts(chat)
         if prefill:
@@ -236,6 +245,27 @@ class PromptRenderer:
         form = thoughts.markers.form
         return self._encoder.encode(self._encoder.name_controls(f"\n{form.closing}\n\n{form.lead}"))
 
+    def _warn_of_unread(self, variables: Mapping[str, Any], sources: list[str]) -> None:
+        unread = tuple(unread_variables(variables, sources))
+        if unread and unread not in self._warned_of:
+            self._warned_of.add(unread)
+            warnings.warn(
+                f"chat_template_kwargs: this model's chat template never reads {', '.join(map(repr, unread))}",
+                stacklevel=3,
+            )
+
+    def _warn_of_plain_markers(self, source: str) -> None:
+        """Say once that users can write what this template sets their texts apart by."""
+        if self._checked_markers:
+            return
+        self._checked_markers = True
+        if marker := self._chat.plain_marker(source):
+            warnings.warn(
+                f"this model's chat template ends a user's text by plain text ({marker!r}), not by a control token: "
+                "the model cannot tell it from the same characters in a message, so let nobody untrusted write them",
+                stacklevel=3,
+            )
+
     def _rendered(
         self, policy_ids: list[int], turns: list[tuple[str, str]], prefill_ids: list[int], prefill: str
     ) -> RenderedPrompt:
@@ -257,13 +287,17 @@ class PromptRenderer:
         the prefill is encoded on its own and follows the answer's header.
         """
         prefill = message["content"]
-        continued = self._chat.render_continued(chat, message, tools) if prefill.strip() else None
+        continued = None
+        if prefill.strip():
+            continued = self._chat.render_continued(chat, message, tools)
+            continued = continued or self._chat.render_continued_elsewhere(chat, message, tools)
         if continued is not None:
-            ids = self._encoder.encode(continued.text)
+            encoder = continued.encoder
+            ids = encoder.encode(continued.text)
             split = self._prefill_split(chat, header_ids, continued, prefill, ids)
-            if split is not None and self._encoder.control_ids.isdisjoint(ids[split:]):
+            if split is not None and encoder.control_ids.isdisjoint(ids[split:]):
                 return ids, ids[split:]
-        prefill_ids = self._encoder.encode_continuation(prefill)
+        prefill_ids = chat.encoder.encode_continuation(prefill)
         return header_ids + prefill_ids, prefill_ids
 
     def _prefill_split(
@@ -276,6 +310,6 @@ class PromptRenderer:
             # The template writes more before a given answer than before one to come (Qwen3: empty thoughts).
             blanks = prefill[: len(prefill) - len(prefill.lstrip())]
             header = text[:start].removesuffix(blanks)
-            header_ids = self._encoder.encode(header)
+            header_ids = continued.encoder.encode(header)
         split = len(header_ids)
         return split if 0 < split < len(ids) and ids[:split] == header_ids else None

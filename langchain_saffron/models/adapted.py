@@ -1,6 +1,7 @@
 """A model that is an adapter on a base: a directory with peft's two files, and no weights of its own.
 
-A guard of this form has a classification head besides (`head.safetensors`).
+A guard of this form has a classification head besides: in `head.safetensors`, or, as TRL and peft save reward models,
+among the adapter's weights.
 """
 
 from pathlib import Path
@@ -11,13 +12,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from langchain_saffron.errors import ModelLoadError
-from langchain_saffron.models.lora import read_adapter_config
-from langchain_saffron.models.mrm_files import ADAPTER_CONFIG, named_base
+from langchain_saffron.models.lora import is_head, read_adapter_config
+from langchain_saffron.models.mrm_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, named_base
 from langchain_saffron.models.smollm2_base import HUB_ID, find_base
 
 HEAD_FILE = "head.safetensors"
 # which a config without labels would have: one output, the reward
 _LABELS = {0: "safe"}
+# peft's name of the task
+_CLASSIFIER = "SEQ_CLS"
 
 
 def adapter_directory(source: Any) -> Path | None:
@@ -53,7 +56,9 @@ def offline_base(name: str) -> str:
 def has_head(source: Any) -> bool:
     """Whether `source` is the directory of an adapter with a classification head."""
     directory = adapter_directory(source)
-    return directory is not None and (directory / HEAD_FILE).is_file()
+    if directory is None or (directory / HEAD_FILE).is_file():
+        return directory is not None
+    return read_adapter_config(directory / ADAPTER_CONFIG).get("task_type") == _CLASSIFIER
 
 
 def attach_head(model: Any, directory: Path) -> None:
@@ -64,7 +69,12 @@ def attach_head(model: Any, directory: Path) -> None:
     """
     path = directory / HEAD_FILE
     try:
-        tensors = load_file(path)
+        if path.is_file():
+            tensors = load_file(path)
+        else:
+            path = directory / ADAPTER_WEIGHTS
+            # "…score.weight", or "…score.modules_to_save.default.weight"
+            tensors = {key.rpartition(".")[2]: one for key, one in load_file(path).items() if is_head(key)}
         weight, bias = tensors["weight"].float(), tensors.get("bias")
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise ModelLoadError(f"{path} is damaged: {error}") from error
@@ -76,6 +86,9 @@ def attach_head(model: Any, directory: Path) -> None:
             "is damaged, or belongs to another base"
         )
     labels = read_adapter_config(directory / ADAPTER_CONFIG).get("id2label") or _LABELS
+    if path.name == ADAPTER_WEIGHTS and len(labels) != len(weight):
+        # peft does not say what they are called
+        labels = {index: f"LABEL_{index}" for index in range(len(weight))}
     if len(labels) != len(weight):
         raise ModelLoadError(f"{path} has {len(weight)} outputs, but {ADAPTER_CONFIG} names {len(labels)} labels")
     head = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)

@@ -30,7 +30,11 @@ class TokenClassifier(torch.nn.Module):
         super().__init__()
         self.config = model.config
         self.body: Any = getattr(model, model.base_model_prefix, None)
-        self.score: Any = getattr(model, "score", None)
+        score: Any = getattr(model, "score", None)
+        if hasattr(score, "modules_to_save"):
+            # peft's wrapper around a head that was trained with an adapter
+            score = score.modules_to_save[score.active_adapters[0]]
+        self.score = score
         decodes = self.body is not None and hasattr(model.config, "num_key_value_heads")
         cache = cache_argument(self.body) if decodes else None
         if cache is None or not isinstance(self.score, torch.nn.Linear):

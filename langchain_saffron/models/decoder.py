@@ -15,6 +15,7 @@ from langchain_saffron.errors import NumericalError, UnsupportedModelError
 from langchain_saffron.models.compat import cache_argument
 from langchain_saffron.models.flops import FlopCounter
 from langchain_saffron.models.packing import pack, unpack
+from langchain_saffron.models.wrapped import plain_model
 from langchain_saffron.runtime.devices import upload
 from langchain_saffron.runtime.memory import memory_errors
 from langchain_saffron.runtime.threads import on_own_thread
@@ -32,8 +33,9 @@ class TrieDecoder:
         pool: Keys and values by slot.
         flops: The cost of a forward.
         cache_arguments: What makes a forward of the model read and write the pool.
-        context: Most tokens from the first of the prompt to the last of the answer. Under `longrope` that is the length
-            up to which its frequencies do not change.
+        capacity: Slots of the KV cache.
+        context: Most tokens from the first of the prompt to the last of the answer: no more than the cache has slots.
+            Under `longrope` that is the length up to which its frequencies do not change.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class TrieDecoder:
                 branches (recurrent, chunked), or computes something else on a tree than on its branches.
         """
         self.name = name
+        model = plain_model(model, name)
         self.model = model.eval()
         self.forest = TokenForest(max_cache_tokens)
         self.pool = KeyValuePool(max_cache_tokens)
@@ -80,7 +83,8 @@ class TrieDecoder:
         self.cache_arguments: dict[str, Any] = {cache: self.pool, "use_cache": True}
         self.flops = FlopCounter.of(model, self._layers.window, self._kinds.count("sliding_attention"))
         self._choose_attention(attn_implementation, owned)
-        self.context = _context(model.config) or max_cache_tokens
+        self.capacity = max_cache_tokens
+        self.context = min(_context(model.config) or max_cache_tokens, max_cache_tokens)
 
     @property
     def device(self) -> torch.device:

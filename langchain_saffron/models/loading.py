@@ -1,5 +1,6 @@
 """Loading of models and tokenizers: hub id, directory, GGUF file or loaded object, with errors that say what to do."""
 
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from langchain_saffron.models.adapted import adapter_base, adapter_directory
 from langchain_saffron.models.gguf import load_gguf_model, load_gguf_tokenizer
 from langchain_saffron.models.lora import merge_adapter
 from langchain_saffron.models.mrm_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from langchain_saffron.models.wrapped import plain_model
 from langchain_saffron.runtime.memory import memory_errors
 from langchain_saffron.runtime.threads import on_own_thread
 
@@ -125,7 +127,7 @@ def load_causal_lm(
         ModelMemoryError: It does not fit into memory.
     """
     if isinstance(source, torch.nn.Module):
-        return source.eval()
+        return plain_model(source, name).eval()
     if (adapter := adapter_directory(source)) is not None:
         model = load_causal_lm(
             adapter_base(adapter), f"{name}'s base", device=device, dtype=dtype, device_map=device_map,
@@ -208,7 +210,7 @@ def load_tokenizer(
             )
     else:
         where = str(source)
-    if (adapter := adapter_directory(where)) is not None:
+    if (adapter := adapter_directory(where)) is not None and not (adapter / "tokenizer.json").is_file():
         return load_tokenizer(adapter_base(adapter), f"{name}'s base", revision, hf_token, trust_remote_code)
     gguf = find_gguf(where, name, revision, hf_token)
     if gguf is None and not Path(where).expanduser().is_dir():
@@ -229,20 +231,21 @@ def load_tokenizer(
 
 
 def end_token_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    """All tokens that end a turn: what the generation config names, else the tokenizer's own.
+    """All tokens that end a turn: what the generation config names, and the tokenizer's own.
+
+    Checkpoints often name one end in the one and another in the other (`<|endoftext|>`, `<|im_end|>`).
 
     Raises:
         ModelLoadError: The generation config names something else than ids.
     """
     named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    if named is None:
-        named = tokenizer.eos_token_id
-    if named is None:
-        return ()
-    ids = tuple(named) if isinstance(named, list | tuple) else (named,)
+    ids = tuple(named) if isinstance(named, list | tuple) else () if named is None else (named,)
     if not all(isinstance(one, int) for one in ids):
         raise ModelLoadError(f"the generation config's eos_token_id is {named!r}, and has to be a token id or several")
-    return ids
+    own, rows = tokenizer.eos_token_id, getattr(getattr(model, "config", None), "vocab_size", None)
+    if own is None or (ids and rows is not None and own >= rows):
+        return ids
+    return tuple(dict.fromkeys((*ids, own)))
 
 
 @contextmanager
@@ -279,10 +282,27 @@ def _refuse_missing(source: str | Path, name: str) -> None:
 
 def _load_error(source: object, name: str, error: Exception) -> ModelLoadError:
     """What loading failed with: a damaged directory is another matter than none."""
+    if missing := _missing_shard(Path(str(source)).expanduser()):
+        return ModelLoadError(
+            f"the {name} {str(source)!r} is incomplete: its index names {missing!r}, which is not there: copy or "
+            "download it again"
+        )
     # transformers raises OSError for what the hub does not have, or what cannot be fetched from it
     if isinstance(error, OSError) and not Path(str(source)).expanduser().exists():
         return _not_found(source, name, error)
     return ModelLoadError(f"the {name} {str(source)!r} cannot be loaded: {error}")
+
+
+def _missing_shard(directory: Path) -> str | None:
+    """The first file that the index of a sharded checkpoint names and that its directory lacks."""
+    for index in directory.glob("*.index.json") if directory.is_dir() else ():
+        try:
+            files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+        if missing := sorted(str(file) for file in files if not (directory / str(file)).is_file()):
+            return missing[0]
+    return None
 
 
 def _not_found(source: object, name: str, error: Exception) -> ModelNotFoundError:

@@ -31,6 +31,7 @@ def merge_adapter(model: torch.nn.Module, config_file: Path, weights_file: Path)
             or it does not fit the base.
     """
     config, weights = _read(config_file, weights_file)
+    weights = {key: tensor for key, tensor in weights.items() if not is_head(key)}
     modules = dict(model.named_modules())
     rank = config["r"]
     scaling = config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank)
@@ -63,6 +64,11 @@ def merge_adapter(model: torch.nn.Module, config_file: Path, weights_file: Path)
         module.weight.copy_(merged.to(module.weight.dtype))
 
 
+def is_head(key: str) -> bool:
+    """Whether a weight is that of a classification head, which peft saves whole beside the adapter."""
+    return key.removeprefix(PREFIX).split(".")[0] == "score"
+
+
 def read_adapter_config(path: Path) -> dict[str, Any]:
     """Peft's `adapter_config.json`.
 
@@ -89,7 +95,8 @@ def _read(config_file: Path, weights_file: Path) -> tuple[dict[str, Any], dict[s
         raise ModelLoadError(f"{weights_file} is damaged: {error}") from error
     if not weights or not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
         raise ModelLoadError(f"{weights_file} is damaged: it holds no weights, or NaN or infinity")
-    odd = [key for key in UNSUPPORTED if config.get(key)]
+    heads = config.get("task_type") == "SEQ_CLS" and set(config.get("modules_to_save") or ()) <= {"score", "classifier"}
+    odd = [key for key in UNSUPPORTED if config.get(key) and not (key == "modules_to_save" and heads)]
     if config.get("peft_type") != "LORA" or odd or config.get("bias", "none") != "none":
         raise ModelLoadError(
             f"{config_file}: only plain LoRA adapters can be merged (found {config.get('peft_type')}"

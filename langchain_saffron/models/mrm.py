@@ -79,7 +79,12 @@ class MultifurcationRewardModel:
             raise ModelLoadError(f"the reward model's safety_threshold is {safety_threshold!r}, not a finite number")
         self.bias = bias.to(device=device, dtype=torch.float32)
         self.seen = seen.to(device=device, dtype=torch.bool)
-        self.template = template or RewardTemplate.published()
+        self.template = template or RewardTemplate.for_tokenizer(tokenizer)
+        if self.template.add_bos and tokenizer.bos_token_id is None:
+            raise ModelLoadError(
+                "the reward model's template begins with a BOS token, but its tokenizer has none: give a template with "
+                "add_bos=False (RewardTemplate.for_tokenizer), if it was trained so"
+            )
         self.safety_threshold = safety_threshold
         self.details = details or {}
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from langchain_saffron.errors import ContextOverflowError, NumericalError
+from langchain_saffron.errors import CacheFullError, ContextOverflowError, NumericalError
 from langchain_saffron.models.decoder import TrieDecoder
 
 # rows in one forward: more do not run faster, fewer leave matrix units idle
@@ -87,6 +87,11 @@ class PrefixScorer:
             ContextOverflowError: It is.
         """
         length = len(prompt) + len(answer) + len(self.suffix)
+        if length > self.decoder.capacity:
+            raise CacheFullError(
+                f"a conversation of {length} tokens, the question to the {self.decoder.name} included, is longer than "
+                f"the {self.decoder.capacity} slots of its KV cache: raise max_cache_tokens"
+            )
         if length > self.decoder.context:
             raise ContextOverflowError(
                 f"a conversation of {length} tokens, the question to the {self.decoder.name} included, is longer than "

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from langchain_saffron.embedded import named_part
 from langchain_saffron.errors import ModelLoadError, NumericalError, PromptError, SettingsError
-from langchain_saffron.models.adapted import attach_head, has_head
+from langchain_saffron.models.adapted import adapter_base, attach_head, has_head
 from langchain_saffron.models.classifier import TokenClassifier, label_weights
 from langchain_saffron.models.decoder import DEFAULT_CACHE_TOKENS, TrieDecoder
 from langchain_saffron.models.guard_function import GuardFunction, PromptIds, Score, ScoreConversations
@@ -173,6 +173,8 @@ class ProcessRewardModel:
             tokenizer = _tokenizer(model, load)
         if adapted := has_head(model):
             template = template or _stored_template(model)
+            if is_classifier(adapter_base(Path(str(model)).expanduser()), load):
+                load["kind"] = AutoModelForSequenceClassification
         else:
             load["kind"] = AutoModelForSequenceClassification
         loaded = load_causal_lm(model, "process reward model", device=device, dtype=dtype, **load)

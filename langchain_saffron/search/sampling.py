@@ -1,5 +1,6 @@
 """Responses in the making, for the searches whose candidates are drawn from the policy and scored as wholes."""
 
+import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -151,8 +152,15 @@ def seeded(inputs: SearchInputs) -> torch.Generator:
     if inputs.settings.seed is None:
         generator.seed()
     else:
-        generator.manual_seed(inputs.settings.seed)
+        generator.manual_seed(_seed(inputs.settings.seed))
     return generator
+
+
+def _seed(given: int) -> int:
+    """Any integer as one of the 32 bits that torch looks at: itself, else a hash, so that none falls on a small one."""
+    if 0 <= given < 2**32:
+        return given
+    return int.from_bytes(hashlib.sha256(str(given).encode()).digest()[:8])
 
 
 def safest(responses: Iterable[Response]) -> Response:

@@ -7,14 +7,14 @@ the rendered text is the template's. It gets its private name (see `safe_encoder
 """
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
 from langchain_saffron.errors import PromptError
 from langchain_saffron.templates.message_forms import THOUGHTS, Message, call_forms, merged_forms, with_thoughts
-from langchain_saffron.templates.safe_encoder import SafeEncoder, replace_surrogates
+from langchain_saffron.templates.safe_encoder import SafeEncoder, replace_surrogates, safe_encoder
 from langchain_saffron.templates.template_fields import Change, PromptFields
 from langchain_saffron.templates.thought_probe import TemplateThoughts, probe_thoughts
 
@@ -34,19 +34,23 @@ class Chat:
     """A rendered conversation.
 
     Attributes:
-        text: For `SafeEncoder.encode`: control tokens by their private names.
+        text: For `encoder`: control tokens by their private names.
         messages: As rendered: merged, and their tool calls in another form, where the template demanded it.
         source: The template's text.
         last_start: Where in `text` the last message's own text begins (its first non-blank character); `None`
             if the template changes what messages say.
         tail: What the template itself wrote behind the last of what messages say.
+        variables: Further variables of the template.
+        encoder: What encodes the text.
     """
 
     text: str
     messages: list[Message]
     source: str
+    encoder: SafeEncoder
     last_start: int | None = None
     tail: str = ""
+    variables: Mapping[str, Any] | None = None
 
 
 class _Marks:
@@ -114,6 +118,7 @@ class ChatTemplate:
     def __init__(self, tokenizer: Any, encoder: SafeEncoder, template: str | None = None) -> None:
         self._tokenizer = tokenizer
         self._encoder = encoder
+        self._written: frozenset[str] = frozenset()
         self._template = template
         self._thoughts: dict[str, TemplateThoughts] = {}
 
@@ -132,7 +137,11 @@ class ChatTemplate:
             ) from error
 
     def render(
-        self, messages: list[Message], tools: list[Any] | None = None, sources: Sequence[str] | None = None
+        self,
+        messages: list[Message],
+        tools: list[Any] | None = None,
+        sources: Sequence[str] | None = None,
+        variables: Mapping[str, Any] | None = None,
     ) -> Chat:
         """A conversation with the header of the answer.
 
@@ -144,6 +153,7 @@ class ChatTemplate:
             messages: As chat templates read them.
             tools: In OpenAI's form.
             sources: Templates in place of the tokenizer's, the best one first.
+            variables: Further variables of the template. Their texts are data, as those of messages.
 
         Raises:
             PromptError: The template refuses every form; the message is its own.
@@ -159,7 +169,7 @@ class ChatTemplate:
         # some templates, such as those of models that also see pictures, take a list of parts for a text
         for form, parts, source in product(forms, (False, True), sources or [self.source(tools)]):
             try:
-                return self._render(form, tools, source, parts, add_generation_prompt=True)
+                return self._render(form, tools, source, parts, variables, add_generation_prompt=True)
             except TemplateRefusal as refusal:
                 first = first or refusal
         asks_for_tools = tools or any(message["role"] == "tool" or "tool_calls" in message for message in messages)
@@ -170,7 +180,9 @@ class ChatTemplate:
         """`chat` with one more message, within which it ends; `None` if its template does not support that."""
         for parts in (False, True):
             try:
-                return self._render([*chat.messages, message], tools, chat.source, parts, continue_final_message=True)
+                return self._render(
+                    [*chat.messages, message], tools, chat.source, parts, chat.variables, continue_final_message=True
+                )
             except TemplateRefusal:
                 continue
         return None
@@ -194,12 +206,54 @@ class ChatTemplate:
             found = self._thoughts[source] = probe_thoughts(render, source, controls.__contains__)
         return found
 
+    def render_continued_elsewhere(self, chat: Chat, message: Message, tools: list[Any] | None = None) -> Chat | None:
+        """The same where the template shows a system text beside the last question only (Mistral).
+
+        What it writes between the header and an answer is that which it writes without the system text; `None` if it
+        does not support that either.
+        """
+        rest = [one for one in chat.messages if one["role"] != "system"]
+        if len(rest) == len(chat.messages) or not rest:
+            return None
+        try:
+            bare = self.render(rest, tools, [chat.source], chat.variables)
+        except PromptError:
+            return None
+        continued = self.render_continued(bare, message, tools)
+        if continued is None or continued.last_start is None or not continued.text.startswith(bare.text):
+            return None
+        if continued.encoder is not chat.encoder:
+            # its private names are others
+            return None
+        text = chat.text + continued.text[len(bare.text) :]
+        start = len(chat.text) + continued.last_start - len(bare.text)
+        return replace(continued, text=text, messages=[*chat.messages, message], last_start=start)
+
+    def plain_marker(self, source: str) -> str | None:
+        """What the template writes between a user's text and the answer, if that is text without a control token."""
+        try:
+            chat = self.render([{"role": "user", "content": "x"}], sources=[source])
+        except PromptError:
+            return None
+        if chat.last_start is None:
+            return None
+        marker = chat.text[chat.last_start + 1 :]
+        has_control = not chat.encoder.control_ids.isdisjoint(chat.encoder.encode(marker))
+        return None if has_control else marker.strip() or None
+
     def _render(
-        self, messages: list[Message], tools: list[Any] | None, source: str, parts: bool, **options: bool
+        self,
+        messages: list[Message],
+        tools: list[Any] | None,
+        source: str,
+        parts: bool,
+        variables: Mapping[str, Any] | None,
+        **options: bool,
     ) -> Chat:
-        fields = PromptFields(messages, tools, self._encoder.pattern.search)
+        encoder = self._encoder
+        fields = PromptFields(messages, tools, encoder.pattern.search, variables)
         strings = "\0".join([source, *fields.strings()])
-        marks = _Marks(strings, fields.count, self._encoder)
+        marks = _Marks(strings, fields.count, encoder)
         thoughts = self.thoughts(source).field if any(THOUGHTS in message for message in messages) else None
 
         def apply(change: Change) -> str:
@@ -208,27 +262,34 @@ class ChatTemplate:
                 changed = [
                     {**message, "content": [{"type": "text", "text": message["content"]}]} for message in changed
                 ]
-            return self._apply(with_thoughts(changed, thoughts), changed_tools, source, options)
+            variables_then = {**fields.changed_variables(change), **options}
+            return self._apply(with_thoughts(changed, thoughts), changed_tools, source, variables_then)
 
         marked = apply(marks.spread)
         _check_arguments(fields.changed(marks.spread)[0], marked)
         marked = marks.restored(marked)
+        if written := encoder.markup_in(marked):
+            # put together by the template, since its text does not show them: nobody else may write them from now on
+            self._written |= written
+            self._encoder = safe_encoder(self._tokenizer, source, *self._written)
+            return self._render(messages, tools, source, parts, variables, **options)
         self._check_complete(fields, marks, marked)
-        name, tail = self._encoder.name_controls, marks.tail(marked)
+        name, tail = encoder.name_controls, marks.tail(marked)
         try:
             raw = apply(lambda text, field: text)
             if marks.remove(marked) == raw:
                 named = name(marked)
                 start = marks.start(named, fields.content(len(messages) - 1))
-                return Chat(marks.remove(named), messages, source, start, tail)
+                return Chat(marks.remove(named), messages, source, encoder, start, tail, variables)
             # The template looks at what messages say, or edits it (SmolLM3 takes `/no_think` out). It must
             # see the words unmarked then, which is fine as long as that adds no control string.
             broken = marks.restored(apply(marks.broken))
-            if self._encoder.control_sequence(broken) == self._encoder.control_sequence(marked):
-                return Chat(marks.remove(name(broken)), messages, source, tail=self._header(apply, options, raw))
+            if encoder.control_sequence(broken) == encoder.control_sequence(marked):
+                header = self._header(apply, options, raw)
+                return Chat(marks.remove(name(broken)), messages, source, encoder, None, header, variables)
         except TemplateRefusal:
             pass  # raised because of words that it did not see in the marked text
-        return Chat(marks.remove(name(marked)), messages, source, tail=tail)
+        return Chat(marks.remove(name(marked)), messages, source, encoder, None, tail, variables)
 
     def _apply(self, messages: list[Message], tools: Any, source: str, options: dict[str, Any]) -> str:
         # some that are for tools only count them without asking whether there are any

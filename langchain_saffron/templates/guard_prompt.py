@@ -89,12 +89,13 @@ class GuardPrompt(BaseModel):
         Raises:
             PromptError: The template cannot take these turns.
         """
-        encoder = safe_encoder(tokenizer)
+        encoder = safe_encoder(tokenizer, self.suffix)
         asked = encoder.name_controls(self.suffix)
         if self.template is not None:
             return self.template.prompt_ids(tokenizer, turns), encoder.encode_continuation(asked)
         messages = [{"role": role, "content": text} for role, text in [*turns, ("assistant", _PROBE)]]
         chat = ChatTemplate(tokenizer, encoder).render(messages)
+        encoder = chat.encoder
         start = chat.last_start
         if start is None or not chat.text.startswith(_PROBE, start):
             raise PromptError(

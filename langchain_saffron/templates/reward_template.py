@@ -61,7 +61,7 @@ class RewardTemplate(BaseModel):
         Raises:
             PromptError: A role is none of these, or the template wants a BOS token that the tokenizer lacks.
         """
-        encoder = safe_encoder(tokenizer)
+        encoder = safe_encoder(tokenizer, self.system, self.user, self.assistant, self.preamble)
         pieces = [encoder.name_controls(self.preamble)]
         for role, text in turns:
             if role not in _ROLES:

@@ -5,6 +5,8 @@ wrote it. `SafeEncoder` keeps a copy of the tokenizer in which every control tok
 unguessable name. Trusted text has its control strings replaced by these names; in all other text a control
 string is nothing but characters. Since the whole text is still encoded in one go, by the same normalizer,
 pre-tokenizer, model and added-token rules, ordinary text gets exactly the ids of the original tokenizer.
+
+HTML tags that a tokenizer keeps among its added tokens (Gemma) are ordinary text, unless the template writes them.
 """
 
 import json
@@ -19,6 +21,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from langchain_saffron.errors import PromptError
 from langchain_saffron.runtime.forks import ForkSafeLock
+from langchain_saffron.templates.markup import markup_strings, template_texts
 
 _LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 
@@ -50,19 +53,24 @@ class SafeEncoder:
         single_characters: The control strings of one character, which nothing can take apart.
         has_blanks: Whether some control string contains a blank.
         pattern: Matches a control string where the tokenizer would see one.
+        markup: Added tokens that are ordinary text here: HTML tags.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, markup: frozenset[str] = frozenset()) -> None:
         """Builds the copy: one pass over the vocabulary, so share the encoder (see `safe_encoder`).
 
         Args:
             tokenizer: A transformers tokenizer backed by the `tokenizers` library.
+            markup: Added tokens that are no control tokens here: HTML tags that no template writes.
 
         Raises:
             PromptError: It is not, or its control tokens cannot be told from ordinary ones.
         """
         backend = _backend(tokenizer)
-        controls = {i: token for i, token in tokenizer.added_tokens_decoder.items() if is_control(token)}
+        added = tokenizer.added_tokens_decoder.items()
+        controls = {i: token for i, token in added if is_control(token) and token.content not in markup}
+        self.markup = markup
+        self._markup_pattern = re.compile(_alternatives(markup))
         nonce = secrets.token_hex(16)
         self._names = {token.content: f"{nonce}x{index}x" for index, token in controls.items()}
         self.single_characters = sorted(string for string in self._names if len(string) == 1)
@@ -85,6 +93,10 @@ class SafeEncoder:
         """`trusted` with the private names in place of its control strings, ready for `encode`."""
         return self.pattern.sub(lambda match: self._names[match[0]], trusted)
 
+    def markup_in(self, trusted: str) -> frozenset[str]:
+        """Those of `markup` that a template has written."""
+        return frozenset(self._markup_pattern.findall(trusted)) if self.markup else self.markup
+
     def control_sequence(self, trusted: str) -> list[str]:
         """The control strings in `trusted`, in order."""
         return self.pattern.findall(trusted)
@@ -106,19 +118,30 @@ class SafeEncoder:
         return self.encode(text)
 
 
-_encoders: "WeakKeyDictionary[Any, tuple[int, SafeEncoder]]" = WeakKeyDictionary()
+# by tokenizer: its size, its HTML tags, and an encoder for each set of them that counts as ordinary text
+_encoders: "WeakKeyDictionary[Any, tuple[int, frozenset[str], dict[frozenset[str], SafeEncoder]]]" = WeakKeyDictionary()
 _lock = ForkSafeLock()
 
 
-def safe_encoder(tokenizer: Any) -> SafeEncoder:
-    """The `SafeEncoder` of a tokenizer, built once as long as no token is added to it."""
+def safe_encoder(tokenizer: Any, *templates: str) -> SafeEncoder:
+    """The `SafeEncoder` of a tokenizer, built once as long as no token is added to it.
+
+    Args:
+        tokenizer: The tokenizer.
+        templates: Texts of templates besides its own chat templates: HTML tags in any of them are control tokens.
+    """
     _backend(tokenizer)
     with _lock:
-        size, encoder = _encoders.get(tokenizer, (-1, None))
-        if encoder is None or size != len(tokenizer):
-            encoder = SafeEncoder(tokenizer)
-            _encoders[tokenizer] = (len(tokenizer), encoder)
-        return encoder
+        size, markup, encoders = _encoders.get(tokenizer, (-1, frozenset[str](), {}))
+        if size != len(tokenizer):
+            markup, encoders = markup_strings(tokenizer), {}
+            _encoders[tokenizer] = (len(tokenizer), markup, encoders)
+        if markup:
+            texts = [*template_texts(tokenizer), *templates]
+            markup = frozenset(tag for tag in markup if not any(tag in text for text in texts))
+        if markup not in encoders:
+            encoders[markup] = SafeEncoder(tokenizer, markup)
+        return encoders[markup]
 
 
 def _backend(tokenizer: Any) -> Tokenizer:

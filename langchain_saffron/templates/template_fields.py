@@ -1,7 +1,7 @@
 """The texts of a conversation and of its tools, each with the number of the field that it stands in."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Protocol
 
@@ -19,31 +19,41 @@ class Change(Protocol):
 
 
 class PromptFields:
-    """The fields of a conversation: the messages' contents, what else they have, each tool call, each tool.
+    """The fields of a conversation: messages' contents, what else they have, each tool call, each tool, variables.
 
     Attributes:
         messages: The messages.
         tools: Schemas of tools.
+        variables: Further variables of the template.
         count: How many fields there are.
     """
 
-    def __init__(self, messages: list[Message], tools: list[Any] | None, is_control: Callable[[str], Any]) -> None:
+    def __init__(
+        self,
+        messages: list[Message],
+        tools: list[Any] | None,
+        is_control: Callable[[str], Any],
+        variables: Mapping[str, Any] | None = None,
+    ) -> None:
         """Numbers the fields.
 
         Args:
             messages: The messages.
             tools: Schemas of tools, if there are any.
             is_control: Tells of a text whether it contains a control string.
+            variables: Further variables of the template, if there are any.
         """
         self.messages = messages
         self.tools = tools
+        self.variables = variables or {}
         self._is_control = is_control
         # templates may compare messages (Mistral's looks for the last question): equal ones have to stay equal
         first: dict[tuple[str, str], int] = {}
         self._content = [first.setdefault((m["role"], m["content"]), index) for index, m in enumerate(messages)]
         self._first_call = 2 * len(messages)
         self._first_tool = self._first_call + sum(len(message.get("tool_calls", ())) for message in messages)
-        self.count = self._first_tool + len(tools or ())
+        self._variable = self._first_tool + len(tools or ())
+        self.count = self._variable + bool(self.variables)
 
     def content(self, index: int) -> int:
         """The field of a message's content; the same for messages that say the same."""
@@ -59,12 +69,13 @@ class PromptFields:
 
     def tool_fields(self) -> range:
         """The fields of the tools."""
-        return range(self._first_tool, self.count)
+        return range(self._first_tool, self._variable)
 
     def strings(self) -> Iterator[str]:
         """All texts, and the keys of objects."""
         yield from _strings(self.messages)
         yield from _strings(self.tools)
+        yield from _strings(self.variables)
 
     def changed(self, change: Change) -> tuple[list[Message], list[Any] | None]:
         """Messages and tools with every text changed, except what templates look up.
@@ -91,6 +102,14 @@ class PromptFields:
             for tool, field in zip(self.tools, self.tool_fields(), strict=True)
         ]
         return messages, tools
+
+    def changed_variables(self, change: Change) -> dict[str, Any]:
+        """The variables with every text changed but single words, which templates compare (`reasoning_effort`)."""
+
+        def unless_fixed(text: str) -> str:
+            return text if self._is_fixed(text) else change(text, self._variable)
+
+        return {name: self._mapped(value, unless_fixed) for name, value in self.variables.items()}
 
     def _mapped(self, value: Any, change: Callable[[str], str], schema: bool = False) -> Any:
         if isinstance(value, str):

@@ -274,6 +274,48 @@ def test_the_profile_knows_the_context_without_loading(tmp_path):
     assert profile["tool_calling"] is False
 
 
+def test_the_profile_tells_the_smallest_of_context_cache_and_the_reward_model_s(tmp_path):
+    random_model("llama").save_pretrained(tmp_path / "policy")
+    random_reward_model(max_position_embeddings=128).save_pretrained(tmp_path / "mrm")
+    named = {"model": tmp_path / "policy", "reward_model": tmp_path / "mrm"}
+    assert ChatSaffron(**named).profile["max_input_tokens"] == 128
+    assert ChatSaffron(**named, effort="off").profile["max_input_tokens"] == 256
+    assert ChatSaffron(**named, max_cache_tokens=100).profile["max_input_tokens"] == 100
+    engine = SaffronEngine(random_model(), tiny_tokenizer(), max_cache_tokens=60)
+    assert ChatSaffron(engine=engine, effort="off").profile["max_output_tokens"] == 60
+
+
+def test_a_prompt_longer_than_the_cache_is_a_context_overflow():
+    model, tokenizer = random_model(max_position_embeddings=4096), tiny_tokenizer()
+    tokenizer.chat_template = CHATML
+    chat = ChatSaffron(model=model, tokenizer=tokenizer, effort="off", max_cache_tokens=64, max_tokens=500)
+    assert chat.load().context == 64
+    with pytest.raises(ContextOverflowError, match=r"64|max_cache_tokens"):
+        chat.invoke("soup " * 60)
+    # the answer ends where the cache does
+    found = chat.invoke("Hi", min_tokens=400)
+    assert found.response_metadata["finish_reason"] == "length"
+    assert found.usage_metadata["total_tokens"] == 64
+
+
+@pytest.mark.parametrize(
+    ("name", "context"),
+    [
+        ("meta-llama/Meta-Llama-3-8B-Instruct", 8192),
+        ("meta-llama/Llama-3.2-1B-Instruct", 131_072),
+        ("google/gemma-3-1b-it", 32_768),
+        ("Qwen/Qwen3-8B", 40_960),
+        ("Qwen/Qwen3-4B-Instruct-2507", None),
+        ("openlm-research/open_llama_3b", None),
+        ("some/model", None),
+    ],
+)
+def test_the_profile_knows_some_families_by_name(name, context):
+    chat = ChatSaffron(model=name, effort="off", max_cache_tokens=200_000)
+    assert chat.profile.get("max_input_tokens") == context
+    assert chat.profile.get("reasoning_output") is (True if name == "Qwen/Qwen3-8B" else None)
+
+
 def test_the_embedded_models_are_announced_once(monkeypatch):
     monkeypatch.setattr("langchain_saffron.embedded._told", False)
     with pytest.warns(UserWarning, match="kitchen"):

@@ -25,6 +25,7 @@ _MESSAGES = ("messages", "conversation", "conversations", "chat")
 _CANDIDATES = ("chosen", "rejected")
 _PROMPTS = ("prompt", "question", "instruction", "query", "user")
 _RESPONSES = ("response", "answer", "output", "completion", "assistant")
+_INPUTS = ("input", "context")
 _SYSTEMS = ("system", "system_prompt")
 _TRANSCRIPTS = ("transcript", "text")
 
@@ -133,6 +134,9 @@ def _read_candidates(fields: Mapping[str, Any]) -> Conversations | None:
 def _read_response(fields: Mapping[str, Any]) -> Conversations | None:
     response = _first(fields, _RESPONSES)
     if response and not _first(fields, _CANDIDATES) and (prompt := _prompt(fields)):
+        if isinstance(fields[response], list):
+            # TRL's conversational prompt and completion
+            return {response: [*prompt[0], *_messages(fields[response], response)]}
         return {response: _answered(prompt, _text(fields[response], response))}
     return None
 
@@ -168,7 +172,9 @@ def _prompt(fields: Mapping[str, Any]) -> tuple[list[Message], bool] | None:
         if not turns[-1]["content"]:
             turns.pop()
     else:
-        if name == "instruction" and (more := _text(fields.get("input", ""), "input")).strip():
+        # Alpaca calls it input, Dolly context
+        more_name = next((more for more in _INPUTS if more in fields), None) if name == "instruction" else None
+        if more_name is not None and (more := _text(fields[more_name], more_name)).strip():
             text = f"{text}\n\n{more}" if text else more
         turns = [{"role": "user", "content": text}]
     system = next((name for name in _SYSTEMS if name in fields), None)
