@@ -22,7 +22,8 @@ def random_model(family: str = "llama", seed: int = 0, dtype: torch.dtype = torc
         setattr(config, name, value)
     model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
     # what the tokenizer names ends a turn as well
-    model.generation_config.eos_token_id = [config.eos_token_id, tiny_tokenizer().eos_token_id]
+    own = config.eos_token_id if isinstance(config.eos_token_id, list | tuple) else [config.eos_token_id]
+    model.generation_config.eos_token_id = [*(i for i in own if i is not None), tiny_tokenizer().eos_token_id]
     return model
 
 

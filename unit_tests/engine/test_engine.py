@@ -50,14 +50,16 @@ def test_greedy_equals_generate(family: str):
         assert greedy(engine, prompt) == generate(model, prompt)
     free = generate(model, PROMPTS[0], eos_token_id=[])
 
-    ends = [free[4], free[9], 1]
+    # the tokenizer's own end ends a turn too
+    own = tiny_tokenizer().eos_token_id
+    ends = [free[4], free[9], 1, own]
     model.generation_config.eos_token_id = ends
     model.generation_config.repetition_penalty = 1.3
     engine = SaffronEngine(model, tiny_tokenizer())
     for prompt in PROMPTS[:3]:
         assert greedy(engine, prompt) == generate(model, prompt)
 
-    model.generation_config.eos_token_id = 1
+    model.generation_config.eos_token_id = [1, own]
     model.generation_config.repetition_penalty = 1.0
     tokenizer = tiny_tokenizer()
     engine = SaffronEngine(model, tokenizer)
@@ -79,7 +81,7 @@ def greedy(engine: SaffronEngine, prompt: list[int], **settings: object) -> list
 def test_an_end_token_of_several_is_a_stop():
     model = random_model("llama", seed=3)
     free = generate(model, PROMPTS[0], eos_token_id=[])
-    model.generation_config.eos_token_id = [free[9], free[4]]
+    model.generation_config.eos_token_id = [free[9], free[4], tiny_tokenizer().eos_token_id]
     result = SaffronEngine(model, tiny_tokenizer()).generate(PROMPTS[0], settings=SearchSettings(search="greedy"))
     assert result.token_ids == free[: min(free.index(free[4]), free.index(free[9])) + 1]
     assert result.finish_reason == "stop"

@@ -69,7 +69,12 @@ def test_what_a_user_s_code_adds_is_evaluated_and_resumed(engine: SaffronEngine,
     register_search("least_likely", least_likely_search)
     ticks: list[tuple[int, int]] = []
     told: list[str] = []
-    methods = ["none", "by-reward:2", "least_likely", Method("own", SearchSettings(search="greedy", max_tokens=3))]
+    methods = [
+        "none",
+        "by-reward:2",
+        "least_likely",
+        Method("own", SearchSettings(search="greedy", min_tokens=3, max_tokens=3)),
+    ]
 
     def run():
         return evaluate(

@@ -73,7 +73,7 @@ def test_random_answers_say_whole_documents(tokenizer, form, place):
             finished += 1
             thoughts += len(ids) > 12
             assert json.loads(read(tokenizer, markers, place, ids)) in ({"a": 1}, {"a": 2})
-    assert finished > 2
+    assert finished > 1
     assert thoughts
 
 

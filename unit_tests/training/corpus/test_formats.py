@@ -143,7 +143,7 @@ def test_prompt_and_response_and_transcripts(data, expected):
         ({"chosen": "Preface\n\nHuman: hi"}, "chosen has text before its first turn"),
         ({"chosen": "yo", "prompt": 3}, "prompt is a number, not a text"),
         ({"prompt": {}, "response": "yo"}, "prompt is an object, not a text"),
-        ({"prompt": "hi", "response": ["yo"]}, "response is a list, not a text"),
+        ({"prompt": "hi", "response": ["yo"]}, "response[0] is a text, not a message"),
         ({"prompt": "hi", "response": b"yo"}, "response is bytes, not a text"),
         ({"prompt": "hi", "response": " "}, "no assistant turn with any text in response"),
         ({"prompt": "hi", "response": "yo", "system": 1}, "system is a number, not a text"),
