@@ -39,7 +39,8 @@ OTHER: dict[str, Any] = {
     "refusal_text": "No.", "commit_lag": 3, "max_tflops": 1.0, "max_seconds": 1.0, "max_reward_calls": 5,
     "on_budget": "stop", "cache_salt": "alice", "response_format": {"type": "json_object"}, "output_version": "v1",
     "shared_budget": SharedBudget(ComputeBudget(max_tflops=1.0)), "tool_format": "hermes",
-    "chat_template_kwargs": {"enable_thinking": False}, "max_cache_tokens": 999, "reward_thoughts": False, "engine": None,
+    "chat_template_kwargs": {"enable_thinking": False}, "max_cache_tokens": 999, "reward_thoughts": False,
+    "engine": None,
 }  # fmt: skip
 # fields that no answer depends on: a new field has to be in one of the two
 NO_PART = {
