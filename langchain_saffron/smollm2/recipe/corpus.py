@@ -150,13 +150,17 @@ def benign_texts(tokenizer: Any, data: Path, work: Path, held_out: bool) -> list
     for row in read_jsonl(work / "samples/benign.jsonl"):
         if row["held_out"] == held_out and row["answer"].strip() and not wordings.refuses(row["answer"]):
             kind = f"benign {row['kind']}"
-            text = encode_text(tokenizer, row["prompt"], row["answer"], ended=row["ended"], most=BENIGN_LEARNT, kind=kind)
+            text = encode_text(
+                tokenizer, row["prompt"], row["answer"], ended=row["ended"], most=BENIGN_LEARNT, kind=kind
+            )
             texts.append(text)
     for row in sources.read_rows(data, "benign"):
         if len(row["prompt"]) <= LONGEST_LEARNT and sources.is_held_out(row["prompt"]) == held_out:
             answer = row["response"].strip()
             if answer and not wordings.refuses(answer):
-                text = encode_text(tokenizer, row["prompt"], answer, ended=True, most=BENIGN_LEARNT, kind="benign written")
+                text = encode_text(
+                    tokenizer, row["prompt"], answer, ended=True, most=BENIGN_LEARNT, kind="benign written"
+                )
                 texts.append(text)
     return texts
 
