@@ -7,6 +7,7 @@ from typing import Any
 
 from langchain_saffron.grammar.grammar import Grammar
 from langchain_saffron.grammar.json_lark import JsonLark, quoted
+from langchain_saffron.grammar.literals import MarkedLiterals, text_literal
 from langchain_saffron.grammar.reading import ShapeReader
 from langchain_saffron.grammar.shapes import Shape
 
@@ -29,18 +30,13 @@ def lark(grammar: Grammar, special: Mapping[str, int]) -> str:
 
 
 class TaggedLark:
-    """Writes the grammar of answers with tool calls for one tokenizer.
-
-    A marker may be one token or spelled out, whichever way the model writes it. Tokens that are not flagged special
-    are text to llguidance, so both ways are the same; those that are flagged have to be named.
-    """
+    """Writes the grammar of answers with tool calls for one tokenizer; its markers are `MarkedLiterals`."""
 
     def __init__(self, source: str, special: Mapping[str, int]) -> None:
         """Take the source of a `Grammar.tagged`, and the tokenizer's control tokens by their text."""
         self._grammar: dict[str, Any] = json.loads(source)
         self._special = special
-        names = sorted(special, key=len, reverse=True)
-        self._markers = re.compile("|".join(map(re.escape, names))) if names else None
+        self._literals = MarkedLiterals(special)
 
     def text(self) -> str:
         """The Lark, without options."""
@@ -64,16 +60,7 @@ class TaggedLark:
         if self._grammar["at_start"] and "document" in self._grammar:
             # lexemes are as long as can be: those of bare calls have to be the same as those of a document of JSON
             return quoted(text)
-        parts = []
-        place = 0
-        for match in self._markers.finditer(text) if self._markers else ():
-            parts += [
-                text_literal(text[place : match.start()]),
-                f"(<[{self._special[match[0]]}]> | {text_literal(match[0])})",
-            ]
-            place = match.end()
-        parts.append(text_literal(text[place:]))
-        return " ".join(part for part in parts if part)
+        return self._literals.write(text)
 
     def _start(self, trigger: str) -> list[str]:
         if self._grammar["at_start"]:
@@ -127,8 +114,3 @@ def document_lark(kind: str, source: str, writer: JsonLark) -> str:
 def _escaped(match: re.Match[str]) -> str:
     """A piece of a regular expression as it stands between slashes."""
     return {"/": r"\/", "\n": r"\n", "\\\n": r"\n"}.get(match[0], match[0])
-
-
-def text_literal(text: str) -> str:
-    """A text as one literal of Lark; nothing for an empty one."""
-    return json.dumps(text, ensure_ascii=False) if text else ""

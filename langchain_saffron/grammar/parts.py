@@ -1,18 +1,18 @@
 """Grammars of answers that are put together of texts, JSON and regular expressions, as llguidance's Lark."""
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from langchain_saffron.grammar.json_lark import JsonLark, quoted
-from langchain_saffron.grammar.lark import document_lark, shape_of, text_literal
+from langchain_saffron.grammar.lark import document_lark, shape_of
+from langchain_saffron.grammar.literals import MarkedLiterals, text_literal
 
 
 class PartsLark:
     """Writes a grammar of parts for one tokenizer.
 
-    A marker may be one token or spelled out. Rules are lists of alternatives, which are lists of items:
+    Markers are `MarkedLiterals`. Rules are lists of alternatives, which are lists of items:
 
     - `["text", t]`: the text, in which each marker that is a control token may be that token.
     - `["rule", r]`: another rule; names in capitals are of lexemes.
@@ -27,8 +27,7 @@ class PartsLark:
         """Take the source of a `Grammar.parts`, and the tokenizer's control tokens by their text."""
         self._grammar: dict[str, Any] = json.loads(source)
         self._special = special
-        names = sorted(special, key=len, reverse=True)
-        self._markers = re.compile("|".join(map(re.escape, names))) if names else None
+        self._literals = MarkedLiterals(special)
         self._lines: list[str] = []
         self._made: dict[tuple[str, ...], str] = {}
         self._writers: dict[tuple[str, str], JsonLark] = {}
@@ -54,16 +53,7 @@ class PartsLark:
         """Text, where each marker that is a control token may be that token or be spelled out."""
         if self._in_pieces:
             return quoted(text)
-        parts = []
-        place = 0
-        for match in self._markers.finditer(text) if self._markers else ():
-            parts += [
-                text_literal(text[place : match.start()]),
-                f"(<[{self._special[match[0]]}]> | {text_literal(match[0])})",
-            ]
-            place = match.end()
-        parts.append(text_literal(text[place:]))
-        return " ".join(part for part in parts if part)
+        return self._literals.write(text)
 
     def _items(self, items: list[list[Any]]) -> Iterator[str]:
         for kind, *values in items:
@@ -89,7 +79,7 @@ class PartsLark:
         inner = f"({pattern}) & ~(/(?s:.*)/ {text_literal(end)} /(?s:.*)/)"
         lexeme = name.upper()
         self._lines += [f"{lexeme}_TEXT: {inner}", f"{name}_whole[lazy]: {lexeme}_TEXT {text_literal(end)}"]
-        match = self._markers.search(end) if self._markers else None
+        match = self._literals.first(end)
         if match is None:
             self._lines.append(f"{name}: {name}_whole")
         else:
@@ -107,7 +97,7 @@ class PartsLark:
             return known
         if ("prose", trigger) not in self._made:
             self._made["prose", trigger] = "prose"
-            match = self._markers.search(trigger) if self._markers else None
+            match = self._literals.first(trigger)
             others = sorted(i for text, i in self._special.items() if match is None or text != match[0])
             # the model's own control tokens, such as those around thoughts, are no part of any lexeme
             more = f" ({_tokens(others)} TEXT)*" if others else ""

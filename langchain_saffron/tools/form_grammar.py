@@ -6,7 +6,7 @@ from typing import Any
 
 from langchain_saffron.errors import SettingsError
 from langchain_saffron.grammar import Grammar
-from langchain_saffron.grammar.lark import text_literal
+from langchain_saffron.grammar.literals import text_literal
 from langchain_saffron.tools.call_form import CallForm, JsonArguments, Part, Slot
 from langchain_saffron.tools.parameter_grammar import Item, ParameterGrammar, Rules
 from langchain_saffron.tools.request import arguments_schema
