@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from langchain_saffron.tools.base import ENDED, CallParser, Event, Said, Spoiled, spoil
+from langchain_saffron.tools.base import ENDED, CallParser, Event, Spoiled, spoil
 from langchain_saffron.tools.call_form import CallForm
 from langchain_saffron.tools.call_reader import CallReader
-from langchain_saffron.tools.reading import BrokenCall, Reading, Text, overlap
+from langchain_saffron.tools.reading import BrokenCall, Reading, Speech, Text, overlap
 from langchain_saffron.tools.request import arguments_schema
 
 
@@ -29,7 +29,7 @@ class FormParser(CallParser):
         self._text = Text()
         self._ids: set[str] = set()
         self._count = 0
-        self._spoke = self._after = False  # whether any text was given out; whether only blanks followed a call
+        self._speech = Speech()
         self._reading = self._answer()
 
     def feed(self, text: str) -> Iterator[Event]:
@@ -98,13 +98,7 @@ class FormParser(CallParser):
 
     def _say(self, size: int) -> Iterator[Event]:
         """Give out the next characters."""
-        text = self._text.take(size)
-        if self._after:
-            text = text.lstrip()
-            text = f"\n{text}" if text and self._spoke else text
-        if text:
-            self._spoke, self._after = True, False
-            yield Said(text)
+        yield from self._speech.say(self._text.take(size))
 
     # Calls.
 
@@ -120,7 +114,7 @@ class FormParser(CallParser):
             except BrokenCall as broken:
                 yield from self._spoil(call, str(broken))
                 again = False
-            self._after, opening = True, ""
+            self._speech.after_call, opening = True, ""
 
     def _end(self) -> Reading[bool]:
         """What follows a call; whether that is another one. Blanks of an end may differ."""

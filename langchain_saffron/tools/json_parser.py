@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from langchain_saffron.templates.safe_encoder import replace_surrogates
-from langchain_saffron.tools.base import ENDED, CallParser, CallPiece, Event, Said, Spoiled, call_id, spoil
-from langchain_saffron.tools.reading import overlap
+from langchain_saffron.tools.base import ENDED, CallParser, CallPiece, Event, Spoiled, call_id, spoil
+from langchain_saffron.tools.reading import Speech, overlap
 from langchain_saffron.tools.scanner import JsonScanner
 
 PYTHON_TAG = "<|python_tag|>"
@@ -37,8 +37,7 @@ class JsonCallParser(CallParser):
         self._text = ""  # what was not dealt with yet; within a call, all of it
         self._state: Callable[[], Iterator[Event]] = self._between
         self._index = -1
-        self._spoke = False  # whether any text was given out
-        self._after = False  # whether nothing but blanks followed the last call
+        self._speech = Speech()
 
     def feed(self, text: str) -> Iterator[Event]:
         """Read on."""
@@ -51,12 +50,12 @@ class JsonCallParser(CallParser):
     def finish(self, cut: str | None = None, token_text: str = "") -> Iterator[Event]:
         """Read the end."""
         if self._state == self._between:
-            yield from self._say(self._text.rstrip() if self._index >= 0 else self._text)
+            yield from self._speech.say(self._text.rstrip() if self._index >= 0 else self._text)
         elif self._state == self._inside:
             if self._opening or self._begun or (cut and self._may_be_call()):
                 yield from self._spoil(cut or ENDED)
             else:
-                yield from self._say(self._text)
+                yield from self._speech.say(self._text)
         elif self._state == self._broken:
             yield from self._spoil(self._error)
         self._text = ""
@@ -69,20 +68,20 @@ class JsonCallParser(CallParser):
             return
         place = self._text.find(self._opening)
         if place >= 0:
-            yield from self._say(self._text[:place].rstrip())
+            yield from self._speech.say(self._text[:place].rstrip())
             self._enter(self._text[place + len(self._opening) :])
             return
         # what could begin a call waits, and so do blanks, which count only if text follows
         ready = self._text[: len(self._text) - overlap(self._text, self._opening)].rstrip()
         self._text = self._text[len(ready) :]
-        yield from self._say(ready)
+        yield from self._speech.say(ready)
 
     def _between_bare(self) -> Iterator[Event]:
         start = self._text.lstrip(" \t\r\n;" if self._index >= 0 else " \t\r\n")
         if len(start) < len(PYTHON_TAG) and PYTHON_TAG.startswith(start):
             return
         start = start.removeprefix(PYTHON_TAG).lstrip()
-        if start.startswith("{") and not self._spoke:
+        if start.startswith("{") and not self._speech.begun:
             self._enter(start)
         elif start:
             yield from self._say_all()
@@ -158,7 +157,7 @@ class JsonCallParser(CallParser):
 
     def _leave(self, rest: str) -> None:
         self._text = rest
-        self._after = True
+        self._speech.after_call = True
         self._state = self._between
 
     def _fail(self, error: str) -> Iterator[Event]:
@@ -177,14 +176,6 @@ class JsonCallParser(CallParser):
 
     # What is given out.
 
-    def _say(self, text: str) -> Iterator[Event]:
-        if self._after:
-            text = text.lstrip()
-            text = f"\n{text}" if text and self._spoke else text
-        if text:
-            self._spoke, self._after = True, False
-            yield Said(text)
-
     def _is_known(self, name: str | None) -> bool:
         return bool(self._opening or not self._names or name in self._names)
 
@@ -197,7 +188,7 @@ class JsonCallParser(CallParser):
         """Behind a call, blanks wait: at the end they do not count."""
         ready = self._text.rstrip() if self._index >= 0 else self._text
         self._text = self._text[len(ready) :]
-        yield from self._say(ready)
+        yield from self._speech.say(ready)
 
     def _begin(self, name: str | None) -> Iterator[Event]:
         self._begun, self._name = True, name

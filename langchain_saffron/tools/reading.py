@@ -1,10 +1,10 @@
 """Text that is read while it is written, by generators that stand still where they need more of it."""
 
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import TypeVar
 
-from langchain_saffron.tools.base import ENDED, Event
+from langchain_saffron.tools.base import ENDED, Event, Said
 
 T = TypeVar("T")
 # `None` where more text is needed
@@ -13,6 +13,28 @@ Reading = Generator[Event | None, None, T]
 
 class BrokenCall(Exception):
     """What is written is no call."""
+
+
+class Speech:
+    """Text that is given out around calls: blanks behind a call become one line break.
+
+    Attributes:
+        begun: Whether any text was given out.
+        after_call: Whether nothing but blanks followed the last call.
+    """
+
+    def __init__(self) -> None:
+        """Nothing yet."""
+        self.begun = self.after_call = False
+
+    def say(self, text: str) -> Iterator[Event]:
+        """Give out the next text, if it is any."""
+        if self.after_call:
+            text = text.lstrip()
+            text = f"\n{text}" if text and self.begun else text
+        if text:
+            self.begun, self.after_call = True, False
+            yield Said(text)
 
 
 class Text:
