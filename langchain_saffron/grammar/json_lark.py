@@ -63,10 +63,8 @@ class JsonLark:
             taken = " | ".join(json.dumps(schema_text(member.name), ensure_ascii=False) for member in shape.members)
             self.rules.append(f"{name.upper()}_KEY: {_KEY}" + (f" & ~({taken})" if taken else ""))
             self.rules.append(f"{name}_other: {name.upper()}_KEY {self._value} {self.rule(shape.others)}")
-            least, most = shape.least, "" if shape.most is None else str(shape.most)
-            after = f"({self._item} {name}_other){{{least},{most}}}"
-            more = f"({self._item} {name}_other){{{max(least - 1, 0)},{'' if shape.most is None else shape.most - 1}}}"
-            first = f"{name}_other {more}" + ("" if least else ' | ""')
+            after = self._items(f"{name}_other", shape.least, shape.most)
+            first = self._first_and_items(f"{name}_other", shape.least, shape.most)
         self.rules.append(f"{name}_f{place}: {first}")
         self.rules.append(f"{name}_r{place}: {after}")
 
@@ -85,11 +83,17 @@ class JsonLark:
             return
         item = self.rule(shape.rest)
         least, most = max(shape.least - count, 0), None if shape.most is None else shape.most - count
-        if count:
-            self.rules.append(f"{name}_f{count}: ({self._item} {item}){{{least},{'' if most is None else most}}}")
-            return
-        more = f"({self._item} {item}){{{max(least - 1, 0)},{'' if most is None else most - 1}}}"
-        self.rules.append(f"{name}_f0: {item} {more}" + ("" if least else ' | ""'))
+        items = self._items if count else self._first_and_items
+        self.rules.append(f"{name}_f{count}: {items(item, least, most)}")
+
+    def _items(self, item: str, least: int, most: int | None) -> str:
+        """Items after others; llguidance takes no repetition of at most none."""
+        return '""' if most == 0 else f"({self._item} {item}){{{least},{'' if most is None else most}}}"
+
+    def _first_and_items(self, item: str, least: int, most: int | None) -> str:
+        """Items, the first of which has nothing before it; at most none is for the caller to see to."""
+        more = self._items(item, max(least - 1, 0), None if most is None else most - 1)
+        return f"{item} {more}" + ("" if least else ' | ""')
 
     def _subsets(self, shape: Array, name: str) -> None:
         """Items none of which repeats: a rule for each set of those that are left."""
