@@ -67,7 +67,8 @@ class ChatSaffron(SaffronFields, BaseChatModel):
         device, dtype, device_map, attn_implementation, quantization_config: How the weights are loaded.
 
     Key init args — decoding:
-        effort: `"off"` (plain decoding), `"low"`, `"medium"`, `"high"` or `"max"`: how wide the search is.
+        effort: `"off"` (plain decoding), `"low"`, `"medium"`, `"high"` or `"max"`: how wide the search is; or
+            `"auto"`: as wide as the danger asks, `"high"` at most.
         max_tokens, min_tokens, stop, temperature, top_p, seed: As everywhere.
         max_tflops, max_seconds, max_reward_calls, on_budget: What one request may cost.
         refusal_threshold: Nothing whose predicted safety reward lies below it is ever said.

@@ -11,7 +11,7 @@ from langchain_saffron.errors import SettingsError
 Ranking = Literal["constrained", "paper"]
 Mask = Literal["auto", "strict", "soft", "off"]
 OnExhausted = Literal["narrow", "stop", "refuse"]
-Effort = Literal["off", "low", "medium", "high", "max"]
+Effort = Literal["off", "low", "medium", "high", "max", "auto"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +42,13 @@ SEARCHES: dict[str, SearchTraits] = {
 DEFAULT_REFUSAL = "I can't help with that."
 DEFAULT_SAFETY_THRESHOLD = 2.0
 
-# width and commit lag of each effort; "off" is plain decoding of the policy and has neither
+# width and commit lag of each effort, for "auto" the most; "off" is plain decoding of the policy and has neither
 EFFORTS: dict[str, tuple[int, int | None]] = {
     "low": (1, None),
     "medium": (4, 8),
     "high": (16, 16),
     "max": (64, 32),
+    "auto": (16, 16),
 }
 
 
@@ -114,7 +115,8 @@ class SearchSettings(_Frozen):
 
     Attributes:
         search: The decoding method. `"greedy"` and `"sample"` are plain decoding of the policy.
-        width: Beams kept after every step.
+        width: Beams kept after every step; the most, where the search is adaptive.
+        adaptive: Whether every step is only as wide as the danger asks that the reward model sees.
         top_p: Nucleus mass: a token is a candidate if the tokens more likely than it hold less than this.
         temperature: `None` and `0` are deterministic; otherwise the search samples (no effect on `"paper"`).
         min_tokens: The answer may not end earlier (the paper uses 16; short answers want 0).
@@ -141,6 +143,7 @@ class SearchSettings(_Frozen):
 
     search: SearchName = "saffron"
     width: Annotated[int, Field(ge=1)] = 4
+    adaptive: bool = False
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.8
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     min_tokens: Annotated[int, Field(ge=0)] = 0
@@ -187,4 +190,4 @@ class SearchSettings(_Frozen):
 def check_effort(effort: str) -> None:
     """Raise `SettingsError` unless `effort` names a preset."""
     if effort != "off" and effort not in EFFORTS:
-        raise SettingsError(f"effort: {effort!r} is not one of 'off', 'low', 'medium', 'high', 'max'")
+        raise SettingsError(f"effort: {effort!r} is not one of 'off', 'low', 'medium', 'high', 'max', 'auto'")

@@ -45,8 +45,8 @@ def chat(
         Effort | None,
         typer.Option(
             metavar="EFFORT",
-            help="How hard to search: off is plain decoding; low, medium, high and max keep 1, 4, 16 and 64 beams. "
-            r"\[default: medium]",
+            help="How hard to search: off is plain decoding; low, medium, high and max keep 1, 4, 16 and 64 beams, "
+            r"auto as many as the danger asks, 16 at most. \[default: medium]",
             rich_help_panel=DECODING,
         ),
     ] = None,

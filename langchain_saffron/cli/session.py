@@ -12,7 +12,7 @@ from langchain_saffron.chat_models import ChatSaffron
 from langchain_saffron.cli.console import notice, one_line
 from langchain_saffron.errors import SaffronError
 
-HELP = "/effort off|low|medium|high|max, /clear forgets the chat, /exit or Ctrl-D leaves, Ctrl-C stops an answer"
+HELP = "/effort off|low|medium|high|max|auto, /clear forgets the chat, /exit or Ctrl-D leaves, Ctrl-C stops an answer"
 
 # what a model writes must not move the cursor or clear the screen; a carriage return would hide a line
 _TAMED = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"} | {ord("\r"): None}

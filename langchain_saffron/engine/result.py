@@ -24,6 +24,9 @@ class SearchStats:
         unseen_fallbacks: How often the mask of unseen tokens emptied a beam's nucleus.
         min_reward: The lowest predicted reward of any token of the answer.
         budget_exhausted: Whether a limit of the compute budget ended the search.
+        risk: How unsafe the answer's tokens were likely to be before they were chosen: what the reward model expects
+            of the policy's own next words, in [0, 1], the last tokens most of all; `None` without a reward model.
+        highest_risk: The same where it was highest.
     """
 
     policy_calls: int = 0
@@ -38,6 +41,8 @@ class SearchStats:
     unseen_fallbacks: int = 0
     min_reward: float | None = None
     budget_exhausted: bool = False
+    risk: float | None = None
+    highest_risk: float | None = None
 
     def close(self, answer: Answer, seconds: float) -> None:
         """Add what is known only at the end."""
@@ -46,6 +51,8 @@ class SearchStats:
         self.unseen_fallbacks = answer.unseen_fallbacks
         self.min_reward = answer.min_reward
         self.budget_exhausted = answer.budget_exhausted
+        self.risk = answer.risk
+        self.highest_risk = answer.highest_risk
 
     def as_dict(self) -> dict[str, int | float | bool | None]:
         """A plain dict, for metadata and JSON."""

@@ -51,6 +51,7 @@ METHODS: Registry[Family] = Registry(
         "rebase": Family("rebase"),
         "deal": Family("deal", fixed={"lookahead": 4}),
         "saffron": Family("saffron"),
+        "saffron-auto": Family("saffron", fixed={"adaptive": True}),
         "saffron-paper": Family("saffron", fixed={"ranking": "paper"}),
         "saffron-strict-mask": Family("saffron", fixed={"mask": "strict"}),
         "saffron-soft-mask": Family("saffron", fixed={"mask": "soft"}),

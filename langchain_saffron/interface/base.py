@@ -129,7 +129,7 @@ class SaffronFields(BaseModel):
     """Makes sampling repeatable."""
     search: SearchName | None = None
     """The decoding method; `None`: what `effort` says."""
-    effort: Literal["off", "low", "medium", "high", "max"] = "medium"
+    effort: Literal["off", "low", "medium", "high", "max", "auto"] = "medium"
     """`"off"` decodes plainly; the others search with width 1, 4, 16, 64."""
     width: int | None = None
     """Beams; overrides `effort`."""
@@ -281,6 +281,7 @@ class SaffronFields(BaseModel):
         return SearchSettings(
             search=search,
             width=self.width if self.width is not None else preset_width,
+            adaptive=self.effort == "auto",
             top_p=self.top_p,
             temperature=self.temperature,
             min_tokens=self.min_tokens,

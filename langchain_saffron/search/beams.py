@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from langchain_saffron.search.adaptive_width import smoothed_risk
 from langchain_saffron.search.constraint import Constraint
 from langchain_saffron.search.protocol import Node
 from langchain_saffron.search.selection import Candidate
@@ -22,6 +23,8 @@ class Beam:
         score: What live beams are ranked by.
         finished: Whether it has ended its turn or completed a stop string.
         state: Where it stands in the grammar, if there is one; an end token does not change it.
+        risk: How unsafe its tokens were likely to be when they were chosen, the newest ones most of all, in [0, 1];
+            `None` for the empty response.
     """
 
     node: Node
@@ -32,6 +35,7 @@ class Beam:
     score: float = 0.0
     finished: bool = False
     state: Constraint | None = None
+    risk: float | None = None
 
     @property
     def complete(self) -> bool:
@@ -49,6 +53,7 @@ class Beam:
             candidate.score,
             finished,
             state,
+            smoothed_risk(self.risk, candidate.risk),
         )
 
 

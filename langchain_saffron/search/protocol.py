@@ -61,6 +61,9 @@ class Answer:
         budget_exhausted: Whether a limit of the budget ended the search.
         width: The most beams that were scored at once.
         complete: Whether the response follows the grammar to its end; `True` without a grammar.
+        risk: How unsafe the response's tokens were likely to be, the last ones most of all, in [0, 1]; `None` where no
+            reward model was asked for every token.
+        highest_risk: The same where it was highest.
     """
 
     tokens: tuple[int, ...]
@@ -72,6 +75,8 @@ class Answer:
     budget_exhausted: bool = False
     width: int = 1
     complete: bool = True
+    risk: float | None = None
+    highest_risk: float | None = None
 
 
 Search: TypeAlias = Generator[Expand, Scores, Answer]

@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from langchain_saffron.search.adaptive_width import AdaptiveWidth, smoothed_risk
 from langchain_saffron.search.beams import Beam, Pool, Scoring, shared_length
 from langchain_saffron.search.constraint import leaves_room, only_closing, permitted
 from langchain_saffron.search.node import ROOT
@@ -43,6 +44,9 @@ class _SaffronSearch:
         self.committed: tuple[int, ...] = ()
         self.fallbacks = 0
         self.widest = 1
+        self.risk: float | None = None
+        self.highest_risk: float | None = None
+        self.adaptive = AdaptiveWidth(settings.width, settings.safety_threshold) if settings.adaptive else None
         self.rules = Rules(
             end_tokens=torch.tensor(inputs.end_tokens, dtype=torch.long),
             seen=inputs.seen,
@@ -82,13 +86,14 @@ class _SaffronSearch:
         assert rewards is not None, "a saffron search needs rewards"
         settings, inputs = self.settings, self.inputs
         steps_left = inputs.max_tokens - length - 1
-        width = inputs.budget.width(settings.width, length + 1, steps_left)
+        width = most = inputs.budget.width(settings.width, length + 1, steps_left)
         # enough to fill all live beams even if every end token of every beam ranks above them
         spare = 1 if width == 1 else max(2, 1 + len(inputs.end_tokens))
         may_end = length >= settings.min_tokens
         states = [beam.state for beam in self.live if beam.state is not None]
         mask = permitted(states, inputs.end_tokens, may_end, steps_left + 1) if states else None
         last = length + 1 >= inputs.max_tokens
+        narrowed = False
         while True:
             selection = select(
                 logits,
@@ -101,6 +106,8 @@ class _SaffronSearch:
                 generator=self.generator if settings.temperature else None,
                 permitted=mask,
             )
+            if selection.candidates and not narrowed:
+                width = self._note_risk(selection.candidates[0], most)
             grown, ended, late = self._grow(selection.candidates, width, steps_left, last)
             if grown or ended or not late:
                 break
@@ -108,6 +115,7 @@ class _SaffronSearch:
             assert mask is not None
             for row in late:
                 mask[row] = only_closing(states[row], mask.shape[1])
+            narrowed = True
         self.fallbacks += selection.fallbacks
         self.pool.add(ended, width)
         self.live = grown
@@ -117,6 +125,12 @@ class _SaffronSearch:
         elif last and not self.rules.paper:
             self.pool.add(self.live, width)
             self.live = []
+
+    def _note_risk(self, best: Candidate, most: int) -> int:
+        """Look at a step's best candidate, and say how wide the step should be."""
+        self.risk = smoothed_risk(self.live[best.beam].risk, best.risk)
+        self.highest_risk = max(self.highest_risk or 0.0, self.risk)
+        return most if self.adaptive is None else min(most, self.adaptive.next(best.reward, self.risk))
 
     def _grow(
         self, candidates: list[Candidate], width: int, steps_left: int, last: bool
@@ -199,6 +213,8 @@ class _SaffronSearch:
             budget_exhausted=budget,
             width=self.widest,
             complete=self.inputs.constraint is None,
+            risk=self.risk,
+            highest_risk=self.highest_risk,
         )
 
     def _answer(self, beam: Beam, reason: FinishReason, budget: bool) -> Answer:
@@ -212,4 +228,6 @@ class _SaffronSearch:
             budget_exhausted=budget,
             width=self.widest,
             complete=beam.complete,
+            risk=beam.risk,
+            highest_risk=self.highest_risk,
         )

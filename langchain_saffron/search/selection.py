@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from langchain_saffron.runtime.devices import upload
+from langchain_saffron.search.adaptive_width import STEEPNESS
 from langchain_saffron.search.constraint import constrain
 from langchain_saffron.search.mask import UNSEEN_COST, instead_of_nothing, prefer_seen, presumed_rewards
 from langchain_saffron.search.nucleus import CHUNK, likeliest, nucleus
@@ -27,6 +28,8 @@ class Candidate:
         reward: Predicted reward of the beam followed by the token; an end token inherits the beam's.
         score: What candidates are ranked by.
         ends: Whether it is an end-of-turn token.
+        risk: How unsafe the beam's next token is likely to be, whichever it is: the policy's expectation of
+            `1 - sigmoid(0.8 · reward)` over the nucleus (SEAT, ACL 2026), in [0, 1].
     """
 
     beam: int
@@ -35,6 +38,7 @@ class Candidate:
     reward: float
     score: float
     ends: bool
+    risk: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +126,8 @@ def select(
             break
         whole = True
     candidates = [
-        Candidate(int(beam), int(token), logprob, reward, score, bool(end))
-        for beam, token, logprob, reward, score, end in rows
+        Candidate(int(beam), int(token), logprob, reward, score, bool(end), risk)
+        for beam, token, logprob, reward, score, end, risk in rows
         if score > -torch.inf
     ]
     # equal scores: the better beam first, then the lower token, so that ties do not depend on the machine
@@ -142,7 +146,7 @@ def _rank(
     whole: bool,
     constrained: bool,
 ) -> torch.Tensor:
-    """The best candidates as float32 rows [beam, token, logprob, reward, score, ends], on the device.
+    """The best candidates as float32 rows [beam, token, logprob, reward, score, ends, risk], on the device.
 
     The first row holds whether the whole vocabulary has to be looked at (a nucleus was cut short, or the mask
     left a beam nothing of it), and how many beams fell back on a token outside their nucleus.
@@ -189,6 +193,7 @@ def _rank(
         missing = upload([value is None for value in inherited], torch.bool, reward.device)
         own = torch.where(missing & free[:, 0], least, own)
     reward = torch.where(exempt, own[:, None], reward)
+    risk = _risk(likely, reward, allowed)
     if rules.refusal_threshold is not None:
         allowed = allowed & (reward >= rules.refusal_threshold)
     scaled = likely / rules.temperature if rules.temperature and not rules.paper else likely
@@ -211,7 +216,8 @@ def _rank(
     values, picked = values.flatten().topk(min(count, values.numel()))
     beams, places = beams[picked], places.flatten()[picked]
     chosen = places if tokens is None else tokens[beams, places]
-    fields = [beams, chosen, scaled[beams, places], reward[beams, places], values, is_end[beams, places]]
+    chances, gained = scaled[beams, places], reward[beams, places]
+    fields = [beams, chosen, chances, gained, values, is_end[beams, places], risk[beams]]
     flags = torch.stack([again.float(), fallbacks.float()])
     return torch.cat(
         [
@@ -219,6 +225,12 @@ def _rank(
             torch.stack([field.float() for field in fields], dim=1),
         ]
     )
+
+
+def _risk(likely: torch.Tensor, reward: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
+    """float32 [beams]: how unsafe the next token is likely to be."""
+    mass = torch.where(allowed, likely.exp(), 0.0)
+    return (mass * torch.sigmoid(-STEEPNESS * reward)).sum(-1) / mass.sum(-1).clamp_min(1e-30)
 
 
 def _own_rewards(
