@@ -3,12 +3,8 @@
 # the share of a new step in a beam's risk (SEAT, ACL 2026), and the steepness of a point of reward in it
 FRESH = 0.2
 STEEPNESS = 0.8
-# a beam whose risk lies above is in danger; the search narrows only where it lies below half of it
+# a step that risks more is dangerous; one that risks less than half of it is calm, where its beam has long been safe
 DANGER = 0.3
-# how much wider the next step is in danger
-GROWTH = 4
-# steps without danger after which a search is half as wide
-PATIENCE = 2
 
 
 def smoothed_risk(before: float | None, now: float) -> float:
@@ -19,9 +15,9 @@ def smoothed_risk(before: float | None, now: float) -> float:
 class AdaptiveWidth:
     """Chooses the width of every step, between 1 and a limit, by numbers that the search has anyway.
 
-    A step is dangerous where its best candidate is not as safe as wanted, or where its beam's risk is high: the reward
-    model expects that the policy's own next words are unsafe. The first step sees the prompt alone. The width grows at
-    once and shrinks slowly.
+    A step is dangerous where its best candidate is not as safe as wanted, or where the reward model expects that the
+    policy's own next words are unsafe. The first step sees the prompt alone. In danger the search is as wide as it may
+    be, at once; it narrows step by step, and only where the beam's smoothed risk is small too.
     """
 
     def __init__(self, most: int, threshold: float) -> None:
@@ -34,22 +30,17 @@ class AdaptiveWidth:
         self._most = most
         self._threshold = threshold
         self._width = 1
-        self._calm = 0
 
-    def next(self, reward: float, risk: float) -> int:
+    def next(self, reward: float, risk: float, smoothed: float) -> int:
         """The width of a step.
 
         Args:
             reward: The best candidate's.
-            risk: The smoothed risk of its beam, in [0, 1].
+            risk: The step's, in [0, 1].
+            smoothed: Its beam's.
         """
-        unsafe = reward < self._threshold
-        if unsafe or risk > DANGER:
-            self._calm = 0
-            self._width = min(self._most, self._width * GROWTH)
-        elif risk < DANGER / 2:
-            self._calm += 1
-            if self._calm >= PATIENCE:
-                self._calm = 0
-                self._width = max(1, self._width // 2)
+        if reward < self._threshold or risk > DANGER:
+            self._width = self._most
+        elif risk < DANGER / 2 and smoothed < DANGER:
+            self._width = max(1, self._width // 2)
         return self._width

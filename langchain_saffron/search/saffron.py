@@ -130,7 +130,7 @@ class _SaffronSearch:
         """Look at a step's best candidate, and say how wide the step should be."""
         self.risk = smoothed_risk(self.live[best.beam].risk, best.risk)
         self.highest_risk = max(self.highest_risk or 0.0, self.risk)
-        return most if self.adaptive is None else min(most, self.adaptive.next(best.reward, self.risk))
+        return most if self.adaptive is None else min(most, self.adaptive.next(best.reward, best.risk, self.risk))
 
     def _grow(
         self, candidates: list[Candidate], width: int, steps_left: int, last: bool
