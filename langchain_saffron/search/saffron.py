@@ -107,7 +107,7 @@ class _SaffronSearch:
             # whatever is likely would leave documents no time to become whole
             assert mask is not None
             for row in late:
-                mask[row] = only_closing(states[row], mask.shape[1])
+                mask[row] = only_closing(states[row], mask.shape[1], inputs.end_tokens)
         self.fallbacks += selection.fallbacks
         self.pool.add(ended, width)
         self.live = grown
@@ -135,9 +135,10 @@ class _SaffronSearch:
             # what nothing may follow ends without an end token
             finished = candidate.ends or (state is not None and state.done)
             finished = finished or inputs.stops((*parent.tokens, candidate.token))
-            if not finished and parent.state and state and not leaves_room(parent.state, state, steps_left):
-                late.append(candidate.beam)
-                continue
+            if not finished and parent.state and state:
+                if not leaves_room(parent.state, state, steps_left, inputs.end_tokens):
+                    late.append(candidate.beam)
+                    continue
             beam = parent.grow(candidate, finished, state)
             if not finished:
                 grown.append(beam)

@@ -207,9 +207,8 @@ class ParameterGrammar:
         if not least:
             alternatives.append([["text", "[]"]])
         if most != 0:
-            times = f"{{{max(least, 1) - 1},{'' if most is None else most - 1}}}"
-            repeated = f"{more}*" if times == "{0,}" else f"{more}{times}"
-            alternatives.append([["text", "["], ["rule", item], ["lark", repeated], ["text", "]"]])
+            repeated: Item = ["repeat", more, max(least, 1) - 1, None if most is None else most - 1]
+            alternatives.append([["text", "["], ["rule", item], repeated, ["text", "]"]])
         self._rules[known] = alternatives
         return known
 
