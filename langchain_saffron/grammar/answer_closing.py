@@ -177,12 +177,9 @@ class AnswerCloser:
     def ends(self, text: bytes) -> list[list[int]]:
         """Ways to make `text` whole that are likely to be the shortest, best first."""
         closer = self._get()
-        end = None if closer is None else closer.close(text)
-        if end is None:
-            return []
-        spelled = self._tokens(end)
-        marked = self._marked(end)
-        return [marked] if marked == spelled else [marked, spelled]
+        ends = closer.ends(text) if isinstance(closer, PartsCloser) else [closer.close(text)] if closer else []
+        ways = [way for end in ends if end is not None for way in (self._marked(end), self._tokens(end))]
+        return [way for place, way in enumerate(ways) if way not in ways[:place]]
 
     def _get(self) -> Closer | None:
         if not self._known:

@@ -9,11 +9,13 @@ from langchain_saffron.grammar.lark import shape_of
 from langchain_saffron.grammar.leaf_closing import ByteGrammars, character_end
 
 Item = list[Any]
-# where something that begins at a place may end, and what is missing of it where the text is over before it is
-Read = tuple[frozenset[int], bytes | None]
+# where something that begins at a place may end, and what may be missing of it where the text is over before it is
+Read = tuple[frozenset[int], tuple[bytes, ...]]
 
 _ANY = "/(?s:.*)/"
 _NOWHERE: frozenset[int] = frozenset()
+# how many ends are kept: lexemes are as long as can be, so that the shortest may be none
+_KEPT = 4
 
 
 class Closer(Protocol):
@@ -58,12 +60,16 @@ class PartsCloser:
 
     def close(self, text: bytes) -> bytes | None:
         """What makes `text` whole."""
+        return next(iter(self.ends(text)), None)
+
+    def ends(self, text: bytes) -> tuple[bytes, ...]:
+        """What may make `text` whole, shortest first."""
         self._text, self._known = text, {}
         try:
             ends, missing = self._rule("start", 0)
         except RecursionError:  # more fields than can be looked at
-            return None
-        return b"" if len(text) in ends else missing
+            return ()
+        return self._best((b"", *missing)) if len(text) in ends else missing
 
     # The shortest text of each item.
 
@@ -72,7 +78,7 @@ class PartsCloser:
         while changed:
             changed = False
             for name, alternatives in self._rules.items():
-                text = self._best(self._shortest(items) for items in alternatives)
+                text = next(iter(self._best(self._shortest(items) for items in alternatives)), None)
                 if text is not None and (name not in self._whole or self._rank(text) < self._rank(self._whole[name])):
                     self._whole[name] = text
                     changed = True
@@ -115,9 +121,9 @@ class PartsCloser:
     def _rank(self, text: bytes) -> tuple[int, int]:
         return self._cost(text), len(text)
 
-    def _best(self, found: Iterable[bytes | None]) -> bytes | None:
+    def _best(self, found: Iterable[bytes | None]) -> tuple[bytes, ...]:
         known = {text for text in found if text is not None}
-        return min(known, key=self._rank) if len(known) > 1 else next(iter(known), None)
+        return tuple(sorted(known, key=self._rank)[:_KEPT]) if len(known) > 1 else tuple(known)
 
     # What has been written.
 
@@ -126,18 +132,18 @@ class PartsCloser:
         if known is None:
             read = [self._sequence(items, place) for items in self._rules[name]]
             ends = frozenset().union(*(ends for ends, _ in read))
-            known = self._known[name, place] = ends, self._best(missing for _, missing in read)
+            known = self._known[name, place] = ends, self._best(one for _, missing in read for one in missing)
         return known
 
     def _sequence(self, items: Sequence[Item], place: int) -> Read:
-        places, found = frozenset((place,)), []
+        places, found = frozenset((place,)), list[bytes | None]()
         for number, item in enumerate(items):
             following: set[int] = set()
             for start in places:
                 ends, missing = self._item(item, start)
                 following |= ends
-                if missing is not None and (rest := self._shortest(items[number + 1 :])) is not None:
-                    found.append(missing + rest)
+                if missing and (rest := self._shortest(items[number + 1 :])) is not None:
+                    found += [one + rest for one in missing]
             places = frozenset(following)
             if not places:
                 break
@@ -147,7 +153,7 @@ class PartsCloser:
         kind, *values = item
         if place == len(self._text):
             whole = self._shortest_of(item)
-            return (frozenset((place,)) if whole == b"" else _NOWHERE), whole
+            return self._closed(whole)
         if kind == "text":
             return self._literal(values[0].encode(), place)
         if kind == "rule":
@@ -161,19 +167,22 @@ class PartsCloser:
         if kind == "until":
             return self._until(values[0].encode(), values[1], place)
         if kind == "document":
-            end = self._document.close(self._text[place:]) if self._document else None
-            return (frozenset((len(self._text),)) if end == b"" else _NOWHERE), end
+            return self._closed(self._document.close(self._text[place:]) if self._document else None)
         return self._prose(values[0].encode(), place, head=kind == "head")
+
+    def _closed(self, missing: bytes | None) -> Read:
+        """What goes on to the end of the text, which it may be whole by."""
+        return frozenset((len(self._text),)) if missing == b"" else _NOWHERE, self._best((missing,))
 
     def _literal(self, literal: bytes, place: int) -> Read:
         rest = self._text[place:]
         if rest.startswith(literal):
-            return frozenset((place + len(literal),)), None
-        return _NOWHERE, literal[len(rest) :] if literal.startswith(rest) else None
+            return frozenset((place + len(literal),)), ()
+        return _NOWHERE, (literal[len(rest) :],) if literal.startswith(rest) else ()
 
     def _repeated(self, place: int, name: str, least: int, most: int | None) -> Read:
         item: Item = ["rule", name]
-        places, all_ends, found, count = frozenset((place,)), set[int](), [], 0
+        places, all_ends, found, count = frozenset((place,)), set[int](), list[bytes | None](), 0
         while places and (most is None or count <= most):
             if count >= least:
                 all_ends |= places
@@ -185,7 +194,7 @@ class PartsCloser:
                     ends, missing = self._item(item, start)
                     following |= ends
                     rest = self._shortest_of(["repeat", name, max(least - count - 1, 0), None])
-                    found.append(None if missing is None or rest is None else missing + rest)
+                    found += [one + rest for one in missing if rest is not None]
             places, count = frozenset(following - all_ends), count + 1
         return frozenset(all_ends), self._best(found)
 
@@ -193,27 +202,26 @@ class PartsCloser:
         """A value of JSON. A number at the end may go on."""
         end = value_end(self._text, place)
         if end is None or end == len(self._text):
-            missing = closer.close(self._text, place)
-            return (frozenset((len(self._text),)) if missing == b"" else _NOWHERE), missing
-        return (frozenset((end,)) if closer.matches(self._text[place:end]) else _NOWHERE), None
+            return self._closed(closer.close(self._text, place))
+        return (frozenset((end,)) if closer.matches(self._text[place:end]) else _NOWHERE), ()
 
     def _lexeme(self, source: str, place: int) -> Read:
         matcher = self._grammars.matcher(source)
         ends = {place} if matcher.is_accepting() else set()
         for end in range(place, len(self._text)):
             if matcher.is_stopped() or matcher.try_consume_tokens([self._text[end]]) != 1:
-                return frozenset(ends), None
+                return frozenset(ends), ()
             if matcher.is_accepting():
                 ends.add(end + 1)
-        return frozenset(ends), self._grammars.close(source, self._text[place:])
+        return frozenset(ends), self._best((self._grammars.close(source, self._text[place:]),))
 
     def _until(self, end: bytes, pattern: str, place: int) -> Read:
         source = _terminal(pattern)
         found = self._text.find(end, place)
         if found >= 0:
             fits = pattern == _ANY or self._grammars.accepts(source, self._text[place:found])
-            return (frozenset((found + len(end),)) if fits else _NOWHERE), None
-        ways = []
+            return (frozenset((found + len(end),)) if fits else _NOWHERE), ()
+        ways: list[bytes | None] = []
         for begun in range(min(len(end) - 1, len(self._text) - place) + 1):
             inner = self._text[place : len(self._text) - begun]
             if not self._text.endswith(end[:begun]):
@@ -228,12 +236,9 @@ class PartsCloser:
     def _prose(self, trigger: bytes, place: int, head: bool) -> Read:
         found = self._text.find(trigger, place)
         if found >= 0:
-            return (frozenset((found + len(trigger),)) if head else _NOWHERE), None
-        if head:
-            # prose that goes on without a call is the shorter
-            return _NOWHERE, None
-        missing = character_end(self._text[place:])
-        return (frozenset((len(self._text),)) if missing == b"" else _NOWHERE), missing
+            return (frozenset((found + len(trigger),)) if head else _NOWHERE), ()
+        # of what is no call, prose that goes on without one is the shorter
+        return (_NOWHERE, ()) if head else self._closed(character_end(self._text[place:]))
 
 
 def _terminal(lark: str) -> str:

@@ -5,7 +5,7 @@ import math
 import torch
 
 from langchain_saffron.search.beams import Beam, Pool, Scoring, shared_length
-from langchain_saffron.search.constraint import leaves_room, only_closing, permitted
+from langchain_saffron.search.constraint import Constraint, leaves_room, only_closing, permitted
 from langchain_saffron.search.node import ROOT
 from langchain_saffron.search.protocol import Answer, Expand, FinishReason, Search, SearchInputs
 from langchain_saffron.search.sampling import seeded
@@ -135,10 +135,9 @@ class _SaffronSearch:
             # what nothing may follow ends without an end token
             finished = candidate.ends or (state is not None and state.done)
             finished = finished or inputs.stops((*parent.tokens, candidate.token))
-            if not finished and parent.state and state:
-                if not leaves_room(parent.state, state, steps_left, inputs.end_tokens):
-                    late.append(candidate.beam)
-                    continue
+            if not (finished or self._in_time(parent.state, state, steps_left)):
+                late.append(candidate.beam)
+                continue
             beam = parent.grow(candidate, finished, state)
             if not finished:
                 grown.append(beam)
@@ -146,6 +145,9 @@ class _SaffronSearch:
                 ended.append(beam)
             rank += 1
         return grown, ended, late
+
+    def _in_time(self, before: Constraint | None, state: Constraint | None, left: int) -> bool:
+        return before is None or state is None or leaves_room(before, state, left, self.inputs.end_tokens)
 
     def _commit(self, length: int) -> None:
         """Extend what is final: the shared path, and with a bound the best beam's next tokens."""
