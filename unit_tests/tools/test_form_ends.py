@@ -8,7 +8,6 @@ import pytest
 from langchain_saffron.grammar.compiler import GrammarCompiler
 from langchain_saffron.interface.prompts import PromptRenderer
 from langchain_saffron.search.constraint import leaves_room, permitted
-from langchain_saffron.tools import Answer
 from langchain_saffron.tools.validation import misfit
 from unit_tests.builders import byte_level_tokenizer
 from unit_tests.call_templates import FAMILIES, MARKERS
@@ -45,9 +44,7 @@ def walk(state, ends, limit, chance):
 
 
 def read(form, tokenizer, written, cut):
-    text = tokenizer.decode(written, skip_special_tokens=True)
-    parser = form.parser(tokenizer, tools=TOOLS)
-    return Answer.of([*parser.feed(text), *parser.finish(cut, tokenizer.decode(written))])
+    return form.parse(tokenizer.decode(written), cut, TOOLS)
 
 
 @pytest.mark.slow
