@@ -17,7 +17,7 @@ class PartsLark:
     - `["text", t]`: the text, in which each marker that is a control token may be that token.
     - `["rule", r]`: another rule; names in capitals are of lexemes.
     - `["repeat", r, n, m]`: another rule, `n` times at least and `m` at most; `None` for any number.
-    - `["json", s, i, k]`: JSON of a schema, with `i` between items and `k` behind keys.
+    - `["json", s, i, k, w]`: JSON of a schema, with `i` between items and `k` behind keys; errors call it `w`.
     - `["lark", l]`: Lark as it is.
     - `["until", e, p]`: text that matches the pattern `p` up to the end `e`, which it holds nowhere else, and that end.
     - `["prose", t]`: any text that does not hold `t`; control tokens may be in it.
@@ -69,8 +69,8 @@ class PartsLark:
                 if most != 0:
                     yield f"{name}{{{least},{'' if most is None else most}}}"
             elif kind == "json":
-                schema, item, key = values
-                yield self._json(item, key).rule(shape_of(schema, "the tools' grammar"))
+                schema, item, key, *where = values
+                yield self._json(item, key).rule(shape_of(schema, *(where or ["the tools' grammar"])))
             elif kind == "until":
                 yield self._until(*values)
             else:

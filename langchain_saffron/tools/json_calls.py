@@ -49,7 +49,8 @@ class JsonCallFormat(ToolFormat):
         """A call of one tool: what comes before its arguments, their schema, what comes after them."""
         name = json.dumps(tool["function"]["name"], ensure_ascii=False)
         begin = f'{self.opening}{self.blank}{{"name": {name}, "{self.key}": '
-        return Tag(begin, arguments_schema(tool), f"}}{self.blank}{self.closing}")
+        where = f"tool {tool['function']['name']!r}"
+        return Tag(begin, arguments_schema(tool), f"}}{self.blank}{self.closing}", where)
 
     def parser(
         self, tokenizer: Any = None, tools: Sequence[dict[str, Any]] = (), prompt_ids: Sequence[int] = ()

@@ -31,7 +31,7 @@ _ALL_KINDS = ("string", "number", "boolean", "null", "array", "object")
 class ParameterGrammar:
     """Writes rules for the arguments of one tool."""
 
-    def __init__(self, style: Parameters, rules: Rules, schema: dict[str, Any], name: str) -> None:
+    def __init__(self, style: Parameters, rules: Rules, schema: dict[str, Any], name: str, tool: str) -> None:
         """Prepares it.
 
         Args:
@@ -39,7 +39,9 @@ class ParameterGrammar:
             rules: Where new rules go.
             schema: Of the arguments.
             name: What the names of the new rules begin with.
+            tool: The tool's name, for errors.
         """
+        self._tool = self._where = f"tool {tool!r}"
         self._style = style
         self._values = style.values
         self._rules = rules
@@ -131,6 +133,8 @@ class ParameterGrammar:
     def _field(self, name: str | None, schema: Any, top: bool) -> list[list[Item]]:
         """A key with each kind of its values."""
         alternatives = []
+        if top:
+            self._where = f"{self._tool}, argument {name!r}" if name else self._tool
         for leaf in self._leaves(schema):
             if top:
                 alternatives += self._top_field(name, leaf)
@@ -185,7 +189,7 @@ class ParameterGrammar:
             return [[["text", values.write(None)]]]
         if kind in ("array", "object") and getattr(values, kind) != "json":
             return [[["rule", self._array(leaf)]]] if kind == "array" else [self._object(leaf)]
-        return [[["json", self._with_definitions(leaf), ", ", ": "]]]
+        return [[["json", self._with_definitions(leaf), ", ", ": ", self._where]]]
 
     def _nested(self, top: bool) -> Any:
         """How values inside of others are written: strings stand as they are only at the top."""
@@ -214,7 +218,7 @@ class ParameterGrammar:
 
     def _string(self, leaf: dict[str, Any]) -> list[Item]:
         if self._values.string == "json":
-            return [["json", {**leaf, "type": "string"}, ", ", ": "]]
+            return [["json", {**leaf, "type": "string"}, ", ", ": ", self._where]]
         if self._values.string == "quoted":
             return [["text", self._values.quote], ["until", self._values.quote, _pattern(leaf)]]
         return [["rule", self._lexeme("PYTHON_STRING", _PYTHON_STRING)]]

@@ -143,6 +143,19 @@ def test_calls_or_a_document(family):
     assert not accepts(root, tokenizer, "Well.")
 
 
+@pytest.mark.parametrize(
+    ("family", "where"), [("deepseek", "tool 'find', at"), ("xml", "tool 'find', argument 'a', at properties/b")]
+)
+def test_errors_name_the_tool_and_the_place(family, where):
+    inner = {"type": "object", "properties": {"b": {"type": "string", "pattern": "(?<=x)y"}}, "required": ["b"]}
+    function = {"name": "find", "parameters": {"type": "object", "properties": {"a": inner}, "required": ["a"]}}
+    tokenizer = byte_level_tokenizer(chat_template=FAMILIES[family])
+    grammar = PromptRenderer(tokenizer).tool_format.grammar([{"type": "function", "function": function}], "any", True)
+    with pytest.raises(GrammarError) as error:
+        GrammarCompiler(tokenizer, len(tokenizer), [tokenizer.eos_token_id]).compile(grammar)
+    assert str(error.value).startswith(where)
+
+
 TEXTS = st.text(alphabet="ab 1,:=()[]{}'\"\\<>&/\né", max_size=8)
 ARGUMENTS = st.fixed_dictionaries(
     {"place": TEXTS},
