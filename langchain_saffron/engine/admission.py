@@ -7,7 +7,7 @@ from typing import Any, Unpack
 
 import torch
 
-from langchain_saffron.engine.detokenizer import StopChecker, TextStream
+from langchain_saffron.engine.detokenizer import MarkerSigns, StopChecker, TextStream
 from langchain_saffron.engine.handle import AsyncHandle, Handle
 from langchain_saffron.engine.prm_cache import PrmScorer
 from langchain_saffron.engine.prm_function import FunctionScorer
@@ -148,6 +148,7 @@ class Admission:
             constraint=constraint,
             marks=tuple(thoughts.markers.signs) if thoughts else (),
         )
+        markers = MarkerSigns(options.get("markers") or {})
         return Request(
             inputs=inputs,
             start=start or find_search(settings.search),
@@ -155,9 +156,9 @@ class Admission:
             reward_ids=None if plain else reward_ids,
             prm_ids=prm_ids if prm else None,
             salt=options.get("cache_salt", ""),
-            stream=ThoughtStream(self.tokenizer, thoughts, settings.stop, context)
+            stream=ThoughtStream(self.tokenizer, thoughts, settings.stop, context, markers)
             if thoughts
-            else TextStream(self.tokenizer, settings.stop, context),
+            else TextStream(self.tokenizer, settings.stop, context, markers),
             send=handle.put,
             deadline=deadline,
             cancelled=handle.cancelled,

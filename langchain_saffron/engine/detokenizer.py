@@ -1,9 +1,14 @@
 """From final tokens to final text: whole characters only, nothing past a stop string."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from langchain_saffron.engine.result import MarkerText, ThoughtText
+
 BROKEN = "\ufffd"
+# those of thoughts come before
+_FIRST_SIGN = 0xDC00
 
 
 class Detokenizer:
@@ -79,9 +84,16 @@ class TextStream:
 
     Attributes:
         text: All text given out so far.
+        parts: The same with the control tokens in it; empty where none are to be seen.
     """
 
-    def __init__(self, tokenizer: Any, stop: Sequence[str] = (), context: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        stop: Sequence[str] = (),
+        context: Sequence[int] = (),
+        markers: "MarkerSigns | None" = None,
+    ) -> None:
         """Start a stream.
 
         Args:
@@ -89,8 +101,11 @@ class TextStream:
             stop: Strings that end the text.
             context: Tokens before the response that it continues word by word (a prefill, a plain prompt):
                 they decide about a leading space.
+            markers: Control tokens that are given out, too.
         """
         self.text = ""
+        self.parts: list[str] = []
+        self._markers = markers or MarkerSigns({})
         self._detokenizer = Detokenizer(tokenizer, context)
         self._filter = StopFilter(stop)
 
@@ -100,25 +115,71 @@ class TextStream:
         return self._filter.stopped
 
     def pieces(self, tokens: Sequence[int]) -> list[str]:
-        """Add final tokens; return the text that became final, as one piece."""
-        return [self.push(tokens)]
+        """Add final tokens; return what became final: text in one piece, and control tokens as `MarkerText`."""
+        return self._given(self._filter.release("".join(map(self._text_of, tokens))))
 
     def last_pieces(self) -> list[str]:
-        """Return the rest, as one piece."""
-        return [self.finish()]
+        """Return the rest."""
+        return self._given(self._filter.release(self._detokenizer.push((), last=True), last=True))
 
     def push(self, tokens: Sequence[int]) -> str:
         """Add final tokens; return the text that became final."""
-        return self.add(self._filter.release(self._detokenizer.push(tokens)))
+        return _text_in(self.pieces(tokens))
 
     def finish(self) -> str:
-        """Return the rest."""
-        return self.add(self._filter.release(self._detokenizer.push((), last=True), last=True))
+        """Return the rest of the text."""
+        return _text_in(self.last_pieces())
 
     def add(self, text: str) -> str:
         """Append text that no token stands for, such as a refusal."""
         self.text += text
+        if self._markers:
+            join_part(self.parts, text)
         return text
+
+    def _text_of(self, token: int) -> str:
+        sign = self._markers.of_token.get(token)
+        return self._detokenizer.push((token,)) if sign is None else self._detokenizer.push((), last=True) + sign
+
+    def _given(self, text: str) -> list[str]:
+        pieces = self._markers.taken_apart(text)
+        for piece in pieces:
+            if isinstance(piece, MarkerText):
+                self.parts.append(piece)
+            else:
+                self.add(piece)
+        return pieces
+
+
+class MarkerSigns:
+    """Control tokens as signs that no text can hold, so that they keep their places while text is held back."""
+
+    def __init__(self, names: Mapping[int, str]) -> None:
+        """Take the names of tokens."""
+        self.of_token = {token: chr(_FIRST_SIGN + place) for place, token in enumerate(names)}
+        self._names = {self.of_token[token]: MarkerText(name) for token, name in names.items()}
+        self._pattern = re.compile("([" + "".join(self._names) + "])" if names else "(?!)")
+
+    def __bool__(self) -> bool:
+        return bool(self._names)
+
+    def taken_apart(self, text: str) -> list[str]:
+        """Text and control tokens, each a piece."""
+        if not self._names:
+            return [text] if text else []
+        return [self._names.get(piece, piece) for piece in self._pattern.split(text) if piece]
+
+
+def join_part(parts: list[str], text: str) -> None:
+    """Add text to what was given out; neighbours are joined."""
+    if parts and not isinstance(parts[-1], ThoughtText | MarkerText):
+        parts[-1] += text
+    elif text:
+        parts.append(text)
+
+
+def _text_in(pieces: Sequence[str]) -> str:
+    return "".join(piece for piece in pieces if not isinstance(piece, MarkerText))
 
 
 class StopChecker:

@@ -1,7 +1,7 @@
 """A request on its way through the engine, and the events that it sends."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypedDict
 
@@ -51,6 +51,7 @@ class RequestOptions(TypedDict, total=False):
         grammar: What the answer has to look like; needs the extra `agents`.
         thoughts: How thoughts are told from what the answer says; `None` takes all of it for text.
         reward_thoughts: Whether the reward models see thoughts (the default).
+        markers: Names of control tokens that are given out with the text, as `MarkerText`.
     """
 
     cache_salt: str
@@ -60,6 +61,7 @@ class RequestOptions(TypedDict, total=False):
     grammar: Grammar | None
     thoughts: Thoughts | None
     reward_thoughts: bool
+    markers: Mapping[int, str]
 
 
 Event = Delta | Done | Failed

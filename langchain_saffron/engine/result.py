@@ -88,6 +88,12 @@ class ThoughtText(str):
         return made
 
 
+class MarkerText(str):
+    """A control token in a streamed answer, by its name: what reads tool calls has to see it, and no text holds it."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class SearchResult:
     """An answer.
@@ -101,8 +107,8 @@ class SearchResult:
         stats: What it cost.
         complete: Whether the answer follows its grammar to the end: not where tokens or budget ran out inside a
             document, or a stop string or a refusal cut it. `True` without a grammar.
-        parts: The text in the order in which it was given out, with the thoughts (`ThoughtText`) between; empty where
-            thoughts were not looked for.
+        parts: The text in the order in which it was given out, with the thoughts (`ThoughtText`) and control tokens
+            (`MarkerText`) between; empty where neither was looked for.
         thought_tokens: How many of the tokens belong to thoughts; `None` where those were not looked for.
         said_ids: The other tokens, without markers of thoughts; `None` likewise.
     """

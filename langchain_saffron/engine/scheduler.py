@@ -320,5 +320,5 @@ class Scheduler:
 def _thoughts(stream: TextStream | ThoughtStream) -> tuple[list[str], int | None, list[int] | None]:
     """What a result says of thoughts: `parts`, `thought_tokens` and `said_ids`."""
     if isinstance(stream, TextStream):
-        return [], None, None
+        return stream.parts, None, None
     return stream.parts, stream.reader.thought, stream.reader.said

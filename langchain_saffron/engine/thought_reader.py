@@ -2,10 +2,11 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from langchain_saffron.engine.detokenizer import Detokenizer, StopFilter
-from langchain_saffron.engine.result import ThoughtText
+from langchain_saffron.engine.detokenizer import Detokenizer, MarkerSigns, StopFilter, join_part
+from langchain_saffron.engine.result import MarkerText, ThoughtText
 from langchain_saffron.templates.thought_markers import Piece, Thoughts
 
 # responses whose state is remembered: beams grow from those of the step before
@@ -20,17 +21,23 @@ class ThoughtReader:
         said: Its other tokens but those of markers, control tokens included.
     """
 
-    def __init__(self, tokenizer: Any, thoughts: Thoughts, context: Sequence[int] = ()) -> None:
+    def __init__(
+        self, tokenizer: Any, thoughts: Thoughts, context: Sequence[int] = (), markers: MarkerSigns | None = None
+    ) -> None:
         """Nothing was read yet.
 
         Args:
             tokenizer: The policy's.
             thoughts: How thoughts are marked, and whether the prompt has begun one.
             context: Tokens before the response that it continues, as for a `TextStream`.
+            markers: Other control tokens, whose signs texts are to hold.
         """
         self.thought = 0
         self.said: list[int] = []
         self._signs = thoughts.markers.signs
+        if markers:
+            thoughts = _showing(thoughts, markers)
+            self._signs = {**markers.of_token, **self._signs}
         self._detokenizer = Detokenizer(tokenizer, context)
         self._splitter = thoughts.splitter()
         self._undecided: list[int] = []
@@ -79,6 +86,13 @@ class ThoughtReader:
         return count
 
 
+def _showing(thoughts: Thoughts, markers: MarkerSigns) -> Thoughts:
+    """Thoughts some of whose control tokens, where they mark none, are to be seen."""
+    signs = thoughts.markers.signs
+    seen = {signs[token]: sign for token, sign in markers.of_token.items() if token in signs}
+    return replace(thoughts, markers=replace(thoughts.markers, shown={**thoughts.markers.shown, **seen}))
+
+
 class ThoughtStream:
     """The text of a growing response, and its thoughts beside it.
 
@@ -88,7 +102,12 @@ class ThoughtStream:
     """
 
     def __init__(
-        self, tokenizer: Any, thoughts: Thoughts, stop: Sequence[str] = (), context: Sequence[int] = ()
+        self,
+        tokenizer: Any,
+        thoughts: Thoughts,
+        stop: Sequence[str] = (),
+        context: Sequence[int] = (),
+        markers: MarkerSigns | None = None,
     ) -> None:
         """Start a stream.
 
@@ -97,10 +116,12 @@ class ThoughtStream:
             thoughts: How thoughts are marked.
             stop: Strings that end the text. In thoughts they end nothing.
             context: As for a `TextStream`.
+            markers: Control tokens that are given out, too.
         """
         self.text = ""
         self.parts: list[str] = []
-        self.reader = ThoughtReader(tokenizer, thoughts, context)
+        self._markers = markers or MarkerSigns({})
+        self.reader = ThoughtReader(tokenizer, thoughts, context, markers)
         self._filter = StopFilter(stop)
         # where one thought follows another
         self._new_thought = True
@@ -111,7 +132,7 @@ class ThoughtStream:
         return self._filter.stopped
 
     def pieces(self, tokens: Sequence[int]) -> list[str]:
-        """Add final tokens; return what became final, thoughts as `ThoughtText`."""
+        """Add final tokens; return what became final, thoughts as `ThoughtText`, control tokens as `MarkerText`."""
         return [] if self.stopped else [one for token in tokens for one in self._given(self.reader.push(token))]
 
     def last_pieces(self) -> list[str]:
@@ -119,16 +140,12 @@ class ThoughtStream:
         if self.stopped:
             return []
         given = self._given(self.reader.finish())
-        rest = self._filter.release("", last=True)
-        return [*given, self.add(rest)] if rest else given
+        return [*given, *self._say(self._filter.release("", last=True))]
 
     def add(self, text: str) -> str:
         """Append text that no token stands for, such as a refusal."""
         self.text += text
-        if self.parts and not isinstance(self.parts[-1], ThoughtText):
-            self.parts[-1] += text
-        elif text:
-            self.parts.append(text)
+        join_part(self.parts, text)
         return text
 
     def _given(self, pieces: list[Piece]) -> list[str]:
@@ -138,15 +155,25 @@ class ThoughtStream:
                 break
             if kind == "opened":
                 # what could have begun a stop string has not
-                given.append(self.add(self._filter.release("", last=True)))
+                given += self._say(self._filter.release("", last=True))
                 self._new_thought = True
             elif kind == "thought":
                 given.append(self._think(text))
             elif kind == "text":
-                given.append(self.add(self._filter.release(text)))
+                given += self._say(self._filter.release(text))
         return [one for one in given if one]
 
+    def _say(self, text: str) -> list[str]:
+        pieces = self._markers.taken_apart(text)
+        for piece in pieces:
+            if isinstance(piece, MarkerText):
+                self.parts.append(piece)
+            else:
+                self.add(piece)
+        return pieces
+
     def _think(self, text: str) -> ThoughtText:
+        text = "".join(one for one in self._markers.taken_apart(text) if not isinstance(one, MarkerText))
         if self._new_thought or not self.parts or not isinstance(self.parts[-1], ThoughtText):
             thought = ThoughtText(text, begins=True)
             self.parts.append(thought)

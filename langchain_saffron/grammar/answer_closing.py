@@ -3,28 +3,18 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 from langchain_saffron.errors import GrammarError
 from langchain_saffron.grammar.closing import JsonCloser, value_end
 from langchain_saffron.grammar.grammar import Grammar
 from langchain_saffron.grammar.lark import PYTHON_TAG, lark, shape_of
-from langchain_saffron.grammar.leaf_closing import ByteGrammars
+from langchain_saffron.grammar.leaf_closing import ByteGrammars, character_end
+from langchain_saffron.grammar.parts_closing import Closer, PartsCloser
 
 # of a grammar that nothing is known of, a piece may move the end so far
 _UNKNOWN_RISE = 64
 _OPENING = b'{[,:"'
-
-
-class Closer(Protocol):
-    """Finds ends of what has been written."""
-
-    @property
-    def rise(self) -> int:
-        """How many tokens farther the end may be after one more piece of the answer, at most."""
-
-    def close(self, text: bytes) -> bytes | None:
-        """What makes `text` whole; `None` where nothing is known to."""
 
 
 class TextCloser:
@@ -65,7 +55,7 @@ class CallsCloser:
         ends = [self._document.close(text)] if self._document else []
         start = self._start(text)
         if start is None:
-            ends.append(b"" if self._grammar["text"] else self._calls(text, 0))
+            ends.append(character_end(text) if self._grammar["text"] else self._calls(text, 0))
         else:
             ends.append(self._calls(text, start))
         return self._best(ends)
@@ -136,6 +126,11 @@ def closer_of(
         return JsonCloser(shape_of(json.loads(grammar.source)), grammars, cost)
     if grammar.kind == "tagged":
         return CallsCloser(grammar.source, grammars, cost)
+    if grammar.kind == "parts":
+        document = json.loads(grammar.source).get("document")
+        return PartsCloser(
+            grammar.source, grammars, cost, document and closer_of(Grammar(**document), special, grammars, cost)
+        )
     source = lark(grammar, special)
     return None if grammars.matcher(source).is_error() else TextCloser(source, grammars)
 
@@ -182,12 +177,9 @@ class AnswerCloser:
     def ends(self, text: bytes) -> list[list[int]]:
         """Ways to make `text` whole that are likely to be the shortest, best first."""
         closer = self._get()
-        end = None if closer is None else closer.close(text)
-        if end is None:
-            return []
-        spelled = self._tokens(end)
-        marked = self._marked(end)
-        return [marked] if marked == spelled else [marked, spelled]
+        ends = closer.ends(text) if isinstance(closer, PartsCloser) else [closer.close(text)] if closer else []
+        ways = [way for end in ends if end is not None for way in (self._marked(end), self._tokens(end))]
+        return [way for place, way in enumerate(ways) if way not in ways[:place]]
 
     def _get(self) -> Closer | None:
         if not self._known:

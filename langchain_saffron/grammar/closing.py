@@ -3,12 +3,12 @@
 import re
 from collections.abc import Callable, Iterable
 
-from langchain_saffron.grammar.leaf_closing import ByteGrammars
+from langchain_saffron.grammar.leaf_closing import ByteGrammars, character_end
 from langchain_saffron.grammar.shapes import Array, Leaf, Object, Shape, Union, leaf_grammar, resolved, schema_text
 
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.S)
-_SCALAR = re.compile(rb"[^\s,\]}]+")
-_ITEM, _VALUE = b", ", b": "
+# what may follow is not always JSON
+_SCALAR = re.compile(rb"[-+.\w]+")
 _BRACKET = re.compile(rb'["\[\]{}]')
 
 
@@ -39,14 +39,19 @@ def value_end(text: bytes, start: int) -> int | None:
 class JsonCloser:
     """Finds the shortest end of JSON of one shape."""
 
-    def __init__(self, shape: Shape, grammars: ByteGrammars, cost: Callable[[bytes], int]) -> None:
+    def __init__(
+        self, shape: Shape, grammars: ByteGrammars, cost: Callable[[bytes], int], item: str = ", ", key: str = ": "
+    ) -> None:
         """Prepare for documents of one shape.
 
         Args:
             shape: Of the whole.
             grammars: Over bytes.
             cost: How long some text is, in tokens.
+            item: What stands between items.
+            key: What stands behind keys.
         """
+        self._comma, self._colon = item.encode(), key.encode()
         self._shape = shape
         self._grammars = grammars
         self._cost = cost
@@ -148,11 +153,11 @@ class JsonCloser:
                 whole = len(rest) == 1 and self._members(shape, member, others, first) == b"}"
                 return b"" if whole else None
             if not first:
-                if _ITEM.startswith(rest):
-                    return _joined(_ITEM[len(rest) :], self._another(shape, member, others, b""))
-                if not rest.startswith(_ITEM):
+                if self._comma.startswith(rest):
+                    return _joined(self._comma[len(rest) :], self._another(shape, member, others, b""))
+                if not rest.startswith(self._comma):
                     return None
-                place += len(_ITEM)
+                place += len(self._comma)
             key = _STRING.match(text, place)
             if key is None:
                 return self._another(shape, member, others, text[place:])
@@ -163,11 +168,13 @@ class JsonCloser:
             others = (*others, key[0]) if other else others
             first, place = False, key.end()
             rest = text[place:]
-            if _VALUE.startswith(rest) and len(rest) < len(_VALUE):
-                return _joined(_VALUE[len(rest) :], self._least(inner), self._members(shape, member, others, False))
-            if not rest.startswith(_VALUE):
+            if self._colon.startswith(rest) and len(rest) < len(self._colon):
+                return _joined(
+                    self._colon[len(rest) :], self._least(inner), self._members(shape, member, others, False)
+                )
+            if not rest.startswith(self._colon):
                 return None
-            place += len(_VALUE)
+            place += len(self._colon)
             end = value_end(text, place)
             if end is None or end == len(text):
                 return _joined(self._close(inner, text, place), self._members(shape, member, others, False))
@@ -193,14 +200,14 @@ class JsonCloser:
             key = schema_text(one.name).encode()
             if key.startswith(begun):
                 rest = self._members(shape, place + 1, others, False)
-                found.append(_joined(key[len(begun) :], _VALUE, self._least(one.shape), rest))
+                found.append(_joined(key[len(begun) :], self._colon, self._least(one.shape), rest))
             if one.required:
                 break
         else:
             if shape.others is not None and (shape.most is None or len(others) < shape.most):
                 end = _other_key(shape, others, begun)
                 rest = self._members(shape, len(shape.members), (*others, begun + end), False)
-                found.append(_joined(end, _VALUE, self._least(shape.others), rest))
+                found.append(_joined(end, self._colon, self._least(shape.others), rest))
         return self._best(found)
 
     def _members(self, shape: Object, member: int, others: tuple[bytes, ...], first: bool) -> bytes | None:
@@ -208,13 +215,13 @@ class JsonCloser:
         parts: list[bytes | None] = []
         for one in shape.members[member:]:
             if one.required:
-                parts.append(_joined(schema_text(one.name).encode(), _VALUE, self._least(one.shape)))
+                parts.append(_joined(schema_text(one.name).encode(), self._colon, self._least(one.shape)))
         for _ in range(shape.least - len(others)):
             least = None if shape.others is None else self._least(shape.others)
             key = _other_key(shape, others, b"")
             others = (*others, key)
-            parts.append(_joined(key, _VALUE, least))
-        return _listed(parts, first, b"}")
+            parts.append(_joined(key, self._colon, least))
+        return self._listed(parts, first, b"}")
 
     def _close_array(self, shape: Array, text: bytes, place: int) -> bytes | None:
         count, first = 0, True
@@ -226,11 +233,11 @@ class JsonCloser:
             if rest[:1] == b"]":
                 return b"" if len(rest) == 1 and count >= shape.least else None
             if not first:
-                if _ITEM.startswith(rest):
-                    return _joined(_ITEM[len(rest) :], self._item(shape, count, used, b""))
-                if not rest.startswith(_ITEM):
+                if self._comma.startswith(rest):
+                    return _joined(self._comma[len(rest) :], self._item(shape, count, used, b""))
+                if not rest.startswith(self._comma):
                     return None
-                place += len(_ITEM)
+                place += len(self._comma)
             end = value_end(text, place)
             if end is None or end == len(text):
                 return self._item(shape, count, used, text[place:])
@@ -258,12 +265,21 @@ class JsonCloser:
         """What has to follow behind an item, the bracket included."""
         if shape.choices:
             left = sorted((text for text in _choices(shape) if text not in used), key=self._cost)
-            return _listed(left[: max(shape.least - count, 0)], first, b"]")
+            return self._listed(left[: max(shape.least - count, 0)], first, b"]")
         parts: list[bytes | None] = []
         for place in range(count, shape.least):
             inner = _item_shape(shape, place)
             parts.append(None if inner is None else self._least(inner))
-        return _listed(parts, first, b"]")
+        return self._listed(parts, first, b"]")
+
+    def _listed(self, parts: Iterable[bytes | None], first: bool, end: bytes) -> bytes | None:
+        text = b""
+        for part in parts:
+            if part is None:
+                return None
+            text += (b"" if first else self._comma) + part
+            first = False
+        return text + end
 
     # Values that are whole.
 
@@ -335,29 +351,11 @@ def _joined(*parts: bytes | None) -> bytes | None:
     return b"".join(known) if len(known) == len(parts) else None
 
 
-def _listed(parts: Iterable[bytes | None], first: bool, end: bytes) -> bytes | None:
-    text = b""
-    for part in parts:
-        if part is None:
-            return None
-        text += (b"" if first else _ITEM) + part
-        first = False
-    return text + end
-
-
 def _other_key(shape: Object, others: tuple[bytes, ...], begun: bytes) -> bytes:
     """What makes a key of another member, which is not there yet, of what has begun."""
     taken = {*others, *(schema_text(member.name).encode() for member in shape.members)}
     body = begun if begun else b'"'
-    end = b""
-    # half a character
-    for fill in (b"", b"\x80", b"\xa0", b"\x80\x80", b"\xa0\x80", b"\x90\x80\x80", b"\x80\x80\x80"):
-        try:
-            (body + fill).decode()
-        except UnicodeDecodeError:
-            continue
-        end = fill
-        break
+    end = character_end(body)
     more = 0
     while body + end + b"a" * more + b'"' in taken:
         more += 1

@@ -18,11 +18,13 @@ class Tag:
         begin: The text before the JSON.
         schema: The JSON's schema.
         end: The text behind it.
+        where: What errors call the schema.
     """
 
     begin: str
     schema: dict[str, Any]
     end: str
+    where: str = "the tools' grammar"
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ class TaggedLark:
         lines = [start, *others, f"calls: call{more}", f"call: {call}"]
         for i, tag in enumerate(tags):
             rest = self.literal(tag["begin"].removeprefix(trigger))
-            arguments = writer.rule(shape_of(tag["schema"], "the tools' grammar"))
+            arguments = writer.rule(shape_of(tag["schema"], tag["where"]))
             lines.append(f"call_{i}: {rest} {arguments} {self.literal(tag['end'])}")
         return "\n".join([*lines, *writer.rules]) + "\n"
 

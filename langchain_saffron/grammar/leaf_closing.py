@@ -2,6 +2,8 @@
 
 from typing import Any, ClassVar
 
+# what may be missing of a character
+_REST = (b"", b"\x80", b"\xa0", b"\x80\x80", b"\xa0\x80", b"\x90\x80\x80", b"\x80\x80\x80")
 # how far and how wide the search for an end goes, and how many ends are kept
 DEEPEST, WIDEST, KEPT = 512, 24, 2048
 
@@ -52,6 +54,17 @@ class ByteGrammars:
             matcher = self.after(source, written)
             self._ends[key] = None if matcher is None else shortest_end(matcher)
         return self._ends[key]
+
+
+def character_end(text: bytes) -> bytes:
+    """What makes half a character at the end of a text a whole one."""
+    for rest in _REST:
+        try:
+            (text + rest).decode()
+        except UnicodeDecodeError:
+            continue
+        return rest
+    return b""
 
 
 def shortest_end(matcher: Any) -> bytes | None:

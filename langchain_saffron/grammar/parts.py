@@ -16,7 +16,8 @@ class PartsLark:
 
     - `["text", t]`: the text, in which each marker that is a control token may be that token.
     - `["rule", r]`: another rule; names in capitals are of lexemes.
-    - `["json", s, i, k]`: JSON of a schema, with `i` between items and `k` behind keys.
+    - `["repeat", r, n, m]`: another rule, `n` times at least and `m` at most; `None` for any number.
+    - `["json", s, i, k, w]`: JSON of a schema, with `i` between items and `k` behind keys; errors call it `w`.
     - `["lark", l]`: Lark as it is.
     - `["until", e, p]`: text that matches the pattern `p` up to the end `e`, which it holds nowhere else, and that end.
     - `["prose", t]`: any text that does not hold `t`; control tokens may be in it.
@@ -62,9 +63,14 @@ class PartsLark:
                     yield self.literal(values[0])
             elif kind in ("rule", "lark"):
                 yield values[0]
+            elif kind == "repeat":
+                name, least, most = values
+                # llguidance takes no repetition of at most none
+                if most != 0:
+                    yield f"{name}{{{least},{'' if most is None else most}}}"
             elif kind == "json":
-                schema, item, key = values
-                yield self._json(item, key).rule(shape_of(schema, "the tools' grammar"))
+                schema, item, key, *where = values
+                yield self._json(item, key).rule(shape_of(schema, *(where or ["the tools' grammar"])))
             elif kind == "until":
                 yield self._until(*values)
             else:

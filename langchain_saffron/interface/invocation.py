@@ -164,6 +164,7 @@ class Invocation:
             "grammar": self.grammar,
             "thoughts": self.prompt.thoughts,
             "reward_thoughts": self.model.reward_thoughts,
+            "markers": self.tool_format.markers(self.model.load().tokenizer) if self.tool_format else {},
         }
 
 

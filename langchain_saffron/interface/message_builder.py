@@ -14,7 +14,7 @@ from langchain_core.messages.tool import (
     tool_call_chunk,
 )
 
-from langchain_saffron.engine import RefusalText, SearchResult, ThoughtText
+from langchain_saffron.engine import MarkerText, RefusalText, SearchResult, ThoughtText
 from langchain_saffron.interface.content import Content
 from langchain_saffron.interface.invocation import Invocation
 from langchain_saffron.interface.refusals import PROVIDER, refusal_kwargs
@@ -44,7 +44,7 @@ class AnswerReader:
         """The whole answer, of which nothing was read yet."""
         refusal = self._invocation.settings.refusal_text if result.finish_reason == "refusal" else ""
         *before, last = result.parts or [result.text]
-        if not isinstance(last, ThoughtText):
+        if not isinstance(last, ThoughtText | MarkerText):
             last = last.removesuffix(refusal)
         answer, content = Answer(), Content()
         for piece in (*before, last, RefusalText(refusal)):
@@ -98,7 +98,7 @@ class AnswerReader:
             yield from self._finish(_REFUSED)
             yield Said(text)
         else:
-            yield from self._parser.feed(text)
+            yield from self._parser.feed(str(text))
 
     def _end(self, result: SearchResult) -> Iterator[Event]:
         if self._parser is not None:

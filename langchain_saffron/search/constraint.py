@@ -71,39 +71,43 @@ def permitted(
         mask = torch.where(others.any(dim=1, keepdim=True), others, mask)
     for row, state in enumerate(states if left is not None else ()):
         if left and not state.fits(left - 1) and state.fits(left):
-            mask[row] = only_closing(state, mask.shape[1])
+            mask[row] = only_closing(state, mask.shape[1], end_tokens)
     return mask
 
 
-def only_closing(state: Constraint, vocabulary: int) -> torch.Tensor:
-    """What may follow a response that is to be whole as soon as can be.
+def only_closing(state: Constraint, vocabulary: int, end_tokens: Sequence[int]) -> torch.Tensor:
+    """What may follow a response that is to be whole as soon as can be, or to stay whole.
 
     Args:
-        state: One whose `shortest` is known and not empty.
+        state: One whose `shortest` is known.
         vocabulary: Width of the mask.
+        end_tokens: Tokens that end a turn.
 
     Returns:
         bool [vocabulary], on the CPU.
     """
     end = state.shortest()
-    assert end, "the response is whole, or nothing is known of its end"
+    assert end is not None, "nothing is known of the response's end"
     mask = torch.zeros(vocabulary, dtype=torch.bool)
-    mask[end[0]] = True
+    mask[[end[0]] if end else list(end_tokens)] = True
     return mask
 
 
-def leaves_room(state: Constraint, child: Constraint, left: int) -> bool:
+def leaves_room(state: Constraint, child: Constraint, left: int, end_tokens: Sequence[int]) -> bool:
     """Whether a response may go on so: the document stays one that can be whole in time, if it was one before.
+
+    What is whole already ends rather than begin what would stay half, such as another call.
 
     Args:
         state: Of the response.
         child: Of the response and one more token.
         left: How many tokens may be written behind that one.
+        end_tokens: Tokens that end a turn.
     """
     if child.done or child.fits(left):
         return True
     end = state.shortest()
-    return not end or len(end) > left + 1
+    return end is None or len(end) > left + 1 or not (end or end_tokens)
 
 
 def constrain(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ import torch
 
 from langchain_saffron.search.adaptive_width import AdaptiveWidth, smoothed_risk
 from langchain_saffron.search.beams import Beam, Pool, Scoring, shared_length
-from langchain_saffron.search.constraint import leaves_room, only_closing, permitted
+from langchain_saffron.search.constraint import Constraint, leaves_room, only_closing, permitted
 from langchain_saffron.search.node import ROOT
 from langchain_saffron.search.protocol import Answer, Expand, FinishReason, Search, SearchInputs
 from langchain_saffron.search.sampling import seeded
@@ -114,7 +114,7 @@ class _SaffronSearch:
             # whatever is likely would leave documents no time to become whole
             assert mask is not None
             for row in late:
-                mask[row] = only_closing(states[row], mask.shape[1])
+                mask[row] = only_closing(states[row], mask.shape[1], inputs.end_tokens)
             narrowed = True
         self.fallbacks += selection.fallbacks
         self.pool.add(ended, width)
@@ -149,7 +149,7 @@ class _SaffronSearch:
             # what nothing may follow ends without an end token
             finished = candidate.ends or (state is not None and state.done)
             finished = finished or inputs.stops((*parent.tokens, candidate.token))
-            if not finished and parent.state and state and not leaves_room(parent.state, state, steps_left):
+            if not (finished or self._in_time(parent.state, state, steps_left)):
                 late.append(candidate.beam)
                 continue
             beam = parent.grow(candidate, finished, state)
@@ -159,6 +159,9 @@ class _SaffronSearch:
                 ended.append(beam)
             rank += 1
         return grown, ended, late
+
+    def _in_time(self, before: Constraint | None, state: Constraint | None, left: int) -> bool:
+        return before is None or state is None or leaves_room(before, state, left, self.inputs.end_tokens)
 
     def _commit(self, length: int) -> None:
         """Extend what is final: the shared path, and with a bound the best beam's next tokens."""

@@ -106,18 +106,19 @@ def in_time(response: Response, tokens: Iterable[int], inputs: SearchInputs) -> 
         inputs: The end tokens and how many tokens there may be.
 
     Returns:
-        Those that do; where none does, the one that closes the document fastest.
+        Those that do; where none does, the one that closes the document fastest, or ends it where it is whole.
     """
     tokens = list(tokens)
     state, left = response.state, inputs.max_tokens - len(response.tokens) - 1
     if state is None:
         return tokens
-    kept = [one for one in tokens if one in inputs.end_tokens or leaves_room(state, state.advance(one), left)]
+    ends = inputs.end_tokens
+    kept = [one for one in tokens if one in ends or leaves_room(state, state.advance(one), left, ends)]
     if kept or not tokens:
         return kept
     end = state.shortest()
-    assert end, "a response that can become whole in time has a shortest end"
-    return [end[0]]
+    assert end is not None, "a response that can become whole in time has a shortest end"
+    return [end[0] if end else ends[0]]
 
 
 def nucleus_probabilities(logits: torch.Tensor, inputs: SearchInputs) -> tuple[torch.Tensor, torch.Tensor]:

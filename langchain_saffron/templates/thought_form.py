@@ -1,6 +1,6 @@
 """How models mark their thoughts, as data: pairs of markers that are known from chat templates and model cards."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 # where a prompt leaves off: within a thought, before one that may come, where none is to come any more, or within what
@@ -17,17 +17,19 @@ class ThoughtForm:
         closing: What ends it. Where a thought is a message of its own, it includes the header of the next one.
         lead: What has to come before the answer's text then, such as the name of a channel.
         framing: What else stands around the answer's text and is no part of it.
+        answer: What may begin and end the answer's text, such as `<response>`; elsewhere it is text.
     """
 
     opening: str
     closing: str
     lead: str = ""
     framing: tuple[str, ...] = ()
+    answer: tuple[str, str] | None = None
 
     @property
     def strings(self) -> tuple[str, ...]:
         """All that is no text, most telling first."""
-        return tuple(filter(None, (self.opening, self.closing, self.lead, *self.framing)))
+        return tuple(filter(None, (self.opening, self.closing, self.lead, *self.framing, *(self.answer or ()))))
 
 
 KNOWN_FORMS = (
@@ -66,6 +68,22 @@ KNOWN_FORMS = (
     # DeepSeek R1, Qwen 3, GLM 4.5, MiniMax M2, Nemotron, Kimi K2 and most others
     ThoughtForm("<think>", "</think>"),
 )
+
+
+# markers around what is said, where a template speaks of them
+ANSWER_MARKERS = (
+    ("[BEGIN FINAL RESPONSE]", "[END FINAL RESPONSE]"),
+    ("<|begin_of_solution|>", "<|end_of_solution|>"),
+    ("<response>", "</response>"),
+    ("<answer>", "</answer>"),
+    ("<final_answer>", "</final_answer>"),
+)
+
+
+def with_answer_markers(form: ThoughtForm, source: str) -> ThoughtForm:
+    """A form with the markers of answers that a chat template's text speaks of, if it does of any."""
+    known = [pair for pair in ANSWER_MARKERS if pair[0] in source or pair[0] == form.closing]
+    return replace(form, answer=known[0]) if known else form
 
 
 def written_form(before: str, after: str, header: str) -> ThoughtForm | None:

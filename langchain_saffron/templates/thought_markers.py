@@ -37,6 +37,7 @@ class ThoughtMarkers:
         shown: What the token of a sign writes into texts where it belongs to no marker.
         anywhere: Whether a thought may begin in the middle of an answer. Where its marker is no token that texts leave
             out, such as `<think>` in Qwen 3, an answer may speak of it.
+        answer: What may begin and end the answer's text.
     """
 
     form: ThoughtForm
@@ -47,6 +48,7 @@ class ThoughtMarkers:
     signs: dict[int, str]
     shown: dict[str, str]
     anywhere: bool
+    answer: tuple[str, str] | None = None
 
     @classmethod
     def of(cls, form: ThoughtForm, tokenizer: Any, encoder: SafeEncoder) -> "ThoughtMarkers":
@@ -81,6 +83,7 @@ class ThoughtMarkers:
             signs={controls[name][0]: sign for name, sign in of_name.items()},
             shown=shown,
             anywhere=bool(telling & set(opening)),
+            answer=form.answer and (signed(form.answer[0]), signed(form.answer[1])),
         )
 
     def plain(self, text: str) -> str:
@@ -95,18 +98,21 @@ class ThoughtSplitter:
         thinking: Whether it is within a thought.
     """
 
-    def __init__(self, markers: ThoughtMarkers, thinking: bool, fresh: bool = True) -> None:
+    def __init__(self, markers: ThoughtMarkers, thinking: bool, fresh: bool = True, begins: bool = False) -> None:
         """Nothing was read yet.
 
         Args:
             markers: The markers.
             thinking: Whether the text begins within a thought.
             fresh: Whether nothing was said before it.
+            begins: Whether a marker of the answer may begin it.
         """
         self.thinking = thinking
         self._markers = markers
         self._fresh = fresh and not thinking
         self._waiting = ""
+        # whether the answer's own marker may come next, and whether its end may
+        self._begins, self._wrapped = begins and markers.answer is not None, False
         # line breaks that are still to be left out
         self._gap = 1 if thinking else 0
 
@@ -138,6 +144,8 @@ class ThoughtSplitter:
             if self.thinking:
                 yield from self._out(before.removesuffix("\n"))
                 self.thinking, self._gap = False, GAP
+                self._wrapped = self._markers.answer is not None and self._markers.answer[0] == marker
+                self._begins = self._markers.answer is not None and not self._wrapped
                 yield "closed", ""
             elif marker == self._markers.opening:
                 # blanks before a thought that begins the answer are not the answer's
@@ -148,6 +156,8 @@ class ThoughtSplitter:
                 yield from self._out(before)
                 yield "framing", ""
         self._waiting = self._without_gap(self._waiting)
+        if not self.thinking:
+            self._leave_out_answer_markers(last)
         held = self._held()
         ready, rest = self._waiting[: len(self._waiting) - held], self._waiting[len(self._waiting) - held :]
         if last:
@@ -155,6 +165,34 @@ class ThoughtSplitter:
             ready, rest = self._waiting if half is None else ready + rest[: half.start()], ""
         self._waiting = rest
         yield from self._out(ready)
+
+    def _leave_out_answer_markers(self, last: bool) -> None:
+        """Those that stand where the answer begins and, once that is known, where it ends."""
+        begin, end = self._markers.answer or ("", "")
+        if self._begins:
+            start = self._waiting.lstrip()
+            if start.startswith(begin):
+                self._begins, self._wrapped, self._gap = False, True, GAP
+                self._waiting = self._without_gap(start.removeprefix(begin))
+            elif not begin.startswith(start):
+                self._begins = False
+        if last and self._wrapped and self._waiting.rstrip().endswith(end):
+            self._waiting = self._waiting.rstrip().removesuffix(end).rstrip("\n")
+
+    def _held_by_answer(self, text: str) -> int:
+        begin, end = self._markers.answer or ("", "")
+        if self._begins and begin.startswith(text.lstrip()):
+            return len(text)
+        if not self._wrapped:
+            return 0
+        whole = text.rstrip()
+        if whole.endswith(end):
+            before = whole.removesuffix(end)
+        else:
+            begun = next((n for n in range(min(len(end) - 1, len(text)), 0, -1) if text.endswith(end[:n])), 0)
+            before = text[: len(text) - begun]
+        # the line break before the marker is not the answer's
+        return len(text) - len(before.rstrip("\n"))
 
     def _next_marker(self) -> tuple[int, str] | None:
         found = [(place, marker) for marker in self._wanted() if (place := self._waiting.find(marker)) >= 0]
@@ -189,7 +227,7 @@ class ThoughtSplitter:
                 held += blank
             elif self._opens_only_here():
                 held = self._held_by_framing(text)
-        return held
+        return held if self.thinking else max(held, self._held_by_answer(text))
 
     def _held_by_framing(self, text: str) -> int:
         sizes = [
@@ -232,4 +270,6 @@ class Thoughts:
 
     def splitter(self) -> ThoughtSplitter:
         """What takes such an answer apart."""
-        return ThoughtSplitter(self.markers, self.place == "inside", fresh=self.place == "before")
+        return ThoughtSplitter(
+            self.markers, self.place == "inside", self.place == "before", self.place in ("before", "behind")
+        )

@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from langchain_saffron.templates.message_forms import BLOCK, Message
-from langchain_saffron.templates.thought_form import KNOWN_FORMS, ThoughtForm, written_form
+from langchain_saffron.templates.thought_form import KNOWN_FORMS, ThoughtForm, with_answer_markers, written_form
 
 # as a template may call a message's thoughts
 FIELDS = ("reasoning_content", "reasoning", "thinking", "thought")
@@ -54,6 +54,11 @@ def probe_thoughts(render: Render, source: str, is_control: Callable[[str], bool
         source: The template's text.
         is_control: Tells whether a text is one of the tokenizer's control tokens.
     """
+    found = _probed(render, source, is_control)
+    return replace(found, form=with_answer_markers(found.form, source)) if found.form else found
+
+
+def _probed(render: Render, source: str, is_control: Callable[[str], bool]) -> TemplateThoughts:
     mentioned = any(word in source for word in _WORDS)
     if not mentioned:
         return _known_in(source, "", is_control)

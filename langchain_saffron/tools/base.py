@@ -99,7 +99,11 @@ class CallParser(ABC):
 
     @abstractmethod
     def feed(self, text: str) -> Iterator[Event]:
-        """Read on. Consume the iterator: the work is done in it."""
+        """Read on. Consume the iterator: the work is done in it.
+
+        Args:
+            text: The next characters, or the name of a control token of `ToolFormat.markers`.
+        """
 
     @abstractmethod
     def finish(self, cut: str | None = None, token_text: str = "") -> Iterator[Event]:
@@ -107,7 +111,7 @@ class CallParser(ABC):
 
         Args:
             cut: Why the answer ended early, if it did.
-            token_text: The whole answer with its control tokens, for forms that are marked by those.
+            token_text: The whole answer with its control tokens, for what reads it only then.
         """
 
 
@@ -150,6 +154,10 @@ class ToolFormat(ABC):
             tools: That may be called, in OpenAI's form.
             prompt_ids: What the answer follows.
         """
+
+    def markers(self, tokenizer: Any) -> dict[int, str]:
+        """Control tokens that its parser has to see, with their names, which are fed to it where they stand."""
+        return {}
 
     def parse(self, text: str, cut: str | None = None, tools: Sequence[dict[str, Any]] = ()) -> Answer:
         """Read a whole answer, in a form that needs no control tokens."""

@@ -1,10 +1,20 @@
-"""Answers whose calls are marked by control tokens, which their text leaves out."""
+"""Control tokens, which the texts of answers leave out."""
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterable
 from typing import Any
 
-from langchain_saffron.tools.base import CallParser, Event
+
+def control_tokens(tokenizer: Any, literals: Iterable[str]) -> dict[int, str]:
+    """The tokens that texts leave out and that some literals hold, with their names.
+
+    Args:
+        tokenizer: The policy's; `None` has none.
+        literals: The texts of a form of calls.
+    """
+    added = tokenizer.added_tokens_decoder if tokenizer is not None else {}
+    whole = "\0".join(literals)
+    return {i: token.content for i, token in added.items() if token.special and token.content in whole}
 
 
 class ControlText:
@@ -34,37 +44,3 @@ class ControlText:
             if room <= 0:
                 break
         return "".join(kept)
-
-    def only(self, token_text: str, kept: Collection[str]) -> str:
-        """`token_text` without all control strings but `kept`."""
-        return self._pattern.sub(lambda match: match[0] if match[0] in kept else "", token_text)
-
-
-class ControlTextParser(CallParser):
-    """Lets another parser read the markers that are control tokens, once the answer is whole."""
-
-    def __init__(self, parser: CallParser, controls: ControlText, markers: Collection[str]) -> None:
-        """Puts itself before a parser.
-
-        Args:
-            parser: What takes the text apart.
-            controls: Those of the tokenizer.
-            markers: The control strings that it wants to see.
-        """
-        self._parser = parser
-        self._controls = controls
-        self._markers = markers
-        self._text = ""
-
-    def feed(self, text: str) -> Iterator[Event]:
-        """Read on; gives nothing yet."""
-        self._text += text
-        yield from ()
-
-    def finish(self, cut: str | None = None, token_text: str = "") -> Iterator[Event]:
-        """Read everything."""
-        text = self._text
-        if token_text:
-            text = self._controls.only(self._controls.as_given(token_text, text), self._markers)
-        yield from self._parser.feed(text)
-        yield from self._parser.finish(cut)

@@ -6,7 +6,7 @@ from typing import Any
 from langchain_saffron.grammar import Grammar
 from langchain_saffron.tools.base import CallParser, ToolFormat
 from langchain_saffron.tools.call_form import CallForm
-from langchain_saffron.tools.control_text import ControlText, ControlTextParser
+from langchain_saffron.tools.control_text import control_tokens
 from langchain_saffron.tools.form_grammar import form_grammar
 from langchain_saffron.tools.form_parser import FormParser
 from langchain_saffron.tools.form_preamble import with_calls_in_messages, writes_messages
@@ -39,12 +39,12 @@ class FormCalls(ToolFormat):
     def parser(
         self, tokenizer: Any = None, tools: Sequence[dict[str, Any]] = (), prompt_ids: Sequence[int] = ()
     ) -> CallParser:
-        """A parser of the text or, where the markers are control tokens that it leaves out, of the text with those."""
-        parser = FormParser(self.form, tools)
-        controls = ControlText(tokenizer)
-        literals = "\0".join(self.form.literals())
-        markers = {special for special in controls.specials if special in literals}
-        return ControlTextParser(parser, controls, markers) if markers else parser
+        """A parser of the text with the markers that are control tokens."""
+        return FormParser(self.form, tools)
+
+    def markers(self, tokenizer: Any) -> dict[int, str]:
+        """Those that are control tokens."""
+        return control_tokens(tokenizer, self.form.literals())
 
     def templates(self, source: str) -> Iterator[str]:
         """The template with its calls written into its messages: for those that leave them out or write them wrong."""

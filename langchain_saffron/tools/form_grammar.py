@@ -115,6 +115,7 @@ class _FormGrammar:
 
     def _arguments(self, place: int, schema: dict[str, Any]) -> list[list[Item]]:
         style = self._form.arguments
+        name = self._tools[place]["function"]["name"]
         if isinstance(style, JsonArguments):
-            return [[["json", schema, style.item, style.key]]]
-        return ParameterGrammar(style, self._rules, schema, f"p{place}").arguments()
+            return [[["json", schema, style.item, style.key, f"tool {name!r}"]]]
+        return ParameterGrammar(style, self._rules, schema, f"p{place}", name).arguments()

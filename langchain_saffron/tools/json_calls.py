@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from langchain_saffron.errors import SettingsError
 from langchain_saffron.grammar import Grammar, Tag
 from langchain_saffron.tools.base import CallParser, ToolFormat
-from langchain_saffron.tools.control_text import ControlText, ControlTextParser
+from langchain_saffron.tools.control_text import control_tokens
 from langchain_saffron.tools.json_parser import JsonCallParser
 from langchain_saffron.tools.preamble import with_tools_in_messages
 from langchain_saffron.tools.request import arguments_schema
@@ -49,16 +49,18 @@ class JsonCallFormat(ToolFormat):
         """A call of one tool: what comes before its arguments, their schema, what comes after them."""
         name = json.dumps(tool["function"]["name"], ensure_ascii=False)
         begin = f'{self.opening}{self.blank}{{"name": {name}, "{self.key}": '
-        return Tag(begin, arguments_schema(tool), f"}}{self.blank}{self.closing}")
+        where = f"tool {tool['function']['name']!r}"
+        return Tag(begin, arguments_schema(tool), f"}}{self.blank}{self.closing}", where)
 
     def parser(
         self, tokenizer: Any = None, tools: Sequence[dict[str, Any]] = (), prompt_ids: Sequence[int] = ()
     ) -> CallParser:
-        """A parser of the text or, where the markers are control tokens that it leaves out, of the text with those."""
-        parser = JsonCallParser(self.opening, self.closing, {tool["function"]["name"] for tool in tools})
-        controls = ControlText(tokenizer)
-        markers = (self.opening, self.closing)
-        return parser if controls.specials.isdisjoint(markers) else ControlTextParser(parser, controls, markers)
+        """A parser of the text with the markers that are control tokens."""
+        return JsonCallParser(self.opening, self.closing, {tool["function"]["name"] for tool in tools})
+
+    def markers(self, tokenizer: Any) -> dict[int, str]:
+        """Those that are control tokens."""
+        return control_tokens(tokenizer, (self.opening, self.closing))
 
 
 class HermesFormat(JsonCallFormat):

@@ -31,7 +31,7 @@ _ALL_KINDS = ("string", "number", "boolean", "null", "array", "object")
 class ParameterGrammar:
     """Writes rules for the arguments of one tool."""
 
-    def __init__(self, style: Parameters, rules: Rules, schema: dict[str, Any], name: str) -> None:
+    def __init__(self, style: Parameters, rules: Rules, schema: dict[str, Any], name: str, tool: str) -> None:
         """Prepares it.
 
         Args:
@@ -39,7 +39,9 @@ class ParameterGrammar:
             rules: Where new rules go.
             schema: Of the arguments.
             name: What the names of the new rules begin with.
+            tool: The tool's name, for errors.
         """
+        self._tool = self._where = f"tool {tool!r}"
         self._style = style
         self._values = style.values
         self._rules = rules
@@ -131,6 +133,8 @@ class ParameterGrammar:
     def _field(self, name: str | None, schema: Any, top: bool) -> list[list[Item]]:
         """A key with each kind of its values."""
         alternatives = []
+        if top:
+            self._where = f"{self._tool}, argument {name!r}" if name else self._tool
         for leaf in self._leaves(schema):
             if top:
                 alternatives += self._top_field(name, leaf)
@@ -185,7 +189,7 @@ class ParameterGrammar:
             return [[["text", values.write(None)]]]
         if kind in ("array", "object") and getattr(values, kind) != "json":
             return [[["rule", self._array(leaf)]]] if kind == "array" else [self._object(leaf)]
-        return [[["json", self._with_definitions(leaf), ", ", ": "]]]
+        return [[["json", self._with_definitions(leaf), ", ", ": ", self._where]]]
 
     def _nested(self, top: bool) -> Any:
         """How values inside of others are written: strings stand as they are only at the top."""
@@ -207,15 +211,14 @@ class ParameterGrammar:
         if not least:
             alternatives.append([["text", "[]"]])
         if most != 0:
-            times = f"{{{max(least, 1) - 1},{'' if most is None else most - 1}}}"
-            repeated = f"{more}*" if times == "{0,}" else f"{more}{times}"
-            alternatives.append([["text", "["], ["rule", item], ["lark", repeated], ["text", "]"]])
+            repeated: Item = ["repeat", more, max(least, 1) - 1, None if most is None else most - 1]
+            alternatives.append([["text", "["], ["rule", item], repeated, ["text", "]"]])
         self._rules[known] = alternatives
         return known
 
     def _string(self, leaf: dict[str, Any]) -> list[Item]:
         if self._values.string == "json":
-            return [["json", {**leaf, "type": "string"}, ", ", ": "]]
+            return [["json", {**leaf, "type": "string"}, ", ", ": ", self._where]]
         if self._values.string == "quoted":
             return [["text", self._values.quote], ["until", self._values.quote, _pattern(leaf)]]
         return [["rule", self._lexeme("PYTHON_STRING", _PYTHON_STRING)]]

@@ -73,11 +73,11 @@ def written(template, calls):
     return text.rpartition("assistant\n")[2].removesuffix("<|im_end|>\n").removesuffix("<|call|>")
 
 
-def read(form, text, tokenizer=None, given=None):
-    """Content and calls, read character by character; `given` is the text without control tokens."""
-    parser = form.parser(tokenizer, tools=TOOLS)
-    events = [event for character in (text if given is None else given) for event in parser.feed(character)]
-    answer = Answer.of([*events, *parser.finish(None, text)])
+def read(form, text):
+    """Content and calls, read character by character."""
+    parser = form.parser(tools=TOOLS)
+    events = [event for character in text for event in parser.feed(character)]
+    answer = Answer.of([*events, *parser.finish()])
     return answer.content, [(one.name, one.error or json.loads(one.args)) for one in answer.calls]
 
 
@@ -107,14 +107,12 @@ def test_what_a_template_writes_is_allowed_and_read_back(family, markers):
         assert form.form.write([(*call, i) for call, i in zip(calls, IDS, strict=False)]) == text
         assert accepts(forced, tokenizer, text)
         assert accepts(free, tokenizer, text)
-        ids = tokenizer.encode(text, add_special_tokens=False)
-        given = tokenizer.decode(ids, skip_special_tokens=True)
-        assert read(form, text, tokenizer, given) == ("", calls)
+        assert read(form, text) == ("", calls)
         assert text in tokenizer.decode(PromptRenderer(tokenizer).render(asked(calls), TOOLS).policy_ids)
         if not form.form.bare:
             assert accepts(free, tokenizer, f"Well.\n{text}")
             assert not accepts(forced, tokenizer, f"Well.\n{text}")
-            assert read(form, f"Well.\n{text}", tokenizer, f"Well.\n{given}") == ("Well.", calls)
+            assert read(form, f"Well.\n{text}") == ("Well.", calls)
     assert accepts(free, tokenizer, "No <b>call</b>,\n[none].")
     assert not accepts(forced, tokenizer, text.replace("weather", "whether"))
     assert not accepts(forced, tokenizer, "")
@@ -143,6 +141,19 @@ def test_calls_or_a_document(family):
     assert accepts(root, tokenizer, '{"a": [1, 2]}')
     assert accepts(root, tokenizer, written(FAMILIES[family], CASES[0]))
     assert not accepts(root, tokenizer, "Well.")
+
+
+@pytest.mark.parametrize(
+    ("family", "where"), [("deepseek", "tool 'find', at"), ("xml", "tool 'find', argument 'a', at properties/b")]
+)
+def test_errors_name_the_tool_and_the_place(family, where):
+    inner = {"type": "object", "properties": {"b": {"type": "string", "pattern": "(?<=x)y"}}, "required": ["b"]}
+    function = {"name": "find", "parameters": {"type": "object", "properties": {"a": inner}, "required": ["a"]}}
+    tokenizer = byte_level_tokenizer(chat_template=FAMILIES[family])
+    grammar = PromptRenderer(tokenizer).tool_format.grammar([{"type": "function", "function": function}], "any", True)
+    with pytest.raises(GrammarError) as error:
+        GrammarCompiler(tokenizer, len(tokenizer), [tokenizer.eos_token_id]).compile(grammar)
+    assert str(error.value).startswith(where)
 
 
 TEXTS = st.text(alphabet="ab 1,:=()[]{}'\"\\<>&/\né", max_size=8)

@@ -10,7 +10,7 @@ from langchain_core.messages.tool import tool_call_chunk
 
 from langchain_saffron.errors import SettingsError
 from langchain_saffron.grammar.compiler import GrammarCompiler
-from langchain_saffron.tools import HERMES, LLAMA, Answer, CallPiece, Said, Spoiled, tool_request
+from langchain_saffron.tools import HERMES, LLAMA, Answer, CallPiece, Said, tool_request
 from langchain_saffron.tools.base import ENDED, spoil
 from langchain_saffron.tools.request import arguments_schema
 from langchain_saffron.tools.validation import misfit
@@ -423,16 +423,7 @@ def test_markers_that_the_text_leaves_out():
 
     special = [AddedToken(marker, special=True, normalized=False) for marker in ("<tool_call>", "</tool_call>")]
     tokenizer = byte_level_tokenizer(extra_tokens=("<other>",))
+    assert HERMES.markers(tokenizer) == LLAMA.markers(tokenizer) == HERMES.markers(None) == {}
     tokenizer.add_tokens(special, special_tokens=True)
-    ids = tokenizer.encode(f"Well.\n{hermes()}<|im_end|>", add_special_tokens=False)
-    text = tokenizer.decode(ids, skip_special_tokens=True)
-    assert "<tool_call>" not in text
-    parser = HERMES.parser(tokenizer)
-    assert not list(parser.feed(text))
-    events = list(parser.finish(None, tokenizer.decode(ids)))
-    assert joined(events) == [Said("Well."), CallPiece(0, '{"place": "Paris"}', None, "weather")]
-    # a stop string ended the text before the call
-    parser = HERMES.parser(tokenizer)
-    assert not list(parser.feed("We"))
-    assert list(parser.finish(None, tokenizer.decode(ids))) == [Said("We")]
-    assert not [event for event in events if isinstance(event, Spoiled)]
+    ids = tokenizer.convert_tokens_to_ids(["<tool_call>", "</tool_call>"])
+    assert HERMES.markers(tokenizer) == dict(zip(ids, ("<tool_call>", "</tool_call>"), strict=True))

@@ -1,0 +1,53 @@
+"""Markers around what is said are no part of it, however the text is cut; elsewhere they are text."""
+
+from dataclasses import replace
+
+import pytest
+
+from langchain_saffron.templates.safe_encoder import safe_encoder
+from langchain_saffron.templates.thought_form import ThoughtForm, with_answer_markers
+from langchain_saffron.templates.thought_markers import ThoughtMarkers, Thoughts
+from unit_tests.builders import byte_level_tokenizer
+
+THINK = ThoughtForm("<thinking>", "</thinking>")
+APRIEL = ThoughtForm("Here are my reasoning steps:\n", "[BEGIN FINAL RESPONSE]")
+
+
+def read(form, text, place, size):
+    tokenizer = byte_level_tokenizer()
+    splitter = Thoughts(ThoughtMarkers.of(form, tokenizer, safe_encoder(tokenizer)), place).splitter()
+    pieces = [piece for start in range(0, len(text), size) for piece in splitter.feed(text[start : start + size])]
+    pieces += splitter.finish()
+    return tuple("".join(text for kind, text in pieces if kind == wanted) for wanted in ("thought", "text"))
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+@pytest.mark.parametrize(
+    ("text", "place", "expected"),
+    [
+        ("<thinking>Hm.</thinking>\n<response>\nYes.\n</response>\n", "before", ("Hm.", "Yes.")),
+        ("Hm.</thinking><response>Yes, <response>.</response>", "inside", ("Hm.", "Yes, <response>.")),
+        ("<response>Yes.</response>", "behind", ("", "Yes.")),
+        ("<response>A</response> and </response> B", "before", ("", "A</response> and </response> B")),
+        ("<thinking>Hm.</thinking>So <response>x</response>", "before", ("Hm.", "So <response>x</response>")),
+        ("<response>cut </resp", "before", ("", "cut </resp")),
+        ("<respond", "before", ("", "<respond")),
+        ("<response>x</response>", "said", ("", "<response>x</response>")),
+    ],
+)
+def test_tags_around_the_answer(text, place, expected, size):
+    form = with_answer_markers(THINK, "Write your response between <response></response>.")
+    assert read(form, text, place, size) == expected
+
+
+@pytest.mark.parametrize("size", [1, 4, 1000])
+def test_final_responses(size):
+    form = with_answer_markers(APRIEL, "")
+    said = "Hm.\n[BEGIN FINAL RESPONSE]\nYes.\n[END FINAL RESPONSE]\n"
+    assert read(form, said, "inside", size) == ("Hm.", "Yes.")
+    assert read(form, "[BEGIN FINAL RESPONSE]\nYes.\n[END FINAL RESPONSE]", "before", size) == ("", "Yes.")
+
+
+def test_only_what_a_template_speaks_of():
+    assert with_answer_markers(THINK, "nothing of it") == THINK
+    assert with_answer_markers(THINK, "<answer>") == replace(THINK, answer=("<answer>", "</answer>"))
