@@ -46,7 +46,11 @@ def system(renderer: PromptRenderer, reference: Reference) -> Cell:
     """The same below a system text: where the template has no place for one, it heads the first question."""
     for text in (_BRIEF, TEXTS[1]):
         _same(renderer, reference, [SystemMessage(text), HumanMessage(TEXTS[0])])
-        _same(renderer, reference, [SystemMessage(text), *map(HumanMessage, TEXTS[:1]), AIMessage("Well."), HumanMessage("So?")])
+        _same(
+            renderer,
+            reference,
+            [SystemMessage(text), *map(HumanMessage, TEXTS[:1]), AIMessage("Well."), HumanMessage("So?")],
+        )
     return Cell()
 
 

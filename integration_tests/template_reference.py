@@ -65,7 +65,7 @@ class Reference:
         """
         reason = "it leaves out what was said"
         for form in _forms(messages, bool(tools)):
-            for given in ([list(tools)] if tools else [None, []]):
+            for given in [list(tools)] if tools else [None, []]:
                 try:
                     text = self.tokenizer.apply_chat_template(
                         form, tools=given, chat_template=self.source, tokenize=False, **options
