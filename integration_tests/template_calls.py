@@ -1,16 +1,15 @@
 """Tool calls of a chat template: written by a walk through the grammar, and held against what transformers renders."""
 
 import json
-import os
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
 from integration_tests.template_cell import Cell, Wrong, first_difference
-from integration_tests.template_reference import Messages, Reference, Unrendered
+from integration_tests.template_reference import SPECIAL_MARKER, Messages, Reference, Unrendered
 from langchain_saffron.engine.thought_reader import ThoughtReader
 from langchain_saffron.errors import GrammarError, PromptError
 from langchain_saffron.grammar.compiler import GrammarCompiler
@@ -183,11 +182,13 @@ class CallCheck:
             if place < 0:
                 self._note = self._own_word(calls, text, ids)
                 return [], ""
-            exact = exact and (whole.startswith(asked + text) or not whole.startswith(asked))
+            between = whole[len(asked) : place] if whole.startswith(asked) else ""
+            # whole thoughts may stand there, empty ones too
+            exact = exact and (not between or self._ends_thought(between))
             heads.add(whole[:place].rpartition(_QUESTION)[2])
             tails.add(whole[place + len(text) :])
         # results may name the call
-        tail = os.path.commonprefix(list(tails))
+        tail = _common_start(tails)
         if not (tail or tails == {""}) or (len(tails) > 1 and not self._with_results):
             raise Wrong(f"what stands behind calls differs: {[one[:60] for one in tails]}")
         if len(heads) > 1 and asked.rpartition(_QUESTION)[2] not in heads:
@@ -266,8 +267,7 @@ class CallCheck:
         question = _dicts([])[:1]
         asked = self.reference.text(question, None, [_QUESTION], add_generation_prompt=True)
         header = asked.removeprefix(self.reference.text(question, None, [_QUESTION])).strip()
-        marker = tail.strip().split("\n")[0]
-        return not any(one and one in text for one in (marker, header))
+        return not any(one and one in text for one in (*SPECIAL_MARKER.findall(tail)[:1], header))
 
     def _absent(self) -> Cell:
         if self.renderer.knows_tools:
@@ -330,6 +330,11 @@ class CallCheck:
         # ids that the model has not written are made up, and long
         ids = [one.id if len(one.id) == len(_IDS[0]) else made for one, made in zip(whole, _IDS, strict=False)]
         return [(str(one.name), json.loads(one.args)) for one in whole], ids
+
+
+def _common_start(texts: Collection[str]) -> str:
+    first, last = min(texts), max(texts)
+    return next((first[:i] for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), first)
 
 
 def _is_unescaped(calls: Calls, text: str) -> bool:

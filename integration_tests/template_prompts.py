@@ -18,11 +18,13 @@ THOUGHT, ANSWER = "Tttt, so it is.", "Aaaa it is."
 _BRIEF = "Be kind and brief."
 _FIELDS = ("reasoning_content", "reasoning", "thinking", "thought")
 # that mark thoughts which templates cut out of histories
-_CUT = (("Here are my reasoning steps:\n", "[BEGIN FINAL RESPONSE]"), ("<think>", "</think>"), ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
-        ("<seed:think>", "</seed:think>"), ("<|inner_prefix|>", "<|inner_suffix|>"), ("[THINK]", "[/THINK]"),
-        ("<thinking>", "</thinking>"), ("<reasoning>", "</reasoning>"), ("<thought>", "</thought>"),
-        ("<|START_THINKING|>", "<|END_THINKING|><|START_RESPONSE|>"), ("<|channel>thought\n", "<channel|>"),
-        )  # fmt: skip
+_CUT = (
+    ("Here are my reasoning steps:\n", "[BEGIN FINAL RESPONSE]"), ("<think>", "</think>"), ("[THINK]", "[/THINK]"),
+    ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+    ("<seed:think>", "</seed:think>"), ("<|inner_prefix|>", "<|inner_suffix|>"), ("<thinking>", "</thinking>"),
+    ("<reasoning>", "</reasoning>"), ("<thought>", "</thought>"), ("<|channel>thought\n", "<channel|>"),
+    ("<|START_THINKING|>", "<|END_THINKING|><|START_RESPONSE|>"),
+)  # fmt: skip
 
 
 def as_dicts(messages: list[BaseMessage]) -> Messages:
@@ -107,7 +109,7 @@ def _refused(renderer: PromptRenderer, reason: str) -> Cell:
 
 
 def _has_markers(reference: Reference, spoken: str) -> bool:
-    return {marker for marker in SPECIAL_MARKER.findall(spoken)} <= set(reference.tokenizer.get_vocab())
+    return set(SPECIAL_MARKER.findall(spoken)) <= set(reference.tokenizer.get_vocab())
 
 
 def _spoken(reference: Reference) -> Iterator[tuple[dict[str, Any], str]]:
@@ -118,10 +120,8 @@ def _spoken(reference: Reference) -> Iterator[tuple[dict[str, Any], str]]:
     used |= {"reasoning_effort": "high"} if "no_think'" in reference.source else {}
     try:
         header = reference.text([question], None, TEXTS[:1], add_generation_prompt=True, **used)
-        ended = reference.text([question, {"role": "assistant", "content": ANSWER}], None, [ANSWER], **used)
     except Unrendered:
         return
-    tail = ended.rpartition(ANSWER)[2]
     for answer in _with_thought():
         try:
             written = reference.text([question, answer], None, [THOUGHT, ANSWER], **used)

@@ -14,7 +14,7 @@ from langchain_saffron import ChatSaffron
 from langchain_saffron.errors import ModelLoadError
 from langchain_saffron.interface.prompts import PromptRenderer
 from langchain_saffron.models.loading import find_gguf, load_tokenizer
-from unit_tests.builders import CHATML, GEMMA, LLAMA3
+from unit_tests.builders import CHATML, GEMMA, LLAMA3, byte_level_tokenizer
 from unit_tests.call_templates import FAMILIES
 from unit_tests.gguf_files import gguf_tokenizer, write_gguf
 from unit_tests.thought_templates import CUT, HARMONY, HEADER, OWN, PARTS
@@ -103,6 +103,42 @@ def test_the_same_from_files_and_from_gguf(tmp_path):
         )
         assert list(renderer.render(messages[:1]).policy_ids) == expected
     assert len(found) == 1
+
+
+def test_the_profile_of_an_adapter_is_that_of_its_base(tmp_path):
+    tokenizer, model = gguf_tokenizer(), random_model()
+    tokenizer.chat_template = USE
+    model.save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "../base"}))
+    profile = ChatSaffron(model=adapter, effort="off").profile
+    assert profile["max_input_tokens"] == model.config.max_position_embeddings
+    assert profile["tool_calling"] is True
+    # a template of its own comes first
+    (adapter / "chat_template.jinja").write_text(CHATML)
+    assert ChatSaffron(model=adapter, effort="off").profile["tool_calling"] is False
+
+
+def test_quotes_that_a_template_forgets_to_escape():
+    quoted = FAMILIES["pythonic"].replace("{{ ([v] | string)[1:-1] }}", '{{ "\'" + v + "\'" }}')
+    tokenizer = byte_level_tokenizer(chat_template=quoted)
+    call = {"name": "weather", "args": {"place": "it's here"}, "id": "abcdefgh1"}
+    messages = [HumanMessage("Hi."), AIMessage("", tool_calls=[call]), ToolMessage("sunny", tool_call_id="abcdefgh1")]
+    assert quoted != FAMILIES["pythonic"]
+    decoded = tokenizer.decode(PromptRenderer(tokenizer).render(messages, list(TOOLS)).policy_ids)
+    assert """weather(place="it's here")""" in decoded
+
+
+def test_a_blank_before_answers_is_a_part_of_a_prefill():
+    template = CHATML.replace("assistant\n'", "assistant:\n\n'").replace("m.role + '\n' +", "m.role + ': ' +")
+    tokenizer = byte_level_tokenizer(chat_template=template)
+    said = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "the answer"}]
+    expected = tokenizer.apply_chat_template(said, continue_final_message=True, return_dict=False)
+    prompt = PromptRenderer(tokenizer).render([HumanMessage("Hi."), AIMessage("the answer")])
+    assert list(prompt.policy_ids) == expected
+    assert tokenizer.decode(prompt.prefill_ids) == " the answer"
 
 
 def test_a_directory_of_several_gguf_files(tmp_path):

@@ -96,9 +96,8 @@ def _only_gguf(directory: Path, name: str) -> Path | None:
     if not files or (directory / "config.json").exists() or (directory / ADAPTER_CONFIG).exists():
         return None
     if len(files) > 1:
-        raise ModelLoadError(
-            f"the {name} {str(directory)!r} holds several GGUF files: pass one of {', '.join(one.name for one in files)}"
-        )
+        names = ", ".join(file.name for file in files)
+        raise ModelLoadError(f"the {name} {str(directory)!r} holds several GGUF files: pass one of {names}")
     return files[0]
 
 
