@@ -122,7 +122,8 @@ def test_the_profile_of_an_adapter_is_that_of_its_base(tmp_path):
 
 
 def test_quotes_that_a_template_forgets_to_escape():
-    quoted = FAMILIES["pythonic"].replace("{{ ([v] | string)[1:-1] }}", '{{ "\'" + v + "\'" }}')
+    single = """{{ ("'" + v + "'") if v is string else ([v] | string)[1:-1] }}"""
+    quoted = FAMILIES["pythonic"].replace("{{ ([v] | string)[1:-1] }}", single)
     tokenizer = byte_level_tokenizer(chat_template=quoted)
     call = {"name": "weather", "args": {"place": "it's here"}, "id": "abcdefgh1"}
     messages = [HumanMessage("Hi."), AIMessage("", tool_calls=[call]), ToolMessage("sunny", tool_call_id="abcdefgh1")]
