@@ -423,11 +423,11 @@ class SaffronFields(BaseModel):
         }
 
     def local_model(self) -> Path | None:
-        """The policy's directory, if its files can be read without loading or downloading anything."""
+        """The policy's directory or file, if it can be read without loading or downloading anything."""
         if self.engine is not None or (self.model is not None and not isinstance(self.model, str | Path)):
             return None
         path = self._world.policy if self._world is not None else Path(str(self.model)).expanduser()
-        return path if (path / "config.json").is_file() else None
+        return path if path.exists() else None
 
 
 class _Kind:

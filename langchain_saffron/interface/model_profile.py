@@ -2,12 +2,16 @@
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from langchain_saffron.errors import ModelLoadError
+from langchain_saffron.errors import ExtraRequiredError, ModelLoadError
 from langchain_saffron.extras import GRAMMARS
+from langchain_saffron.models.adapted import adapter_directory
+from langchain_saffron.models.gguf_header import read_header
+from langchain_saffron.models.loading import find_gguf
 from langchain_saffron.models.mrm_files import named_base, read_config
 from langchain_saffron.templates.thought_form import KNOWN_FORMS
 from langchain_saffron.tools import detect_tool_format
@@ -77,19 +81,51 @@ def mrm_context(directory: Path) -> int | None:
     return _read(base / "config.json").get("max_position_embeddings")
 
 
-def local_facts(directory: Path | None) -> ModelFacts | None:
-    """What the files of a policy tell; `None` where there are none on this machine."""
-    if directory is None:
+def local_facts(source: Path | None) -> ModelFacts | None:
+    """What the files of a policy tell; `None` where there are none on this machine.
+
+    Args:
+        source: A directory with a checkpoint, an adapter or a GGUF file, or such a file.
+    """
+    if source is None:
         return None
+    try:
+        if (adapter := adapter_directory(source)) is not None:
+            name = named_base(adapter, {})
+            base = local_facts(Path(name).expanduser() if Path(name).expanduser().exists() else None)
+            own = _templates(adapter)
+            facts = base or known_facts(name)
+            return replace(facts, chat_template=template_for_tools(own)) if own else facts
+        if (file := find_gguf(source, "policy")) is not None:
+            stamp = file.stat()
+            return _gguf_facts(file, stamp.st_size, stamp.st_mtime_ns)
+    except (ModelLoadError, ExtraRequiredError):
+        # said where it is loaded
+        return None
+    if not (source / "config.json").is_file():
+        return None
+    context = _read(source / "config.json").get("max_position_embeddings")
+    return ModelFacts(template_for_tools(_templates(source)), context)
+
+
+@lru_cache(maxsize=16)
+def _gguf_facts(file: Path, size: int, changed: int) -> ModelFacts:
+    """What a GGUF file tells, as it is now."""
+    header = read_header(file, "policy")
+    context = header.values.get(f"{header.architecture}.context_length")
+    return ModelFacts(template_for_tools(header.chat_templates), context if isinstance(context, int) else None)
+
+
+def _templates(directory: Path) -> Any:
+    """The chat templates of a directory, in whichever of transformers' ways they are kept."""
     file = directory / "chat_template.jinja"
     named = sorted((directory / "additional_chat_templates").glob("*.jinja"))
-    if file.is_file() or named:
-        templates: Any = {one.stem: one.read_text(encoding="utf-8") for one in named}
-        if file.is_file():
-            templates["default"] = file.read_text(encoding="utf-8")
-    else:
-        templates = _read(directory / "tokenizer_config.json").get("chat_template")
-    return ModelFacts(template_for_tools(templates), _read(directory / "config.json").get("max_position_embeddings"))
+    if not file.is_file() and not named:
+        return _read(directory / "tokenizer_config.json").get("chat_template")
+    templates = {one.stem: one.read_text(encoding="utf-8") for one in named}
+    if file.is_file():
+        templates["default"] = file.read_text(encoding="utf-8")
+    return templates
 
 
 def template_for_tools(templates: Any) -> str:

@@ -310,6 +310,8 @@ class PromptRenderer:
             # The template writes more before a given answer than before one to come (Qwen3: empty thoughts).
             blanks = prefill[: len(prefill) - len(prefill.lstrip())]
             header = text[:start].removesuffix(blanks)
-            header_ids = continued.encoder.encode(header)
-        split = len(header_ids)
-        return split if 0 < split < len(ids) and ids[:split] == header_ids else None
+            # a blank that it writes before answers may be a part of their first word
+            headers = [continued.encoder.encode(one) for one in dict.fromkeys((header, header.rstrip(" ")))]
+        else:
+            headers = [header_ids]
+        return next((len(one) for one in headers if 0 < len(one) < len(ids) and ids[: len(one)] == one), None)

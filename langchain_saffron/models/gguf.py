@@ -76,7 +76,7 @@ def load_gguf_model(path: Path, name: str, kind: Any, dtype: Any, options: dict[
 
 
 def load_gguf_tokenizer(path: Path, name: str) -> Any:
-    """Load a file's tokenizer, with its chat template if it has one.
+    """Load a file's tokenizer, with its chat template, or several by name, if it has any.
 
     Raises:
         ModelLoadError: The file is damaged, or holds no tokenizer.
@@ -90,6 +90,9 @@ def load_gguf_tokenizer(path: Path, name: str) -> Any:
         # AutoTokenizer would read the config as well, for which the package gguf takes many times as long
         tokenizer = PreTrainedTokenizerFast.from_pretrained(directory, gguf_file=str(path.resolve()))
     tokenizer.name_or_path = str(path)
+    if len(templates := header.chat_templates) > 1:
+        # the reader takes the one without a name alone
+        tokenizer.chat_template = templates
     return tokenizer
 
 

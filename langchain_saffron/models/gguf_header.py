@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from langchain_saffron.errors import ModelLoadError
 from langchain_saffron.extras import GGUF
 
+_TEMPLATE = "tokenizer.chat_template"
 MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 _STRING, _ARRAY = 8, 9
@@ -83,6 +84,12 @@ class GgufHeader:
     def vocabulary(self) -> int:
         """How many tokens the tokenizer has; 0 where the file holds none."""
         return _count(self.values.get("tokenizer.ggml.tokens"))
+
+    @property
+    def chat_templates(self) -> dict[str, str]:
+        """The chat templates by name; the one without a name is `default`."""
+        found = {key.removeprefix(_TEMPLATE): text for key, text in self.values.items() if key.startswith(_TEMPLATE)}
+        return {name.removeprefix(".") or "default": text for name, text in found.items() if isinstance(text, str)}
 
     @property
     def main_type(self) -> str:

@@ -60,17 +60,20 @@ def resolve_directory(path: str | Path, name: str, revision: str | None = None, 
 
 
 def find_gguf(source: ModelSource, name: str, revision: str | None = None, hf_token: str | None = None) -> Path | None:
-    """The GGUF file that a source names: a file here, or `organisation/repository:file.gguf` on the hub.
+    """The GGUF file that a source names: a file here, `organisation/repository:file.gguf` on the hub, or a directory.
 
     Returns:
         The file, downloaded if it has to be; `None` where the source is something else.
 
     Raises:
         ModelNotFoundError: It names a GGUF file that is neither here nor on the hub.
+        ModelLoadError: It is a directory with several GGUF files and no other checkpoint.
     """
-    if isinstance(source, torch.nn.Module) or Path(source).expanduser().is_dir():
+    if isinstance(source, torch.nn.Module):
         return None
     path = Path(source).expanduser()
+    if path.is_dir():
+        return _only_gguf(path, name)
     if path.is_file():
         return path
     if named := _HUB_FILE.fullmatch(str(source)):
@@ -85,6 +88,17 @@ def find_gguf(source: ModelSource, name: str, revision: str | None = None, hf_to
             f"the {name} {str(source)!r} is not a file that exists (on the hub: organisation/repository:file.gguf)"
         )
     return None
+
+
+def _only_gguf(directory: Path, name: str) -> Path | None:
+    """The GGUF file of a directory that holds no other checkpoint."""
+    files = sorted(directory.glob("*.gguf"))
+    if not files or (directory / "config.json").exists() or (directory / ADAPTER_CONFIG).exists():
+        return None
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files)
+        raise ModelLoadError(f"the {name} {str(directory)!r} holds several GGUF files: pass one of {names}")
+    return files[0]
 
 
 @on_own_thread

@@ -136,7 +136,7 @@ class _Prober:
         return form if self._is_faithful(form) else replace(form, faithful=False)
 
     def _is_faithful(self, form: CallForm) -> bool:
-        given = {"zqka": "zq va", "zqkb": 717}
+        given = {"zqka": "zq 'va' \\ \"", "zqkb": 717}
         return form.write([(_NAMES[0], given, _IDS[0])]) in self.body(given)
 
     def body(self, *arguments: dict[str, Any]) -> str:

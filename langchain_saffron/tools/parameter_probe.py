@@ -12,6 +12,9 @@ _TRICKY = "zq \"a\" \\ 'b' é <c> & zq"
 _ARRAY = ["zqx", 5, True, None]
 _OBJECT = {"zqj": "zqy", "zqh": [False]}
 
+# quotes that a string may hold itself, and whose way it is to escape them
+_ESCAPED: dict[str, Strings] = {"'": "python", '"': "json"}
+
 Body = Callable[..., str]
 
 
@@ -45,6 +48,9 @@ def probe_parameters(body: Body, marks: Sequence[str]) -> Parameters | None:
     if string == "raw" and not closing:
         # it forgets quotes, without which nobody can tell where a string ends
         string = "python"
+    if string == "quoted" and quote in _ESCAPED:
+        # it forgets to escape quotes within strings
+        string, quote = _ESCAPED[quote], ""
     if not closing and not separator:
         # it forgets commas
         separator = ", "

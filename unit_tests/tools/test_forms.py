@@ -1,8 +1,6 @@
 """Forms of calls that chat templates tell: what a template writes is what the grammar allows and the parser reads."""
 
 import json
-import os
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -267,18 +265,3 @@ def test_nothing_that_is_said_or_returned_becomes_a_control_token(family):
     assert expected
     for text in [*HOSTILE, "".join(HOSTILE)]:
         assert controls(text) == expected, text
-
-
-REAL = os.environ.get("SAFFRON_CHAT_TEMPLATES", "")
-
-
-@pytest.mark.skipif(not REAL, reason="SAFFRON_CHAT_TEMPLATES names no folder of chat templates (*.jinja)")
-@pytest.mark.slow
-def test_real_chat_templates():
-    """At least 92% of the templates in a folder have a form that is known, or show no tools."""
-    files = sorted(Path(REAL).rglob("*.jinja"))
-    sources = {file.stem: file.read_text(encoding="utf-8") for file in files}
-    unknown = [
-        name for name, source in sources.items() if shows_tools(source) and detect_tool_format(source, None) is None
-    ]
-    assert len(unknown) <= 0.08 * len(files), unknown
