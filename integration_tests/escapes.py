@@ -260,6 +260,8 @@ def run(attacks: Iterator[tuple[str, Attack]], attempts: int, each: int) -> dict
     pairs = 0
     for place, attack in attacks:
         pairs += 1
+        if pairs % 50 == 0:
+            print(f"{place}: {dict(counts)}", file=sys.stderr, flush=True)
         for name in attack.kinds:
             for _ in range(each):
                 for verdict, text in attack.attempt(name):
