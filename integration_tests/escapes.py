@@ -9,6 +9,7 @@ between there have to stand the same control tokens and the same text, and in pl
 
 import argparse
 import hashlib
+import html
 import itertools
 import json
 import random
@@ -163,7 +164,7 @@ class Judge:
             for ascii_only in (False, True):
                 quoted = json.dumps(one, ensure_ascii=ascii_only)[1:-1]
                 forms += [quoted, json.dumps(quoted, ensure_ascii=ascii_only)[1:-1]]
-            forms += [one, _short(one), repr(one)[1:-1], one.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")]
+            forms += [one, _short(one), repr(one)[1:-1], html.escape(one, quote=False)]
         return sorted({self._text(form) for form in forms}, key=len, reverse=True)
 
 

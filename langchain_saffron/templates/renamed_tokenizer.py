@@ -81,15 +81,20 @@ def _shared(
     for special in (True, False):
         tokens = [_renamed(token, names) for _, token in sorted(added.items()) if token.special is special]
         (copy.add_special_tokens if special else copy.add_tokens)(tokens)
-    ids = {copy.token_to_id(names.get(token.content, token.content)): i for i, token in added.items()}
-    ordinary = {i for i, token in added.items() if model.token_to_id(token.content) == i and token.content not in names}
-    if len(ids) < len(added) or any(i not in ordinary and model.id_to_token(i) is not None for i in ids):
-        return None
-    return copy, {i: original for i, original in ids.items() if i != original}
+    ids: dict[int, int] = {}
+    for original, token in added.items():
+        own_id = copy.token_to_id(names.get(token.content, token.content))
+        if own_id is None or own_id in ids:
+            return None
+        # an id of its own, or an ordinary token of the vocabulary
+        if model.id_to_token(own_id) is not None and (own_id != original or token.content in names):
+            return None
+        ids[own_id] = original
+    return copy, {own_id: original for own_id, original in ids.items() if own_id != original}
 
 
 def _renamed(token: Any, names: Mapping[str, str]) -> Any:
-    made = type(token)(
+    return type(token)(
         names.get(token.content, token.content),
         single_word=token.single_word,
         lstrip=token.lstrip,
@@ -97,7 +102,6 @@ def _renamed(token: Any, names: Mapping[str, str]) -> Any:
         normalized=token.normalized,
         special=token.special,
     )
-    return made
 
 
 def _rewritten(config: dict[str, Any], controls: Mapping[int, Any], names: Mapping[str, str]) -> Tokenizer:

@@ -70,7 +70,7 @@ def test_none_is_shared_that_could_make_a_control_token_of_text():
     for change in (with_merges, whole_words):
         tokenizer = changed(metaspace_tokenizer(), change)
         eos = tokenizer.eos_token_id
-        assert eos in {i for i in tokenizer.backend_tokenizer.encode("a</s>", add_special_tokens=False).ids}
+        assert eos in tokenizer.backend_tokenizer.encode("a</s>", add_special_tokens=False).ids
         assert not is_shared(tokenizer)
         encoder = SafeEncoder(tokenizer)
         assert eos not in encoder.encode("a</s> </s>")
