@@ -39,9 +39,11 @@ class TestChatSaffron(Suite):
 
 
 class TestWithoutSearch(Suite):
+    """With a limit that a model which rambles runs into."""
+
     @property
     def chat_model_params(self) -> dict[str, Any]:
-        return {"effort": "off"}
+        return {"effort": "off", "max_tokens": 200}
 
 
 @pytest.mark.slow
@@ -58,6 +60,26 @@ class TestFunctionCalling(Suite):
     @property
     def structured_output_kwargs(self) -> dict[str, Any]:
         return {"method": "function_calling"}
+
+
+# those that force a call or a document: whatever the model would rather say, it ends before the limit
+FORCED = {
+    "test_tool_calling", "test_bind_runnables_as_tools", "test_tool_choice", "test_tool_calling_with_no_arguments",
+    "test_structured_few_shot_examples", "test_structured_output", "test_structured_output_optional_param",
+    "test_json_mode", "test_unicode_tool_call_integration",
+}  # fmt: skip
+
+
+@pytest.mark.slow
+class TestForcedWithALittleSearch(Suite):
+    @pytest.fixture(autouse=True)
+    def _forced(self, request: pytest.FixtureRequest) -> None:
+        if request.node.originalname not in FORCED:
+            pytest.skip("forces nothing")
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        return {"effort": "low", "max_tokens": 200}
 
 
 # a model of 135 million parameters calls twice where one call is wanted, and goes round in circles within a JSON string

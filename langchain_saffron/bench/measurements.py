@@ -12,6 +12,8 @@ from langchain_saffron.bench.scenario import Scenario, random_model, random_prom
 from langchain_saffron.engine import SaffronEngine, SearchResult
 from langchain_saffron.engine.handle import Handle
 from langchain_saffron.grammar import Grammar
+from langchain_saffron.grammar.compiler import GrammarCompiler
+from langchain_saffron.grammar.matcher import GrammarMatcher
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.models.mrm import MultifurcationRewardModel
 from langchain_saffron.settings import SearchSettings
@@ -61,11 +63,25 @@ class Bench:
         """
         return self._timed(lambda: self._answer(self.scenario.width, self.grammar()))
 
-    def grammar(self) -> Grammar:
+    def grammar(self, longer: int = 0) -> Grammar:
         """Lists too long to be closed within an answer: every beam is in a string, number or object of its own."""
         kinds = [{"type": "string"}, {"type": "integer"}, {"type": "object"}, {"type": "boolean"}]
         items = {"anyOf": kinds}
-        return Grammar.json_schema({"type": "array", "items": items, "minItems": 4 * self.scenario.new})
+        return Grammar.json_schema({"type": "array", "items": items, "minItems": 4 * self.scenario.new + longer})
+
+    def compiling(self) -> tuple[float, float]:
+        """The first grammar of a model, for which its vocabulary is read, and another one."""
+        tokenizer, rows = self.engine.tokenizer, self.scenario.vocabulary
+        compiler = GrammarCompiler(tokenizer, rows, self.engine.end_tokens)
+        first = self._timed(lambda: compiler.compile(self.grammar()))
+        return first, self._timed(lambda: compiler.compile(self.grammar(longer=1)))
+
+    def masks(self) -> tuple[float, float]:
+        """What may follow all beams, a step, and the whole step of the wide search in a grammar."""
+        spent: list[float] = []
+        with self._watch(GrammarMatcher, "allowed", lambda arguments, seconds: spent.append(seconds)):
+            total = self.constrained()
+        return sum(spent) / len(spent), total / len(spent)
 
     def bare(self) -> float:
         """The forwards of the wide search with nothing around them."""
@@ -160,7 +176,7 @@ class Bench:
 
     @contextmanager
     def _watch(self, owner: Any, name: str, book: Callable[[tuple[Any, ...], float], None]) -> Iterator[None]:
-        real = getattr(owner, name)
+        real, own = getattr(owner, name), vars(owner).get(name)
 
         def watched(*arguments: Any, **options: Any) -> Any:
             began = time.perf_counter()
@@ -173,4 +189,7 @@ class Bench:
         try:
             yield
         finally:
-            delattr(owner, name)
+            if own is None:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, own)

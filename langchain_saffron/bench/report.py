@@ -82,6 +82,12 @@ def run(scenario: Scenario, device: str = "cpu") -> Iterator[str | Report]:
         },
         1,
     )
+    mask, step = "masks, a step", f"step of width {scenario.width}, in the grammar"
+    first, another = "first grammar, with the vocabulary", "another grammar"
+    if GRAMMARS.available():
+        yield "grammars"
+        report.seconds[first], report.seconds[another] = bench.compiling()
+        report.seconds[mask], report.seconds[step] = bench.masks()
     yield "breakdown"
     report.breakdown = bench.breakdown()
     bench.close()
@@ -113,6 +119,8 @@ def run(scenario: Scenario, device: str = "cpu") -> Iterator[str | Report]:
         _ratio(seconds, "search, width 1", "greedy generate", 1.45),
         *([_ratio(seconds, narrow_wide, narrow_greedy, 1.8)] if narrow_wide in seconds else []),
         *([_ratio(seconds, constrained, wide, 1.10)] if constrained in seconds else []),
+        *([_ratio(seconds, mask, step, 0.1)] if mask in seconds else []),
+        *([_ratio(seconds, another, step, 1.0)] if mask in seconds else []),
         Ratio("bytes of K and V ÷ those of the live nodes, at the peak", overhead, 1.3),
         _ratio(seconds, apart, together, 3.0, at_most=False),
         *(

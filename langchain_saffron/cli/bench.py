@@ -50,7 +50,7 @@ def bench(
     console.print(ratios)
     times = Table("seconds", "")
     for name, value in report.seconds.items():
-        times.add_row(name, f"{value:.3f}")
+        times.add_row(name, f"{value:.3f}" if value >= 0.01 else f"{value:.5f}")
     for name, value in report.breakdown.items():
         times.add_row(f"search, width 16: {name}", f"{value:.3f}")
     console.print(times)

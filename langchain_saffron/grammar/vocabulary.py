@@ -47,7 +47,9 @@ def token_bytes(tokenizer: Any, size: int, excluded: Collection[int] = ()) -> To
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise GrammarError(f"grammars need a fast tokenizer; {type(tokenizer).__name__} is not one")
-    reader = _reader(json.loads(backend.to_str())["decoder"])
+    # the whole tokenizer as JSON would take seconds
+    decoder = backend.decoder
+    reader = _reader(None if decoder is None else json.loads(decoder.__getstate__()))
     if reader is None:
         raise GrammarError(
             "grammars need a tokenizer whose tokens stand for bytes: byte-level, or SentencePiece with '▁' for blanks"

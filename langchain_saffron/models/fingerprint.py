@@ -20,6 +20,8 @@ _SAMPLES = 64
 _names: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 # by module: what was looked at, and what was read then
 _read: weakref.WeakKeyDictionary[torch.nn.Module, tuple[Any, str]] = weakref.WeakKeyDictionary()
+# the same of tokenizers
+_read_tokenizers: weakref.WeakKeyDictionary[Any, tuple[Any, str]] = weakref.WeakKeyDictionary()
 
 
 def fingerprint(value: Any, weights: bool = True) -> str:
@@ -92,7 +94,13 @@ def _of_module(module: torch.nn.Module, weights: bool) -> Iterator[str]:
 def _of_tokenizer(tokenizer: Any) -> Iterator[str]:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
-        yield backend.to_str()
+        looked_at = _glance_at_tokenizer(backend)
+        before = _read_tokenizers.get(tokenizer)
+        if before is None or before[0] != looked_at:
+            # half a second where the vocabulary is large
+            before = looked_at, hashlib.sha256(backend.to_str().encode("utf-8", "surrogatepass")).hexdigest()
+            _read_tokenizers[tokenizer] = before
+        yield before[1]
     else:
         yield json.dumps(sorted(tokenizer.get_vocab().items()))
         yield repr(sorted(getattr(tokenizer, "init_kwargs", {}).items(), key=lambda item: item[0]))
@@ -109,6 +117,15 @@ def _glance(tensor: torch.Tensor) -> tuple[Any, ...]:
     flat = tensor.detach().reshape(-1)
     picked = flat[:: max(1, len(flat) // _SAMPLES)][:_SAMPLES]
     return version, picked.tolist()
+
+
+def _glance_at_tokenizer(backend: Any) -> tuple[Any, ...]:
+    """What changes with a tokenizer: all of it but the vocabulary, of which a few tokens are read."""
+    size = backend.get_vocab_size(with_added_tokens=True)
+    picked = [backend.id_to_token(i) for i in range(0, size, max(1, size // _SAMPLES))]
+    parts = (backend.normalizer, backend.pre_tokenizer, backend.post_processor, backend.decoder)
+    states = [None if part is None else part.__getstate__() for part in parts]
+    return size, picked, states, str(backend.get_added_tokens_decoder())
 
 
 def _read_tensor(tensor: torch.Tensor) -> str:

@@ -9,19 +9,18 @@ pre-tokenizer, model and added-token rules, ordinary text gets exactly the ids o
 HTML tags that a tokenizer keeps among its added tokens (Gemma) are ordinary text, unless the template writes them.
 """
 
-import json
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from tokenizers import Tokenizer
-from tokenizers.pre_tokenizers import ByteLevel
 
 from langchain_saffron.errors import PromptError
 from langchain_saffron.runtime.forks import ForkSafeLock
 from langchain_saffron.templates.markup import markup_strings, template_texts
+from langchain_saffron.templates.renamed_tokenizer import RenamedTokenizer
 
 _LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 
@@ -57,7 +56,7 @@ class SafeEncoder:
     """
 
     def __init__(self, tokenizer: Any, markup: frozenset[str] = frozenset()) -> None:
-        """Builds the copy: one pass over the vocabulary, so share the encoder (see `safe_encoder`).
+        """Builds the copy, which may be one pass over the vocabulary, so share the encoder (see `safe_encoder`).
 
         Args:
             tokenizer: A transformers tokenizer backed by the `tokenizers` library.
@@ -67,8 +66,8 @@ class SafeEncoder:
             PromptError: It is not, or its control tokens cannot be told from ordinary ones.
         """
         backend = _backend(tokenizer)
-        added = tokenizer.added_tokens_decoder.items()
-        controls = {i: token for i, token in added if is_control(token) and token.content not in markup}
+        added = tokenizer.added_tokens_decoder
+        controls = {i: token for i, token in added.items() if is_control(token) and token.content not in markup}
         self.markup = markup
         self._markup_pattern = re.compile(_alternatives(markup))
         nonce = secrets.token_hex(16)
@@ -77,15 +76,11 @@ class SafeEncoder:
         self.has_blanks = any(character.isspace() for string in self._names for character in string)
         self.pattern = _control_pattern(controls.values())
         self._starts = re.compile(f"(?=(?:{_alternatives(self._names)}))(.)", re.DOTALL)
-        config = json.loads(backend.to_str())
-        unknown = config["model"].get("unk_token")
-        unknown_id = config["model"].get("unk_id") if unknown is None else backend.token_to_id(unknown)
-        self.control_ids = frozenset(controls) - {unknown_id}
-        self._copy = _renamed(config, controls, self._names)
+        self._copy = RenamedTokenizer(backend, added, self._names)
+        self.control_ids = frozenset(controls) - {self._copy.unknown_id}
         bos = tokenizer.bos_token_id
-        opening = self._copy.encode("", add_special_tokens=True).ids
         # Whatever else the tokenizer adds, such as an end token, has no place before text to be continued.
-        self.bos_ids = [bos] if bos is not None and bos in opening[:1] else []
+        self.bos_ids = [bos] if bos is not None and bos in self._copy.opening[:1] else []
         # what a text may follow: where newlines run together with those of the text, a letter
         self._leads = [(lead, self.encode(lead)) for lead in ("\n", "x")]
 
@@ -107,7 +102,7 @@ class SafeEncoder:
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text; control tokens only where it has their private names. Nothing is added around it."""
-        return self._copy.encode(text, add_special_tokens=False).ids
+        return self._copy.encode(text)
 
     def encode_continuation(self, text: str) -> list[int]:
         """Ids of a text that follows other text: without the blank that SentencePiece puts first."""
@@ -152,40 +147,6 @@ def _backend(tokenizer: Any) -> Tokenizer:
             "cannot escape need. Load the model's tokenizer.json with AutoTokenizer."
         )
     return backend
-
-
-def _renamed(config: dict[str, Any], controls: dict[int, Any], names: dict[str, str]) -> Tokenizer:
-    """A tokenizer that knows the control tokens by their private names only, under the same ids."""
-    config["truncation"] = config["padding"] = None
-    for token in config["added_tokens"]:
-        if token["id"] in controls:
-            token["content"] = names[token["content"]]
-    model = config["model"]
-    byte_level = "ByteLevel" in json.dumps([config["normalizer"], config["pre_tokenizer"]])
-    if byte_level and (shared := names.keys() & set(ByteLevel.alphabet())):
-        raise PromptError(f"the special tokens {sorted(shared)} are also how this tokenizer writes single bytes")
-    # Often the vocabulary itself has the control strings, and the model could assemble them from characters.
-    if isinstance(model["vocab"], dict):
-        model["vocab"] = {names.get(t, t) if i in controls else t: i for t, i in model["vocab"].items()}
-    else:
-        model["vocab"] = [
-            [names.get(piece, piece) if index in controls else piece, score]
-            for index, (piece, score) in enumerate(model["vocab"])
-        ]
-    if model.get("unk_token") in names:
-        model["unk_token"] = names[model["unk_token"]]
-    if model.get("merges"):
-        model["merges"] = [merge for merge in model["merges"] if not _touches(merge, names)]
-    copy = Tokenizer.from_str(json.dumps(config, ensure_ascii=False))
-    moved = [t.content for index, t in controls.items() if copy.token_to_id(names[t.content]) != index]
-    if moved:
-        raise PromptError(f"the tokenizer's added tokens cannot be copied: {moved[:5]} would change ids")
-    return copy
-
-
-def _touches(merge: str | Sequence[str], names: dict[str, str]) -> bool:
-    left, right = merge.split(" ") if isinstance(merge, str) else merge
-    return left + right in names or left in names or right in names
 
 
 def _control_pattern(tokens: Iterable[Any]) -> re.Pattern[str]:

@@ -40,13 +40,15 @@ def variables_of(source: str) -> frozenset[str] | None:
 
 def unread_variables(given: Iterable[str], sources: Iterable[str]) -> list[str]:
     """Those of the given names that none of these templates reads, in order."""
-    read: set[str] = set()
+    names, read = set(given), set[str]()
+    if not names:
+        return []
     for source in sources:
         found = variables_of(source)
         if found is None:
             return []
         read |= found
-    return sorted(set(given) - read)
+    return sorted(names - read)
 
 
 def check_variables(variables: Mapping[str, Any] | None) -> None:

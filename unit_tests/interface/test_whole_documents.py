@@ -55,8 +55,9 @@ def written(engine: SaffronEngine, seed: int, max_tokens: int) -> bool:
     assert shortest is not None, "every class has a document"
     assert matcher.accepts(engine.tokenizer.decode(shortest))
     answer = chat.with_structured_output(made, include_raw=True).invoke("Hello!")
-    if len(shortest) > max_tokens:
-        assert answer["raw"].response_metadata["finish_reason"] == "length"
+    if answer["raw"].response_metadata["finish_reason"] == "length":
+        # chance may find tokens for less than the shortest form that is known, such as a UUID of zeros
+        assert len(shortest) > max_tokens, f"seed {seed}: {answer['raw'].text}"
         return False
     assert answer["parsing_error"] is None, f"seed {seed}: {answer['raw'].text}"
     assert isinstance(answer["parsed"], made)
