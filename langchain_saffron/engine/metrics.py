@@ -1,5 +1,6 @@
 """What an engine has done since it was loaded: counters, gauges and distributions, by the names that vLLM gave them."""
 
+import math
 import time
 from bisect import bisect_left
 from collections import Counter
@@ -8,11 +9,11 @@ from typing import Any
 
 from langchain_saffron.engine.result import SearchResult, SearchStats
 
-# upper bounds: seconds, and rewards, which are differences of two logits
+# upper bounds of seconds, and of probabilities
 FIRST_TOKEN = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 BETWEEN_TOKENS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 WHOLE = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
-REWARDS = (-8.0, -4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0, 8.0)
+SHARES = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 
 
 @dataclass
@@ -86,7 +87,7 @@ class EngineMetrics:
         inter_token_latency_seconds: Between two pieces of text.
         e2e_request_latency_seconds: From the hand-in to the end.
         request_queue_time_seconds: From the hand-in to the first slots.
-        answer_min_reward: The lowest predicted reward of any token of an answer: its risk.
+        answer_risk: How likely the guard is to find an answer unsafe, by the lowest predicted reward of its tokens.
     """
 
     num_requests_running: int = 0
@@ -108,7 +109,7 @@ class EngineMetrics:
     inter_token_latency_seconds: Distribution = field(default_factory=lambda: Distribution(BETWEEN_TOKENS))
     e2e_request_latency_seconds: Distribution = field(default_factory=lambda: Distribution(WHOLE))
     request_queue_time_seconds: Distribution = field(default_factory=lambda: Distribution(WHOLE))
-    answer_min_reward: Distribution = field(default_factory=lambda: Distribution(REWARDS))
+    answer_risk: Distribution = field(default_factory=lambda: Distribution(SHARES))
 
     def begin(self, times: RequestTimes, stats: SearchStats, prompt: int) -> None:
         """Book that a request got its slots.
@@ -141,7 +142,8 @@ class EngineMetrics:
         self.budget_exhausted += result.stats.budget_exhausted
         self.unseen_fallbacks += result.stats.unseen_fallbacks
         if result.stats.min_reward is not None:
-            self.answer_min_reward.add(result.stats.min_reward)
+            # a reward is a guard's logit of safe minus that of unsafe
+            self.answer_risk.add(_share(-result.stats.min_reward))
 
     def end(self, times: RequestTimes, stats: SearchStats, reason: str) -> None:
         """Book the end of a request, whatever it was."""
@@ -159,3 +161,7 @@ class EngineMetrics:
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         copied = {n: v.copy() if isinstance(v, Counter | Distribution) else v for n, v in values.items()}
         return EngineMetrics(**{**copied, **now})
+
+
+def _share(logit: float) -> float:
+    return 1 / (1 + math.exp(min(-logit, 500.0)))
