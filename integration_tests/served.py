@@ -50,7 +50,7 @@ class Served:
     def metric(self, name: str, labels: str = "") -> float:
         """One of its metrics, summed over what the labels leave open; 0 where there is none."""
         text = httpx.get(f"{self.url}/metrics").text
-        found = re.findall(rf"^saffron:{name}{{[^}}]*{re.escape(labels)}[^}}]*}} (\S+)$", text, re.M)
+        found = re.findall(rf"^saffron:{name}(?:_total)?{{[^}}]*{re.escape(labels)}[^}}]*}} (\S+)$", text, re.M)
         return sum(map(float, found))
 
     def wait_for(self, name: str, value: float, seconds: float = 10) -> None:

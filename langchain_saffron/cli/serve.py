@@ -1,6 +1,7 @@
 """`saffron serve`: the model behind an OpenAI-compatible endpoint."""
 
 import logging
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -168,6 +169,8 @@ def serve(
     from langchain_saffron.server.app import create_app
     from langchain_saffron.server.process import serve as serve_app
 
+    # it would repeat what requests hold
+    warnings.filterwarnings("ignore", message="chat_template_kwargs: ")
     logging.basicConfig(format="%(levelname)s: %(message)s")
     logging.getLogger("langchain_saffron.server").setLevel(logging.INFO)
     if not settings.api_keys:
