@@ -5,6 +5,7 @@ Whatever is sent, there is an answer, and an error is one in OpenAI's shape that
 
 import argparse
 import json
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -75,12 +76,13 @@ class Fuzz:
         def send(case: Any) -> None:
             if operation.path in BODIES and isinstance(case.body, dict):
                 for name in LENGTHS:
-                    if isinstance(length := case.body.get(name), int):
+                    if isinstance(length := case.body.get(name), int | float):
                         case.body[name] = min(length, SHORT)
             case.headers = {**(case.headers or {}), **self._headers}
-            self._look(operation.label, case.call())
+            self._look(operation.label, case.call(timeout=120))
 
         send()
+        print(f"{operation.label}: {sum(self.statuses.values())} cases so far", file=sys.stderr)
 
     def _send(self, label: str, headers: dict[str, str] | None = None, **request: Any) -> None:
         self._look(label, self._client.request(headers={**self._headers, **(headers or {})}, **request))
