@@ -11,8 +11,9 @@ from langchain_saffron.server.load import Load
 from langchain_saffron.server.rate_limit import RateLimit
 from langchain_saffron.server.tenants import KeyRing
 
-# all that costs something, or tells of what is served
-PROTECTED = "/v1/"
+# what needs no key, as it neither costs anything nor tells of what was asked; a list of what does would let in
+# whatever it forgets, or what is mounted below another path
+OPEN = frozenset({"/health", "/metrics", "/version", "/openapi.json"})
 TENANT = "saffron_tenant"
 
 
@@ -53,7 +54,7 @@ class Gate:
 
     async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
-        if not scope["path"].startswith(PROTECTED):
+        if scope["path"].removeprefix(scope.get("root_path", "")) in OPEN:
             await self._app(scope, self._limited(headers, receive), send)
             return
         try:

@@ -1,6 +1,6 @@
 """What an operator sets of the server."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from langchain_saffron.errors import SettingsError
 
@@ -25,7 +25,7 @@ class ServerSettings:
         log_prompts: Whether the log shows what was asked and answered.
     """
 
-    api_keys: tuple[str, ...] = ()
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
     served_name: str | None = None
     max_running: int = 64
     max_queue: int = 256

@@ -1,10 +1,13 @@
 """Keys, tenants, rates, sizes and places."""
 
 import asyncio
+import json
 import logging
 import signal
 
 import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
 
 from langchain_saffron import ChatSaffron
 from langchain_saffron.errors import SettingsError
@@ -38,6 +41,16 @@ def test_only_known_keys_are_let_in(client_of):
         assert client.get("/v1/models", headers=bearer(key)).status_code == 200
     assert client.get("/health").status_code == client.get("/metrics").status_code == 200
     assert 'reason="invalid_key"} 10.0' in client.get("/metrics").text
+
+
+def test_below_another_path_keys_are_needed_as_well(client_of):
+    outer = FastAPI()
+    outer.mount("/models/kitchen", client_of(api_keys=("sk-one",)).app)
+    client = TestClient(outer)
+    url = "/models/kitchen/v1/chat/completions"
+    assert client.post(url, json=SOUP).status_code == 401
+    assert client.post(url, json=SOUP, headers=bearer("sk-one")).status_code == 200
+    assert client.get("/models/kitchen/health").status_code == 200
 
 
 def test_tenants_share_no_prompts(client_of):
@@ -78,7 +91,7 @@ def test_keys_are_compared_whole_and_told_nowhere(client_of, caplog, monkeypatch
         client_of(api_keys=("sk-secret-one",)).post(CHAT, json=SOUP, headers=bearer("sk-secret-one"))
         client_of(api_keys=("sk-secret-one",)).post(CHAT, json=SOUP, headers=bearer("sk-secret-two"))
     assert "tokens in" in caplog.text
-    assert "secret" not in caplog.text
+    assert "secret" not in caplog.text + repr(ServerSettings(api_keys=("sk-secret-one",)))
     with pytest.raises(SettingsError, match="empty"):
         KeyRing([" "])
 
@@ -215,6 +228,30 @@ async def test_who_leaves_stops_the_answer(stream):
     assert await asyncio.wait_for(task, 5) is None
     assert stopped.is_set()
     assert not client.sent
+
+
+async def test_a_search_stops_within_a_step_of_when_its_client_left():
+    chat = ChatSaffron(model="kitchen", effort="low")
+    engine, client = chat.load(), Client()
+    asked = {**SOUP, "stream": True, "min_tokens": 1000, "max_tokens": 1000}
+    body = [{"type": "http.request", "body": json.dumps(asked).encode(), "more_body": False}]
+
+    async def receive() -> dict:
+        return body.pop() if body else await client.receive()
+
+    headers = [(b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": CHAT, "headers": headers, "query_string": b"", "root_path": ""}
+    task = asyncio.create_task(create_app(chat)(scope, receive, client.send))
+    while len(client.sent) < 5:
+        await asyncio.sleep(0)
+    client.left.set()
+    steps = engine.scheduler.forwards["policy"]
+    await task
+    while engine.metrics().num_requests_running:
+        await asyncio.sleep(0)
+    # one may have begun before the event loop's turn, and one runs
+    assert engine.scheduler.forwards["policy"] - steps <= 2
+    assert "[DONE]" not in client.text
 
 
 async def test_what_has_to_end_says_so():
