@@ -32,4 +32,6 @@ class TestChatOpenAI(Suite):
     def chat_model_params(self) -> dict[str, Any]:
         # it shares its connections, which belong to an event loop, and each test has one of its own
         headers = {"Connection": "close"}
-        return {"model": "kitchen", "base_url": self.url, "api_key": "sk-suite", "default_headers": headers}
+        place = {"base_url": self.url, "api_key": "sk-suite", "default_headers": headers}
+        # which it asks OpenAI itself for, others only where it is told to
+        return {"model": "kitchen", "stream_usage": True, **place}
