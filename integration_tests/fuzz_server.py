@@ -79,7 +79,7 @@ class Fuzz:
                     if isinstance(length := case.body.get(name), int | float):
                         case.body[name] = min(length, SHORT)
             case.headers = {**(case.headers or {}), **self._headers}
-            self._look(operation.label, case.call(timeout=120))
+            self._look(f"{operation.label} {case.body!r:.2000}", case.call(timeout=120))
 
         send()
         print(f"{operation.label}: {sum(self.statuses.values())} cases so far", file=sys.stderr)
@@ -131,12 +131,16 @@ def by_hand() -> Iterator[tuple[str, dict[str, Any]]]:
         "stop": ["x"] * 10_000,
         "seed": 2**64,
         "temperature": 1e308,
+        "refusal_threshold": 1e308,
+        "top_p": 5e-324,
         "messages": [],
         "tools": [{"type": "function", "function": {"name": "a b\n", "parameters": {"type": "object", "$ref": "#"}}}],
         "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"$ref": "#/nowhere"}}},
         "chat_template_kwargs": {"messages": 1, "tools": 2, "add_generation_prompt": False},
     }.items():
         yield name, {"method": "POST", "url": url, "json": {"messages": hello, name: value}}
+    for more in ({"effort": "off", "temperature": 1e-300}, {"effort": "off", "temperature": 1, "top_p": 1e-6}):
+        yield f"{more}", {"method": "POST", "url": url, "json": {"messages": hello, "max_tokens": SHORT, **more}}
     for name, value in ODD.items():
         for place in (
             {"role": "user", "content": value},

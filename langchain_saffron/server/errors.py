@@ -89,6 +89,8 @@ def api_error(error: BaseException) -> ApiError:
     # messages of errors may quote prompts: the log gets the places only
     kind = type(error).__name__
     logger.error("%s\n%s", kind, "".join(traceback.format_tb(error.__traceback__)))
+    if (cause := error.__cause__) is not None:
+        logger.error("caused by %s\n%s", type(cause).__name__, "".join(traceback.format_tb(cause.__traceback__)))
     message = (
         f"the engine failed ({kind}); ask again" if isinstance(error, SaffronError) else "internal error; ask again"
     )

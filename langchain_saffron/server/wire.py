@@ -12,7 +12,8 @@ MOST_BEAMS = 64
 MOST_STOPS = 64
 MOST_PROMPTS = 64
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+# what the models compute with has less room than a double
+Reward = Annotated[float, Field(ge=-1e6, le=1e6)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 # what has only one value here
 Zero = Annotated[float, Field(ge=0, le=0)]
@@ -119,7 +120,7 @@ class Decoding(_Wire):
     model: str | None = None
     max_tokens: Count | None = None
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_p: Annotated[float, Field(ge=1e-6, le=1)] | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=MOST_STOPS)] | None = None
     seed: Annotated[int, Field(ge=-INTEGER, lt=INTEGER)] | None = None
     stream: bool | None = None
@@ -142,7 +143,7 @@ class Decoding(_Wire):
     """Compute budget, in sequences scored by the reward model."""
     on_budget: OnExhausted | None = None
     """What happens where a budget runs short."""
-    refusal_threshold: Finite | None = None
+    refusal_threshold: Reward | None = None
     """Nothing whose predicted reward lies below it is said; never lower than the server's own."""
     min_tokens: Annotated[int, Field(ge=0, lt=INTEGER)] | None = None
     """The shortest answer."""
