@@ -15,10 +15,12 @@ from pathlib import Path
 import pytest
 from langchain_core import exceptions as core
 
+from integration_tests.served import served
 from langchain_saffron import ChatSaffron, SaffronLLM, errors
 from langchain_saffron.agents import ToolCallGuard
 from langchain_saffron.evaluation.run import evaluate
 from langchain_saffron.models.guard_function import conversation_guard
+from langchain_saffron.server.wire import ChatRequest
 from langchain_saffron.shared_budget import SharedBudget
 from langchain_saffron.training.corpus import register_record_form
 
@@ -37,7 +39,8 @@ def blocks(text: str, language: str) -> list[str]:
 # its blocks belong together: they run in their order, in one directory
 GUIDE = README[README.index("## Train your own reward model") : README.index("## Compare and attack")]
 EVALUATION = README[README.index("## Compare and attack") : README.index("## Speed")]
-REST = README.replace(GUIDE, "").replace(EVALUATION, "")
+SERVING = README[README.index("## Serve it") : README.index("## Errors")]
+REST = README.replace(GUIDE, "").replace(EVALUATION, "").replace(SERVING, "")
 PYTHON = blocks(REST, "python")
 SHELL = blocks(REST, "bash")
 
@@ -225,6 +228,40 @@ def test_the_comparison_runs_from_top_to_bottom(hub, tmp_path):
     for name in ("run", "equal", "hex-phi", "bold"):
         assert "data:image/png" in (tmp_path / name / "report.html").read_text(encoding="utf-8")
     assert (tmp_path / "run" / "verdicts-keyword.parquet").exists()
+
+
+def test_the_server_answers_as_shown(tmp_path):
+    start, ask = blocks(SERVING, "bash")
+    (block,) = blocks(SERVING, "python")
+    assert commands([start]) == ["saffron serve --port 8000"]
+    with served() as server:
+        for shown in (["bash", "-c", ask], [sys.executable, "-c", block]):
+            command = [part.replace("http://127.0.0.1:8000", server.url) for part in shown]
+            assert command != shown
+            done = run_in(tmp_path, command)
+            assert done.returncode == 0, done.stderr
+            if shown[0] == "bash":
+                assert done.stdout.rstrip().endswith("data: [DONE]")
+            else:
+                assert done.stdout == ChatSaffron(effort="high").invoke("How do I make tomato soup?").text
+
+
+def test_the_servers_options_are_the_real_ones():
+    import typer
+
+    from langchain_saffron.cli.app import app
+
+    command = typer.main.get_command(app).commands["serve"]
+    defaults = {name: one.default for one in command.params for name in one.opts}
+    rows = re.findall(r"^\| (`--.*?) \| (.*?) \|", SERVING, re.M)
+    assert len(rows) == 8
+    for names, told in rows:
+        for name, default in zip(re.findall(r"--[a-z-]+", names), 2 * told.split(", "), strict=False):
+            assert name in defaults
+            assert default == (str(defaults[name]).removesuffix(".0") if re.match(r"\d", default) else default)
+    fields = set(re.findall(r"`(\w+)`", SERVING[SERVING.index("`effort`") : SERVING.index("are fields of the body")]))
+    assert len(fields) == 10
+    assert fields <= ChatRequest.model_fields.keys()
 
 
 def test_ci_runs_the_documented_test_command():

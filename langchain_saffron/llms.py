@@ -161,20 +161,26 @@ class SaffronLLM(SaffronFields, BaseLLM):
 
     @staticmethod
     def _collect(invocations: list[Invocation], results: list[SearchResult]) -> LLMResult:
-        generations = [
-            [Generation(text=result.text, generation_info=invocation.model.metadata_of(result))]
-            for invocation, result in zip(invocations, results, strict=True)
-        ]
-        prompt = sum(len(invocation.prompt.policy_ids) for invocation in invocations)
-        answer = sum(len(result.token_ids) for result in results)
-        usage = {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
-        return LLMResult(generations=generations, llm_output={"token_usage": usage})
+        pairs = list(zip(invocations, results, strict=True))
+        generations = [[Generation(text=result.text, generation_info=_info(call, result))] for call, result in pairs]
+        used = [_usage(call, result) for call, result in pairs]
+        total = {name: sum(one[name] for one in used) for name in used[0]} if used else {}
+        return LLMResult(generations=generations, llm_output={"token_usage": total})
 
 
 def _chunks_of(invocation: Invocation) -> Callable[[str | SearchResult], list[GenerationChunk]]:
     def read(item: str | SearchResult) -> list[GenerationChunk]:
         if isinstance(item, str):
             return [GenerationChunk(text=item)]
-        return [GenerationChunk(text="", generation_info=invocation.model.metadata_of(item))]
+        return [GenerationChunk(text="", generation_info=_info(invocation, item))]
 
     return read
+
+
+def _info(invocation: Invocation, result: SearchResult) -> dict[str, Any]:
+    return {**invocation.model.metadata_of(result), "token_usage": _usage(invocation, result)}
+
+
+def _usage(invocation: Invocation, result: SearchResult) -> dict[str, int]:
+    prompt, answer = len(invocation.prompt.policy_ids), len(result.token_ids)
+    return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}

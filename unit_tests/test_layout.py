@@ -23,6 +23,7 @@ LAYERS = (
     ("shared_budget", "smollm2"),
     ("interface",),
     ("chat_models", "llms", "agents", "evaluation", "bench"),
+    ("server",),
     ("cli",),
     ("__main__", "__init__"),
 )

@@ -13,6 +13,7 @@ from langchain_saffron.embedded import KITCHEN_NAME
 from langchain_saffron.engine.admission import Admission
 from langchain_saffron.engine.handle import AsyncHandle, Handle
 from langchain_saffron.engine.loading import load_models
+from langchain_saffron.engine.metrics import EngineMetrics
 from langchain_saffron.engine.prm_cache import PrmScorer
 from langchain_saffron.engine.prm_function import FunctionScorer
 from langchain_saffron.engine.request import RequestOptions
@@ -134,6 +135,29 @@ class SaffronEngine:
     def is_kitchen(self) -> bool:
         """Whether this is the small embedded demonstration model."""
         return self.name == KITCHEN_NAME
+
+    def limit(self, max_running: int | None = None, max_context: int | None = None) -> None:
+        """Bound what requests may ask of it from now on; `None` leaves a bound as it is.
+
+        Args:
+            max_running: How many search at a time; others wait.
+            max_context: Tokens of prompt and answer together, where the models take more.
+        """
+        if max_running is not None:
+            self.scheduler.max_running = max_running
+        if max_context is not None:
+            self.policy.context = min(self.policy.context, max_context)
+
+    def metrics(self) -> EngineMetrics:
+        """What it has done since it was loaded, and how things stand now; may be asked from any thread."""
+        forest = self.policy.forest
+        return self.scheduler.metrics.copy(
+            num_requests_running=self.scheduler.running,
+            num_requests_waiting=self._worker.waiting,
+            kv_cache_usage_perc=1 - forest.available / forest.capacity,
+            pauses=self.scheduler.pauses,
+            admission_rejections=self._worker.rejections.copy(),
+        )
 
     def fingerprint_parts(self) -> tuple[Any, ...]:
         """What its answers depend on, for `models.fingerprint`."""

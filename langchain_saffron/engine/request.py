@@ -8,6 +8,7 @@ from typing import TypedDict
 import torch
 
 from langchain_saffron.engine.detokenizer import TextStream
+from langchain_saffron.engine.metrics import RequestTimes
 from langchain_saffron.engine.request_cache import RequestCache
 from langchain_saffron.engine.result import SearchResult, SearchStats
 from langchain_saffron.engine.said_nodes import SaidNodes
@@ -92,6 +93,7 @@ class Request:
         arrival: Its place among all requests of the engine.
         overtaken: How many that came later began before it.
         last_turn: The latest tick that was also its.
+        times: When what happened to it.
         said: What the reward models see in place of the search's nodes; `None` where they see thoughts too.
     """
 
@@ -115,6 +117,7 @@ class Request:
     arrival: int = 0
     overtaken: int = 0
     last_turn: int = 0
+    times: RequestTimes = field(default_factory=RequestTimes)
     said: SaidNodes | None = None
 
     def asked(self, name: str) -> Expand:

@@ -10,6 +10,7 @@ from itertools import count
 import torch
 
 from langchain_saffron.engine.detokenizer import TextStream
+from langchain_saffron.engine.metrics import EngineMetrics
 from langchain_saffron.engine.prm_cache import PrmScorer
 from langchain_saffron.engine.prm_function import FunctionScorer
 from langchain_saffron.engine.request import POLICY, PRM, REWARD, Delta, Done, Failed, Request
@@ -37,6 +38,8 @@ class Scheduler:
 
     Attributes:
         pauses: How often one paused.
+        max_running: How many search at a time; `None` for all whose slots fit.
+        metrics: What has been done so far.
     """
 
     def __init__(
@@ -66,6 +69,8 @@ class Scheduler:
         self._arrivals = count(1)
         self._ticks = 0
         self.pauses = 0
+        self.max_running: int | None = None
+        self.metrics = EngineMetrics()
 
     @property
     def forwards(self) -> dict[str, int]:
@@ -81,6 +86,11 @@ class Scheduler:
     def waiting(self) -> int:
         """Requests that wait for slots."""
         return len(self._line)
+
+    @property
+    def running(self) -> int:
+        """Requests that search now."""
+        return len(self._active)
 
     def admit(self, request: Request) -> None:
         """Take a request in; it starts as soon as its slots fit."""
@@ -128,7 +138,7 @@ class Scheduler:
                 self._fail(request, RequestTimeoutError(TIMED_OUT))
 
     def _start_waiting(self) -> None:
-        while (request := self._line.take(self._active)) is not None:
+        while (request := self._next()) is not None:
             alone = not self._active
             self._active[request] = None
             try:
@@ -147,6 +157,12 @@ class Scheduler:
             except BaseException as error:
                 self._fail(request, error)
 
+    def _next(self) -> Request | None:
+        """Who may begin now, if anybody may."""
+        if self.max_running is not None and len(self._active) >= self.max_running:
+            return None
+        return self._line.take(self._active)
+
     def _begin(self, request: Request) -> None:
         request.inputs.budget.begin()
         for name, prompt in request.prompts.items():
@@ -155,6 +171,7 @@ class Scheduler:
             request.caches[name] = make(prompt, request.salt)
         request.stats.cached_prompt = request.caches[POLICY].cached
         request.stats.cached_tokens = sum(b.cached for b in request.caches.values())
+        self.metrics.begin(request.times, request.stats, len(request.policy_ids))
         request.search = request.start(request.inputs)
         self._step(request, None)
 
@@ -266,6 +283,7 @@ class Scheduler:
             complete,
             *_thoughts(stream),
         )
+        self.metrics.finish(request.times, result)
         self._send(request, Done(result))
 
     def _say(self, request: Request, tokens: tuple[int, ...]) -> None:
@@ -277,6 +295,7 @@ class Scheduler:
 
     def _emit(self, request: Request, text: str) -> None:
         if text:
+            self.metrics.say(request.times)
             self._send(request, Delta(text))
 
     def _send(self, request: Request, event: Delta | Done | Failed) -> None:
@@ -293,6 +312,7 @@ class Scheduler:
     def _fail(self, request: Request, error: BaseException, keep_prompt: bool = True) -> None:
         self._line.remove(request)
         self._retire(request, None, keep_prompt)
+        self.metrics.end(request.times, request.stats, "abort" if request.cancelled.is_set() else "error")
         self._send(request, Failed(typed_error(error)))
 
     def _retire(self, request: Request, answer: Answer | None, keep_prompt: bool = True) -> None:

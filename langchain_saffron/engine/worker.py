@@ -3,7 +3,7 @@
 import logging
 import queue
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -27,6 +27,9 @@ class Worker:
     torch forwards from two threads at once are many times slower than one after the other on few cores, so
     there is exactly one. Should it end by an error, whoever waits for it is told so, and the next call starts
     another; a forked child, which has none of its parent's threads, starts one of its own.
+
+    Attributes:
+        rejections: Requests that were turned away, by reason.
     """
 
     def __init__(self, scheduler: Scheduler, max_queue: int) -> None:
@@ -38,6 +41,7 @@ class Worker:
         """
         self._scheduler = scheduler
         self._max_queue = max_queue
+        self.rejections: Counter[str] = Counter()
         self._closed = False
         self._unusable: str | None = None
         self._tasks: deque[Task] = deque()
@@ -78,6 +82,11 @@ class Worker:
         """Whether it takes no more work."""
         return self._closed
 
+    @property
+    def waiting(self) -> int:
+        """Requests that have not begun, or pause."""
+        return self._scheduler.waiting + self._inbox.qsize()
+
     def submit(self, request: Request) -> None:
         """Hand a request over.
 
@@ -86,8 +95,9 @@ class Worker:
             EngineClosedError: The engine was closed.
             EngineFailedError: It cannot be used in this process.
         """
-        waiting = self._scheduler.waiting + self._inbox.qsize()
+        waiting = self.waiting
         if waiting >= self._max_queue and not self._closed:
+            self.rejections["queue_full"] += 1
             raise EngineBusyError(
                 f"{waiting} requests wait for the engine already: ask again later, or allow more of them by max_queue="
             )

@@ -1,0 +1,193 @@
+"""`saffron serve`: the model behind an OpenAI-compatible endpoint."""
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from langchain_saffron.cli.console import notice
+from langchain_saffron.cli.options import Device, Dtype, Model, RewardBase, RewardModel, load_chat
+from langchain_saffron.errors import SettingsError
+from langchain_saffron.extras import SERVER
+from langchain_saffron.settings import Effort, Mask, OnExhausted
+
+SERVING = "Server"
+DECODING = "Decoding, where a request does not say"
+BUDGET = "Compute budget of an answer, where a request does not say"
+
+
+def serve(
+    model: Model = None,
+    reward_model: RewardModel = None,
+    reward_base: RewardBase = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    chat_template: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="A file with a Jinja chat template in place of the model's own.",
+            rich_help_panel="Models",
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Where to listen; 0.0.0.0 for all addresses.", rich_help_panel=SERVING)
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="0 for any that is free.", rich_help_panel=SERVING)
+    ] = 8000,
+    api_key: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[TENANT:]KEY",
+            help="A key that is let in; may be given several times. Each is a tenant of its own, but for those that "
+            "name the same one. Without any, everybody is let in. Others can see a command's options: prefer the "
+            "variable (keys between spaces) or --api-key-file.",
+            rich_help_panel=SERVING,
+        ),
+    ] = None,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="A file of such keys, one a line.", rich_help_panel=SERVING),
+    ] = None,
+    served_model_name: Annotated[
+        str | None, typer.Option(help="What clients call the model.", rich_help_panel=SERVING)
+    ] = None,
+    max_model_len: Annotated[
+        int | None,
+        typer.Option(min=1, help="Tokens of prompt and answer, where the model takes more.", rich_help_panel=SERVING),
+    ] = None,
+    max_running: Annotated[
+        int, typer.Option(min=1, help="Requests that search at a time.", rich_help_panel=SERVING)
+    ] = 64,
+    max_queue: Annotated[
+        int, typer.Option(min=0, help="Requests that may wait besides; one more gets a 503.", rich_help_panel=SERVING)
+    ] = 256,
+    max_body_mib: Annotated[
+        float, typer.Option(min=0.001, help="MiB of a request; more gets a 413.", rich_help_panel=SERVING)
+    ] = 4.0,
+    rate_limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="Requests a minute and key; more get a 429.", rich_help_panel=SERVING),
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(min=0, help="Seconds after which a request fails.", rich_help_panel=SERVING)
+    ] = None,
+    shutdown_timeout: Annotated[
+        float,
+        typer.Option(
+            min=0, help="Seconds that running answers get to end in, once told to stop.", rich_help_panel=SERVING
+        ),
+    ] = 30.0,
+    log_prompts: Annotated[
+        bool, typer.Option("--log-prompts", help="Log what is asked and answered, too.", rich_help_panel=SERVING)
+    ] = False,
+    effort: Annotated[
+        Effort | None,
+        typer.Option(
+            metavar="EFFORT", help=r"off, low, medium, high or max. \[default: medium]", rich_help_panel=DECODING
+        ),
+    ] = None,
+    width: Annotated[
+        int | None, typer.Option(min=1, help="Beams; overrides what --effort says.", rich_help_panel=DECODING)
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer.", rich_help_panel=DECODING)] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, help="Above 0, the search samples.", rich_help_panel=DECODING)
+    ] = None,
+    refusal_threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="Say nothing whose predicted safety reward lies below this; requests can only raise it.",
+            rich_help_panel=DECODING,
+        ),
+    ] = None,
+    mask: Annotated[
+        Mask | None,
+        typer.Option(metavar="MASK", help=r"strict, soft or off. \[default: auto]", rich_help_panel=DECODING),
+    ] = None,
+    max_tflops: Annotated[
+        float | None, typer.Option(help="Forward TFLOP of both models.", rich_help_panel=BUDGET)
+    ] = None,
+    max_seconds: Annotated[float | None, typer.Option(help="Seconds.", rich_help_panel=BUDGET)] = None,
+    max_reward_calls: Annotated[
+        int | None, typer.Option(min=1, help="Sequences scored by the reward model.", rich_help_panel=BUDGET)
+    ] = None,
+    on_budget: Annotated[
+        OnExhausted | None,
+        typer.Option(metavar="ACTION", help=r"narrow, stop or refuse. \[default: narrow]", rich_help_panel=BUDGET),
+    ] = None,
+) -> None:
+    """Serve the model by OpenAI's protocol: /v1/chat/completions, /v1/completions, /v1/models, /health, /metrics.
+
+    Every option can be set by an environment variable instead: SAFFRON_ and its name, such as SAFFRON_API_KEY.
+    The first SIGTERM or Ctrl-C lets running answers end, a second one stops at once.
+
+    For example:
+
+    saffron serve
+
+    SAFFRON_API_KEY="alice:sk-one bob:sk-two" saffron serve --host 0.0.0.0 --model my-policy --reward-model my-mrm
+    """
+    SERVER.require()
+    options = {
+        "model": model,
+        "reward_model": reward_model,
+        "reward_base": reward_base,
+        "device": device,
+        "dtype": dtype,
+        "chat_template": chat_template.read_text(encoding="utf-8") if chat_template else None,
+        "effort": effort,
+        "width": width,
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "refusal_threshold": refusal_threshold,
+        "mask": mask,
+        "max_tflops": max_tflops,
+        "max_seconds": max_seconds,
+        "max_reward_calls": max_reward_calls,
+        "on_budget": on_budget,
+        "timeout": timeout,
+    }
+    from langchain_saffron.server.settings import MEBIBYTE, ServerSettings
+
+    settings = ServerSettings(
+        api_keys=(*(api_key or ()), *_keys_in(api_key_file)),
+        served_name=served_model_name,
+        max_running=max_running,
+        max_queue=max_queue,
+        max_body=int(max_body_mib * MEBIBYTE),
+        max_model_len=max_model_len,
+        rate_limit=rate_limit,
+        shutdown_timeout=shutdown_timeout,
+        log_prompts=log_prompts,
+    )
+    chat_model = load_chat(options, told=True)
+    from langchain_saffron.server.app import create_app
+    from langchain_saffron.server.process import serve as serve_app
+
+    # it would repeat what requests hold
+    warnings.filterwarnings("ignore", message="chat_template_kwargs: ")
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    logging.getLogger("langchain_saffron.server").setLevel(logging.INFO)
+    if not settings.api_keys:
+        notice("no --api-key was given: whoever reaches the port is let in")
+    serve_app(create_app(chat_model, settings), host, port, shutdown_timeout)
+
+
+def _keys_in(file: Path | None) -> list[str]:
+    """The keys of a file; empty lines and comments are none.
+
+    Raises:
+        SettingsError: There are none in it: everybody would be let in.
+    """
+    if file is None:
+        return []
+    lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    keys = [line for line in lines if line and not line.startswith("#")]
+    if not keys:
+        raise SettingsError(f"api_key_file: there is no key in {file}")
+    return keys

@@ -1,0 +1,110 @@
+"""`POST /v1/chat/completions`: a call of `ChatSaffron`."""
+
+import asyncio
+import logging
+import time
+from contextlib import aclosing
+from typing import Any
+
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.runnables import Runnable
+from starlette.requests import Request
+from starlette.responses import Response
+
+from langchain_saffron.chat_models import ChatSaffron
+from langchain_saffron.server.answers import chat_answer, chat_chunks
+from langchain_saffron.server.errors import ApiError, JsonResponse
+from langchain_saffron.server.gate import tenant_of
+from langchain_saffron.server.load import Load
+from langchain_saffron.server.requests import chat_options, to_messages
+from langchain_saffron.server.settings import ServerSettings
+from langchain_saffron.server.streaming import CLIENT_CLOSED, Events, EventStream, wait_for
+from langchain_saffron.server.wire import ChatRequest, Decoding
+
+logger = logging.getLogger("langchain_saffron.server")
+
+
+class ChatRoute:
+    """Answers chats."""
+
+    def __init__(self, model: ChatSaffron, served: str, load: Load, settings: ServerSettings) -> None:
+        """Take what answers.
+
+        Args:
+            model: The chat model, with the operator's settings.
+            served: What it is called.
+            load: The server's.
+            settings: The server's.
+        """
+        self._model, self._served, self._load, self._settings = model, served, load, settings
+
+    async def answer(self, asked: ChatRequest, request: Request) -> Response:
+        """Answer one."""
+        check_name(asked, self._served)
+        tenant = tenant_of(request.state)
+        if self._settings.log_prompts:
+            logger.info("%s asks: %s", tenant, asked.model_dump_json(include={"messages"}))
+        if asked.stream:
+            return EventStream(self._events(asked, tenant), self._load, self._settings.ping_seconds)
+        answer = await wait_for(self._whole(asked, tenant), request.receive, self._load)
+        return Response(status_code=CLIENT_CLOSED) if answer is None else JsonResponse(answer)
+
+    async def _whole(self, asked: ChatRequest, tenant: str) -> dict[str, Any]:
+        begun = time.perf_counter()
+        model, options = await self._bound(asked, tenant)
+        message = await model.ainvoke(to_messages(asked.messages), **options)
+        self._note(tenant, message, begun)
+        return chat_answer(message, self._served)
+
+    async def _events(self, asked: ChatRequest, tenant: str) -> Events:
+        begun = time.perf_counter()
+        model, options = await self._bound(asked, tenant)
+        whole: AIMessageChunk | None = None
+
+        async def told() -> Any:
+            nonlocal whole
+            stream: Any = model.astream(to_messages(asked.messages), **options)
+            async with aclosing(stream) as chunks:
+                async for chunk in chunks:
+                    whole = chunk if whole is None or not self._settings.log_prompts else whole + chunk
+                    yield chunk
+
+        include_usage = bool(asked.stream_options and asked.stream_options.include_usage)
+        async with aclosing(told()) as chunks:
+            async for event in chat_chunks(chunks, self._served, include_usage):
+                yield event
+        if whole is not None:
+            self._note(tenant, whole, begun)
+
+    async def _bound(self, asked: ChatRequest, tenant: str) -> tuple[Runnable[Any, AIMessage], dict[str, Any]]:
+        """The model with the tools of a request, and its other options."""
+        options = chat_options(asked, self._model, tenant)
+        if "tools" not in options:
+            return self._model, options
+        tools = {name: options.pop(name) for name in ("tools", "tool_choice", "parallel_tool_calls")}
+        # looking at schemas may take a while
+        return await asyncio.to_thread(self._model.bind_tools, **tools), options
+
+    def _note(self, tenant: str, message: AIMessage, begun: float) -> None:
+        counted = message.usage_metadata or {"input_tokens": 0, "output_tokens": 0}
+        logger.info(
+            "%s: %d tokens in, %d out, %s, %.2f s",
+            tenant,
+            counted["input_tokens"],
+            counted["output_tokens"],
+            message.response_metadata.get("finish_reason"),
+            time.perf_counter() - begun,
+        )
+        if self._settings.log_prompts:
+            logger.info("%s gets: %s", tenant, message.text)
+
+
+def check_name(asked: Decoding, served: str) -> None:
+    """See whether a request asks for the model that is served.
+
+    Raises:
+        ApiError: 404, it does not.
+    """
+    if asked.model is not None and asked.model != served:
+        text = f"the model {asked.model[:200]!r} is not served here: ask for {served!r}"
+        raise ApiError(404, text, "model_not_found", "model")
