@@ -181,8 +181,8 @@ class SaffronEngine:
             tokenizer: The policy's, or its directory or hub id, for a model that does not say where its own is.
             device_map: Passed to transformers (accelerate).
             attn_implementation: `"sdpa"` or `"eager"` in place of the tree's own attention.
-            quantization: `"int8"` for the weights of policy and reward model in int8, on a CPU; those that are passed as
-                loaded reward models stay as they are.
+            quantization: `"int8"` for the weights of policy and reward model in int8, on a CPU; a loaded reward model
+                stays as it is.
             quantization_config: Passed to transformers, for the policy.
             revision: The policy's branch, tag or commit on the hub.
             trust_remote_code: Whether code in checkpoints may run.

@@ -31,6 +31,8 @@ from langchain_saffron.evaluation.suffix_search import SuffixSearch
 from langchain_saffron.models.guard_function import function_name
 from langchain_saffron.models.loading import default_device, default_dtype
 from langchain_saffron.models.prm import ProcessRewardModel
+from langchain_saffron.models.quantization import check_quantization
+from langchain_saffron.settings import Quantization
 from langchain_saffron.templates.guard_prompt import GuardPrompt
 
 QUICK_METHODS = (

@@ -244,9 +244,8 @@ class SaffronFields(BaseModel):
             raise SettingsError("engine: it brings its own models; leave model= and reward_model= out")
         if self.quantization is not None and self.engine is None:
             spec = self._spec()
-            check_quantization(
-                self.quantization, spec["device"], spec["dtype"], self.device_map, self.quantization_config
-            )
+            named = spec["device"], spec["dtype"], self.device_map, self.quantization_config
+            check_quantization(self.quantization, *named)
         settings = self.search_settings()
         needs = settings.needs_reward_model and self.engine is None
         if needs and self._world is None and self.reward_model is None:

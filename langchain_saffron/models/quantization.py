@@ -25,6 +25,8 @@ TEXT = (
     "User: Thank you! And is it safe to eat the fruit?\nAssistant: Yes, if it looks healthy. "
 )
 MOST_TOKENS = 160
+# weights in one product; below, a float layer in oneDNN's layout is as fast
+SMALLEST_PRODUCT = 2**18
 # of a layer's output, as a share of its own size: rounding gives one or two hundredths
 MOST_LAYER_ERROR = 0.1
 # nats a token, between the next-token distributions before and after
@@ -68,8 +70,8 @@ def check_quantization(
     if torch.device(device).type != "cpu" or device_map is not None:
         where = f"device={device!r}" if device_map is None else "device_map"
         raise SettingsError(
-            f"quantization: 'int8' is for the CPU, which {where} is not: pass device='cpu' without a device_map, or for "
-            "an accelerator quantization_config="
+            f"quantization: 'int8' is for the CPU, which {where} is not: pass device='cpu' without a device_map, or, "
+            "for an accelerator, quantization_config="
         )
     if str(dtype).removeprefix("torch.") not in ("float32", "bfloat16", "auto"):
         raise SettingsError(
@@ -110,24 +112,27 @@ def quantize(model: Any, ids: Sequence[int], in_place: bool, name: str, rewards:
     if not in_place:
         model = packing.shared_copy(model)
         layers = packing.large_linears(model)
-    text = torch.tensor([ids], device="cpu")
-    products, errors, expected = _measured(model, layers, text)
+    text = torch.tensor([ids])
+    seen = _Seen.of(model, layers, text)
+    groups = [group for group in seen.groups if sum(layers[one].weight.numel() for one in group) >= SMALLEST_PRODUCT]
+    large = {one for group in groups for one in group} | (layers.keys() - seen.errors.keys())
     # a layer that the text never reached, or that is not called as one, stays
-    order = sorted(errors, key=errors.__getitem__)
-    chosen = [one for one in order if errors[one] <= MOST_LAYER_ERROR]
-    bound = MOST_REWARD_ERROR if rewards else MOST_DIVERGENCE
-    difference = reward_error if rewards else divergence
+    chosen = [one for one in sorted(seen.errors, key=seen.errors.__getitem__) if one in large]
+    chosen = [one for one in chosen if seen.errors[one] <= MOST_LAYER_ERROR]
+    bound, difference = (MOST_REWARD_ERROR, reward_error) if rewards else (MOST_DIVERGENCE, divergence)
     done = Quantized()
-    _put(model, {one: products[one] for one in chosen})
+    _put(model, {one: seen.products[one] for one in chosen})
     while chosen:
-        done.divergence = _difference(model, text, expected, difference)
+        done.divergence = _difference(model, text, seen.logits, difference)
         if done.divergence <= bound:
             break
         rest = chosen[: int(len(chosen) * (1 - _GIVEN_BACK))]
         _put(model, {one: layers[one] for one in chosen[len(rest) :]})
         chosen = rest
     done.divergence = done.divergence if chosen else 0.0
-    done.layers, done.kept = len(chosen), sorted(layers.keys() - set(chosen))
+    done.layers, done.kept = len(chosen), sorted(large - set(chosen))
+    for group in groups:
+        _join(model, layers, [one for one in group if one in chosen])
     done.seconds = time.perf_counter() - begun
     if done.kept:
         logger.warning(
@@ -148,25 +153,57 @@ def reward_error(expected: torch.Tensor, found: torch.Tensor) -> float:
     return float((found - expected).double().pow(2).mean().sqrt() / expected.double().std())
 
 
-def _measured(
-    model: Any, layers: dict[str, Any], text: torch.Tensor
-) -> tuple[dict[str, QuantizedLinear], dict[str, float], torch.Tensor]:
-    """Every layer in int8, its relative error on its own inputs, and the model's logits before."""
-    products = {name: QuantizedLinear(IntegerProduct([layer]), 0, layer) for name, layer in layers.items()}
-    errors: dict[str, float] = {}
+@dataclass
+class _Seen:
+    """What a forward of the model as it was shows.
 
-    def compare(name: str) -> Any:
-        def hook(layer: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-            error = (products[name](inputs[0]) - output).float().norm() / output.float().norm()
-            errors[name] = max(errors.get(name, 0.0), float(error.nan_to_num(nan=torch.inf)))
+    Attributes:
+        products: Every layer in int8.
+        logits: The model's.
+        errors: What each layer in int8 is off by on its own inputs, as a share.
+        groups: Layers that read the same input one after the other.
+    """
 
-        return hook
+    products: dict[str, QuantizedLinear]
+    logits: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    errors: dict[str, float] = field(default_factory=dict)
+    groups: list[list[str]] = field(default_factory=list)
 
-    with ExitStack() as hooks:
-        for name, layer in layers.items():
-            hooks.callback(layer.register_forward_hook(compare(name)).remove)
-        expected = model(input_ids=text, use_cache=False).logits[0]
-    return products, errors, expected
+    @classmethod
+    def of(cls, model: Any, layers: dict[str, Any], text: torch.Tensor) -> "_Seen":
+        seen = cls({name: QuantizedLinear(IntegerProduct([layer]), 0, layer) for name, layer in layers.items()})
+        last: list[tuple[str, torch.Tensor, int]] = []
+
+        def compare(name: str) -> Any:
+            parent = name.rpartition(".")[0]
+
+            def hook(layer: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+                rows = inputs[0]
+                beside = bool(last) and last[0][0] == parent and last[0][1] is rows and last[0][2] == rows._version
+                last[:] = [(parent, rows, rows._version)]
+                if name not in seen.errors:
+                    if beside:
+                        seen.groups[-1].append(name)
+                    else:
+                        seen.groups.append([name])
+                error = (seen.products[name](rows) - output).float().norm() / output.float().norm()
+                seen.errors[name] = max(seen.errors.get(name, 0.0), float(error.nan_to_num(nan=torch.inf)))
+
+            return hook
+
+        with ExitStack() as hooks:
+            for name, layer in layers.items():
+                hooks.callback(layer.register_forward_hook(compare(name)).remove)
+            seen.logits = model(input_ids=text, use_cache=False).logits[0]
+        return seen
+
+
+def _join(model: Any, layers: dict[str, Any], group: list[str]) -> None:
+    """One product for layers that read the same input: the same numbers, but their input is quantised once."""
+    if len(group) < 2:
+        return
+    product = IntegerProduct([layers[name] for name in group])
+    _put(model, {name: QuantizedLinear(product, i, layers[name]) for i, name in enumerate(group)})
 
 
 def _difference(model: Any, text: torch.Tensor, expected: torch.Tensor, measure: Any) -> float:

@@ -98,7 +98,7 @@ class QuantizedLinear(torch.nn.Module):
 
 
 def _dense(layer: torch.nn.Linear | Conv1D) -> torch.Tensor:
-    """[outputs, inputs]"""
+    """The weights as [outputs, inputs]."""
     weight = layer.weight.detach().float()
     return weight.t() if isinstance(layer, Conv1D) else weight
 
