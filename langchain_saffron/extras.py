@@ -59,6 +59,7 @@ GRAMMARS = Extra("agents", "grammars, structured output and tool calls need", ("
 MIDDLEWARE = Extra("agents", "ToolCallGuard needs", ("langchain", "langgraph"))
 TRAINING = Extra("train", "annotating and training need", ("peft", "datasets", "pyarrow", "tensorboard", "matplotlib"))
 EVALUATION = Extra("eval", "evaluating needs", ("pyarrow", "matplotlib"))
+PEER = Extra("peer", "a bench beside llama.cpp needs", ("xllamacpp",))
 GGUF = Extra("gguf", "GGUF files need", ("gguf",))
 
 
