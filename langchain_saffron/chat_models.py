@@ -64,7 +64,7 @@ class ChatSaffron(SaffronFields, BaseChatModel):
         reward_model: The multifurcation reward model (MRM): a directory or hub id.
         reward_base: The MRM's base model, where its directory names none that can be found.
         engine: A `SaffronEngine` to share instead.
-        device, dtype, device_map, attn_implementation, quantization_config: How the weights are loaded.
+        device, dtype, quantization, device_map, attn_implementation, quantization_config: How the weights are loaded.
 
     Key init args — decoding:
         effort: `"off"` (plain decoding), `"low"`, `"medium"`, `"high"` or `"max"`: how wide the search is; or

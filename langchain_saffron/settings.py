@@ -11,6 +11,7 @@ from langchain_saffron.errors import SettingsError
 Ranking = Literal["constrained", "paper"]
 Mask = Literal["auto", "strict", "soft", "off"]
 OnExhausted = Literal["narrow", "stop", "refuse"]
+Quantization = Literal["int8"]
 Effort = Literal["off", "low", "medium", "high", "max", "auto"]
 
 

@@ -16,7 +16,7 @@ from langchain_saffron.grammar.compiler import GrammarCompiler
 from langchain_saffron.grammar.matcher import GrammarMatcher
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.models.mrm import MultifurcationRewardModel
-from langchain_saffron.settings import SearchSettings
+from langchain_saffron.settings import Quantization, SearchSettings
 
 
 class Bench:
@@ -26,7 +26,13 @@ class Bench:
     both down.
     """
 
-    def __init__(self, scenario: Scenario, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        quantization: Quantization | None = None,
+    ) -> None:
         """Build the models."""
         self.scenario = scenario
         self.device = device
@@ -35,9 +41,14 @@ class Bench:
         reward = random_model(scenario.reward, size, 1, device, dtype)
         tokenizer = random_tokenizer(size)
         mrm = MultifurcationRewardModel(
-            reward, tokenizer, torch.zeros(size), torch.ones(size, dtype=torch.bool), owned=True
+            reward,
+            tokenizer,
+            torch.zeros(size),
+            torch.ones(size, dtype=torch.bool),
+            owned=True,
+            quantization=quantization,
         )
-        self.engine = SaffronEngine(self.policy, tokenizer, mrm)
+        self.engine = SaffronEngine(self.policy, tokenizer, mrm, quantization=quantization)
         # nothing ends early: every run has the same length
         self.engine.end_tokens = ()
         self._decoders: list[TrieDecoder] = [self.engine.policy, mrm.decoder]

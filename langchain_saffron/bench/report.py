@@ -1,53 +1,25 @@
 """All figures of a run."""
 
-import statistics
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
 from langchain_saffron.bench.annotation import SUFFIXES, Annotation, measure_annotation
 from langchain_saffron.bench.measurements import Bench
 from langchain_saffron.bench.scenario import Scenario
+from langchain_saffron.bench.timing import Measured, Ratio, Report, rounds
 from langchain_saffron.extras import GRAMMARS
 from langchain_saffron.runtime.devices import computes_bfloat16
 
 
-@dataclass(frozen=True)
-class Ratio:
-    """One figure.
-
-    Attributes:
-        name: What is divided by what.
-        value: The ratio.
-        reach: What it should be.
-        at_most: Whether smaller is better.
-    """
-
-    name: str
-    value: float
-    reach: float
-    at_most: bool = True
-
-
-@dataclass
-class Report:
-    """Everything measured: medians in seconds, the ratios, and what a wide search's time went into."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-    ratios: list[Ratio] = field(default_factory=list)
-    breakdown: dict[str, float] = field(default_factory=dict)
-    machine: dict[str, Any] = field(default_factory=dict)
-
-
-def run(scenario: Scenario, device: str = "cpu") -> Iterator[str | Report]:
-    """Measure everything; gives the name of what is measured next, and the report last.
+def run(scenario: Scenario, device: str = "cpu") -> Iterator[str | Measured | Report]:
+    """Measure everything; gives the name of what comes next, what each took once it is done, and the report last.
 
     The shorter measurements are taken in turns, so that a machine that changes its speed changes it for all of them.
     """
     machine = {"device": device, "threads": torch.get_num_threads(), "torch": torch.__version__}
     report = Report(machine=machine)
+    seconds = report.seconds
     wide = f"search, width {scenario.width}"
     bare, beams = f"bare forwards of width {scenario.width}", f"generate, {scenario.width} beams"
     constrained = f"{wide}, in the grammar of a JSON schema"
@@ -72,8 +44,8 @@ def run(scenario: Scenario, device: str = "cpu") -> Iterator[str | Report]:
     if GRAMMARS.available():
         bench.constrained()
         measures[constrained] = bench.constrained
-    yield from _rounds(report.seconds, measures, scenario.repeats)
-    yield from _rounds(
+    yield from rounds(report.seconds, measures, scenario.repeats)
+    yield from rounds(
         report.seconds,
         {
             beams: lambda: bench.generate(scenario.width),
@@ -97,7 +69,7 @@ def run(scenario: Scenario, device: str = "cpu") -> Iterator[str | Report]:
         yield "warm-up, bfloat16"
         narrow.search(4)
         narrow.generate()
-        yield from _rounds(
+        yield from rounds(
             report.seconds,
             {
                 narrow_greedy: narrow.generate,
@@ -106,18 +78,39 @@ def run(scenario: Scenario, device: str = "cpu") -> Iterator[str | Report]:
             scenario.repeats,
         )
         narrow.close()
+    if device == "cpu":
+        yield "warm-up, int8"
+        whole = Bench(scenario, device, quantization="int8")
+        whole.search(4)
+        yield from rounds(
+            seconds,
+            {
+                "greedy generate again": whole.generate,
+                f"{wide}, int8": lambda: whole.search(scenario.width),
+                "search, width 1, int8": lambda: whole.search(1),
+            },
+            scenario.repeats,
+        )
+        whole.close()
     yield "annotation"
     annotations = measure_annotation(scenario, device)
     for item in annotations:
         name = f"{item.guard}, question of {item.suffix}"
         report.seconds[f"{name}: a forward a prefix"], report.seconds[f"{name}: tree"] = item.full, item.tree
-    seconds = report.seconds
     report.ratios = [
         _ratio(seconds, wide, bare, 1.10),
         _ratio(seconds, wide, "greedy generate", 2.3),
         _ratio(seconds, beams, wide, 5.4, at_most=False),
         _ratio(seconds, "search, width 1", "greedy generate", 1.45),
         *([_ratio(seconds, narrow_wide, narrow_greedy, 1.8)] if narrow_wide in seconds else []),
+        *(
+            [
+                _ratio(seconds, f"{wide}, int8", "greedy generate again", 0.75),
+                _ratio(seconds, "search, width 1, int8", "greedy generate again", 0.45),
+            ]
+            if device == "cpu"
+            else []
+        ),
         *([_ratio(seconds, constrained, wide, 1.10)] if constrained in seconds else []),
         *([_ratio(seconds, mask, step, 0.1)] if mask in seconds else []),
         *([_ratio(seconds, another, step, 1.0)] if mask in seconds else []),
@@ -135,15 +128,6 @@ def run(scenario: Scenario, device: str = "cpu") -> Iterator[str | Report]:
 
 def _prefixes(item: Annotation) -> str:
     return f"a forward a prefix ÷ annotation ({item.guard}, question of {item.suffix} tokens)"
-
-
-def _rounds(seconds: dict[str, float], measures: dict[str, Callable[[], float]], repeats: int) -> Iterator[str]:
-    timings: dict[str, list[float]] = {name: [] for name in measures}
-    for _ in range(repeats):
-        for name, measure in measures.items():
-            yield name
-            timings[name].append(measure())
-    seconds.update((name, statistics.median(values)) for name, values in timings.items())
 
 
 def _ratio(seconds: dict[str, float], over: str, under: str, reach: float, at_most: bool = True) -> Ratio:

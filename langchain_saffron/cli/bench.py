@@ -3,11 +3,12 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from langchain_saffron.cli.console import notice
+from langchain_saffron.errors import SettingsError
 
 
 def bench(
@@ -15,6 +16,13 @@ def bench(
         bool, typer.Option("--quick", help="Small models, to see that everything runs; the figures mean nothing.")
     ] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")] = "cpu",
+    peer: Annotated[
+        Literal["llama.cpp"] | None,
+        typer.Option(help="Instead, measure plain decoding of a GGUF file beside llama.cpp (extra: peer)."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="The GGUF file for --peer; by default SmolLM2's.")
+    ] = None,
     into: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
 ) -> None:
     """Measure the search against bare forwards and against transformers' generate.
@@ -27,18 +35,26 @@ def bench(
     saffron bench
 
     saffron bench --quick --json figures.json
+
+    saffron bench --peer llama.cpp
     """
     from rich.console import Console
     from rich.table import Table
 
-    from langchain_saffron.bench import FULL, QUICK, Report, run
+    from langchain_saffron.bench import FULL, QUICK, Measured, Report, run
+    from langchain_saffron.bench.peer import run_peer
 
+    if peer is None and model is not None:
+        raise SettingsError("model: the bench makes its own models, but for --peer")
     report = Report()
-    for item in run(QUICK if quick else FULL, device):
+    for item in run(QUICK if quick else FULL, device) if peer is None else run_peer(model, quick):
         if isinstance(item, Report):
             report = item
+        elif isinstance(item, Measured):
+            # at once: who ends the bench early keeps what it has measured
+            print(f"{item.name}: {item.seconds:.3f} s", flush=True)
         else:
-            notice(f"measuring: {item}")
+            notice(item)
     console = Console()
     ratios = Table("ratio", "measured", "reach")
     for ratio in report.ratios:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from langchain_saffron.cli.console import notice, option_names
-from langchain_saffron.cli.options import Device, Dtype, Model, RewardBase, RewardModel, load_chat
+from langchain_saffron.cli.options import Device, Dtype, Model, QuantizationOption, RewardBase, RewardModel, load_chat
 from langchain_saffron.settings import Effort, Mask, OnExhausted
 
 DECODING = "Decoding"
@@ -28,6 +28,7 @@ def chat(
     reward_base: RewardBase = None,
     device: Device = None,
     dtype: Dtype = None,
+    quantization: QuantizationOption = None,
     chat_template: Annotated[
         Path | None,
         typer.Option(
@@ -124,6 +125,7 @@ def chat(
         "reward_base": reward_base,
         "device": device,
         "dtype": dtype,
+        "quantization": quantization,
         "chat_template": chat_template.read_text(encoding="utf-8") if chat_template else None,
         "effort": effort,
         "width": width,

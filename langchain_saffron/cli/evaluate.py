@@ -7,7 +7,7 @@ import typer
 
 from langchain_saffron.cli.console import notice, quieten
 from langchain_saffron.cli.guards import Guard, Safe, Unsafe, guard_prompt, named_function
-from langchain_saffron.cli.options import Device, Dtype, Model, RewardBase, RewardModel
+from langchain_saffron.cli.options import Device, Dtype, Model, QuantizationOption, RewardBase, RewardModel
 from langchain_saffron.cli.progress import progress_bar
 from langchain_saffron.errors import SettingsError
 
@@ -112,6 +112,7 @@ def evaluate(
     ] = None,
     device: Device = None,
     dtype: Dtype = None,
+    quantization: QuantizationOption = None,
 ) -> None:
     """Attack a model, decode by several methods, and compare how often each does harm and what it costs.
 
@@ -167,7 +168,7 @@ def evaluate(
             methods=method,
             attacks=attack,
             judge=who or None,
-            models=Models(model, reward_model, reward_base, function or prm, device, dtype, *asked),
+            models=Models(model, reward_model, reward_base, function or prm, device, dtype, *asked, quantization),
             seeds=seeds,
             limit=limit,
             max_tokens=max_tokens,

@@ -2,11 +2,12 @@
 
 import json
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from langchain_saffron.cli.options import Device, Dtype, Model, RewardBase, RewardModel, load_chat
+from langchain_saffron.cli.options import Device, Dtype, Model, QuantizationOption, RewardBase, RewardModel, load_chat
 from langchain_saffron.embedded import find_world
 from langchain_saffron.settings import DEFAULT_SAFETY_THRESHOLD
 
@@ -22,6 +23,7 @@ def info(
     reward_base: RewardBase = None,
     device: Device = None,
     dtype: Dtype = None,
+    quantization: QuantizationOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
 ) -> None:
     """Say what is loaded: sizes, vocabularies, context, reward, device; how long that took, and how much memory.
@@ -38,6 +40,7 @@ def info(
         "reward_base": reward_base,
         "device": device,
         "dtype": dtype,
+        "quantization": quantization,
         # a policy can be looked at without a reward model
         "effort": None if reward_model or find_world(model) else "off",
     }
@@ -58,7 +61,7 @@ def info(
 def decoder_facts(decoder: "TrieDecoder") -> dict[str, Any]:
     """Size, shape and place of a model, and the bound of its cache."""
     parameters = list(decoder.model.parameters())
-    head = decoder.model.get_output_embeddings().weight
+    head = next(iter(decoder.model.get_output_embeddings().parameters()))
     # a packed head is a copy of the embeddings that it is tied to: bytes, but no parameters of its own
     copied = decoder.model.config.tie_word_embeddings and head.is_mkldnn
     tokens = decoder.forest.capacity
@@ -70,6 +73,7 @@ def decoder_facts(decoder: "TrieDecoder") -> dict[str, Any]:
         "context": decoder.context,
         "device": str(decoder.device),
         "dtype": str(decoder.model.dtype).removeprefix("torch."),
+        **({} if decoder.quantized is None else {"quantization": {"kind": "int8", **asdict(decoder.quantized)}}),
         "cache_tokens": tokens,
         "cache_bytes": tokens * _bytes_per_token(decoder),
     }
@@ -123,7 +127,7 @@ def _table(facts: dict[str, Any]) -> str:
             "architecture": f"{part['architecture']}, {part['parameters']:,} parameters, {_size(part['bytes'])}",
             "vocabulary": f"{part['vocabulary']:,} tokens",
             "context": f"{part['context']:,} tokens",
-            "runs on": f"{part['device']}, {part['dtype']}",
+            "runs on": f"{part['device']}, {part['dtype']}" + _quantized(part),
             "cache": f"at most {part['cache_tokens']:,} tokens, {_size(part['cache_bytes'])}",
         }
         if "file" in part:
@@ -139,6 +143,17 @@ def _table(facts: dict[str, Any]) -> str:
     loading = facts["loading"]
     peak = f", with at most {_size(loading['peak_bytes'])} of memory in use" if loading["peak_bytes"] else ""
     return "\n".join([*lines, f"Loaded in {loading['seconds']:.1f} s{peak}"])
+
+
+def _quantized(part: dict[str, Any]) -> str:
+    if "quantization" not in part:
+        return ""
+    found = part["quantization"]
+    layers, kept = found["layers"], found["kept"]
+    rewards = "seen_tokens" in part
+    cost = f"{found['divergence']:.1%} of its rewards' spread" if rewards else f"{found['divergence']:.3f} nats a token"
+    but = f", not {', '.join(kept[:3])}{' …' if len(kept) > 3 else ''}" if kept else ""
+    return f"; {layers} of {layers + len(kept)} large linear layers in int8, which changes {cost}{but}"
 
 
 def _size(count: float) -> str:

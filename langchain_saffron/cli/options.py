@@ -9,6 +9,7 @@ import typer
 
 from langchain_saffron.cli.console import notice, quieten, told_if_slow
 from langchain_saffron.errors import SettingsError
+from langchain_saffron.settings import Quantization
 
 if TYPE_CHECKING:
     from langchain_saffron.chat_models import ChatSaffron
@@ -52,6 +53,16 @@ Dtype = Annotated[
     str | None,
     typer.Option(
         help="float32, bfloat16, float16 or auto (the checkpoint's own); by default float32 on a CPU, else auto.",
+        rich_help_panel=MODELS,
+    ),
+]
+
+QuantizationOption = Annotated[
+    Quantization | None,
+    typer.Option(
+        "--quantization",
+        metavar="int8",
+        help="int8: the weights of policy and reward model in eight bits, for a CPU; layers that lose by it stay.",
         rich_help_panel=MODELS,
     ),
 ]

@@ -25,10 +25,11 @@ from langchain_saffron.models.decoder import DEFAULT_CACHE_TOKENS, TrieDecoder
 from langchain_saffron.models.loading import ModelSource, end_token_ids
 from langchain_saffron.models.mrm import MultifurcationRewardModel
 from langchain_saffron.models.prm import ProcessRewardModel
+from langchain_saffron.models.quantization import sample_ids
 from langchain_saffron.models.vocabulary import check_vocabularies
 from langchain_saffron.search import look_ahead
 from langchain_saffron.search.registry import StartSearch
-from langchain_saffron.settings import SearchSettings
+from langchain_saffron.settings import Quantization, SearchSettings
 
 R = TypeVar("R")
 
@@ -61,6 +62,7 @@ class SaffronEngine:
         owned: bool = False,
         process_reward_model: ProcessRewardModel | None = None,
         max_queue: int = DEFAULT_QUEUE,
+        quantization: Quantization | None = None,
     ) -> None:
         """Take loaded models; `from_pretrained` loads them.
 
@@ -75,6 +77,7 @@ class SaffronEngine:
             process_reward_model: A guard, a classifier or a function, for `search="best_of_n"`, `"rebase"` and
                 `"deal"`. It is asked on the engine's thread: ask it yourself through `call` while the engine lives.
             max_queue: How many requests may wait until they begin; one more is an `EngineBusyError`.
+            quantization: `"int8"` for the policy's weights in int8, on a CPU.
 
         Raises:
             VocabularyMismatchError: Policy and reward models do not share their ordinary tokens.
@@ -88,7 +91,8 @@ class SaffronEngine:
         if process_reward_model is not None:
             function = process_reward_model.function
             prm = PrmScorer(process_reward_model) if function is None else FunctionScorer(function)
-        self.policy = TrieDecoder(model, "policy", max_cache_tokens, attn_implementation, owned)
+        text = None if quantization is None else sample_ids(tokenizer, model.get_input_embeddings().weight.shape[0])
+        self.policy = TrieDecoder(model, "policy", max_cache_tokens, attn_implementation, owned, text)
         self.reward_model = reward_model
         self.name = name or getattr(model, "name_or_path", "") or type(model).__name__
         rewards = None if reward_model is None else RewardColumns(reward_model, self.policy)
@@ -177,6 +181,7 @@ class SaffronEngine:
         tokenizer: Any = None,
         device_map: Any = None,
         attn_implementation: str | None = None,
+        quantization: Quantization | None = None,
         quantization_config: Any = None,
         revision: str | None = None,
         trust_remote_code: bool = False,
@@ -200,6 +205,8 @@ class SaffronEngine:
             tokenizer: The policy's, or its directory or hub id, for a model that does not say where its own is.
             device_map: Passed to transformers (accelerate).
             attn_implementation: `"sdpa"` or `"eager"` in place of the tree's own attention.
+            quantization: `"int8"` for the weights of policy and reward model in int8, on a CPU; a loaded reward model
+                stays as it is.
             quantization_config: Passed to transformers, for the policy.
             revision: The policy's branch, tag or commit on the hub.
             trust_remote_code: Whether code in checkpoints may run.
@@ -209,6 +216,7 @@ class SaffronEngine:
 
         Raises:
             ModelLoadError: Something cannot be found, is damaged, or does not fit.
+            SettingsError: A quantization that does not go with the rest.
         """
         parts = load_models(
             model,
@@ -218,6 +226,7 @@ class SaffronEngine:
             device=device,
             dtype=dtype,
             tokenizer=tokenizer,
+            quantization=quantization,
             quantization_config=quantization_config,
             revision=revision,
             max_cache_tokens=max_cache_tokens,

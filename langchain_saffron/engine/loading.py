@@ -11,8 +11,10 @@ from langchain_saffron.models.guard_function import function_name
 from langchain_saffron.models.loading import ModelSource, load_causal_lm, load_tokenizer
 from langchain_saffron.models.mrm import MultifurcationRewardModel
 from langchain_saffron.models.prm import ProcessRewardModel
+from langchain_saffron.models.quantization import check_quantization
 from langchain_saffron.models.vocabulary import check_vocabularies
 from langchain_saffron.models.wrapped import is_pipeline
+from langchain_saffron.settings import Quantization
 
 
 def load_models(
@@ -24,6 +26,7 @@ def load_models(
     device: str,
     dtype: str | torch.dtype,
     tokenizer: Any,
+    quantization: Quantization | None,
     quantization_config: Any,
     revision: str | None,
     max_cache_tokens: int,
@@ -36,7 +39,9 @@ def load_models(
 
     Raises:
         ModelLoadError: Something cannot be found, is damaged, or does not fit.
+        SettingsError: A quantization that does not go with the rest.
     """
+    check_quantization(quantization, device, dtype, common.get("device_map"), quantization_config)
     world = find_world(model)
     if world is not None:
         model = world.policy
@@ -54,7 +59,9 @@ def load_models(
     # the reward models first: they are the smaller ones, and a mistake in them should not cost the policy's load
     where: dict[str, Any] = {"device": device, "max_cache_tokens": max_cache_tokens, **common}
     if reward_model is not None and not isinstance(reward_model, MultifurcationRewardModel):
-        reward_model = MultifurcationRewardModel.from_pretrained(reward_model, reward_base, dtype=str(dtype), **where)
+        reward_model = MultifurcationRewardModel.from_pretrained(
+            reward_model, reward_base, dtype=str(dtype), quantization=quantization, **where
+        )
     if reward_model is not None:
         check_vocabularies(tokenizer, reward_model.tokenizer)
     if is_pipeline(process_reward_model):
@@ -85,4 +92,5 @@ def load_models(
         "attn_implementation": common.get("attn_implementation"),
         "owned": not isinstance(model, torch.nn.Module),
         "process_reward_model": process_reward_model,
+        "quantization": quantization,
     }

@@ -72,7 +72,7 @@ def _describe(log: RunLog) -> dict[str, str]:
         limits.append("the prefill hidden from reward models")
     seeds = settings.get("seeds")
     return {
-        "Model": named("model"),
+        "Model": named("model") + (f", {settings['quantization']}" if "quantization" in settings else ""),
         "Reward model (MRM)": named("reward_model"),
         "Process reward model (PRM)": named("prm") + asked,
         "Datasets": _listed(settings.get("data")),

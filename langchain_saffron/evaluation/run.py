@@ -31,6 +31,8 @@ from langchain_saffron.evaluation.suffix_search import SuffixSearch
 from langchain_saffron.models.guard_function import function_name
 from langchain_saffron.models.loading import default_device, default_dtype
 from langchain_saffron.models.prm import ProcessRewardModel
+from langchain_saffron.models.quantization import check_quantization
+from langchain_saffron.settings import Quantization
 from langchain_saffron.templates.guard_prompt import GuardPrompt
 
 QUICK_METHODS = (
@@ -85,6 +87,7 @@ class Models:
         guard: How the process reward model is asked, as in `ProcessRewardModel.from_pretrained`.
         safe: Its token or label that means safe.
         unsafe: The one that means unsafe.
+        quantization: Of the weights of policy and MRM.
     """
 
     model: Any = None
@@ -96,6 +99,7 @@ class Models:
     guard: str | GuardPrompt | None = None
     safe: str | int | None = None
     unsafe: str | int | None = None
+    quantization: Quantization | None = None
 
     @property
     def prm_name(self) -> str:
@@ -112,6 +116,11 @@ class Models:
         said = {"guard": prompt, "safe": self.safe, "unsafe": self.unsafe}
         return {name: value for name, value in said.items() if value is not None}
 
+    @property
+    def quantized(self) -> dict[str, str]:
+        """How weights are quantised, where they are."""
+        return {} if self.quantization is None else {"quantization": self.quantization}
+
     def load(self, policy: Callable[[str, str], Any] | None = None) -> SaffronEngine:
         """The engine.
 
@@ -120,6 +129,7 @@ class Models:
         """
         place = self.device or default_device()
         kind = self.dtype or default_dtype(place)
+        check_quantization(self.quantization, place, kind)
         model, mrm, prm = self.model, self.reward_model, self.process_reward_model
         if (world := find_world(model)) is not None:
             mrm, prm = mrm or str(world.reward_model), prm or str(world.process_reward_model)
@@ -129,7 +139,9 @@ class Models:
             if not isinstance(prm, str | Path):
                 raise SettingsError(f"{next(iter(self.asked))}: a loaded model or a function is asked as it is")
             prm = ProcessRewardModel.from_pretrained(prm, self.guard, place, kind, safe=self.safe, unsafe=self.unsafe)
-        return SaffronEngine.from_pretrained(model, mrm, self.reward_base, prm, device=place, dtype=kind)
+        return SaffronEngine.from_pretrained(
+            model, mrm, self.reward_base, prm, device=place, dtype=kind, quantization=self.quantization
+        )
 
 
 def evaluate(
@@ -216,7 +228,7 @@ def evaluate(
         chosen = [chosen[0], *_matched(engine, requested[1:], chosen[1:], pilot, common, report)]
     record = {
         "data": names, "limit": limit, "model": engine.name, "reward_model": str(named.reward_model or ""),
-        "prm": named.prm_name, **named.asked, "methods": [one.name for one in chosen],
+        "prm": named.prm_name, **named.asked, **named.quantized, "methods": [one.name for one in chosen],
         "attacks": [one.name for one in against], "seeds": seeds, **common, "hide_prefill": hide_prefill,
     }  # fmt: skip
     world = None if isinstance(models, SaffronEngine) else find_world(named.model)

@@ -19,6 +19,7 @@ from langchain_saffron.interface.prompts import PromptRenderer
 from langchain_saffron.interface.response_format import read_response_format
 from langchain_saffron.models.decoder import DEFAULT_CACHE_TOKENS
 from langchain_saffron.models.loading import default_device, default_dtype
+from langchain_saffron.models.quantization import check_quantization
 from langchain_saffron.models.wrapped import is_pipeline
 from langchain_saffron.settings import (
     DEFAULT_REFUSAL,
@@ -26,6 +27,7 @@ from langchain_saffron.settings import (
     ComputeBudget,
     Mask,
     OnExhausted,
+    Quantization,
     Ranking,
     SearchName,
     SearchSettings,
@@ -45,6 +47,7 @@ LOADING_FIELDS = (
     "dtype",
     "device_map",
     "attn_implementation",
+    "quantization",
     "quantization_config",
     "revision",
     "trust_remote_code",
@@ -102,6 +105,8 @@ class SaffronFields(BaseModel):
     """Passed to transformers."""
     attn_implementation: str | None = None
     """`"sdpa"` or `"eager"`, in place of the tree's own attention."""
+    quantization: Quantization | None = None
+    """`"int8"`: the weights of policy and reward model in int8, on a CPU."""
     quantization_config: Any = None
     """Passed to transformers, for the policy."""
     revision: str | None = None
@@ -237,6 +242,10 @@ class SaffronFields(BaseModel):
             raise SettingsError(f"engine: expected a SaffronEngine, got {type(self.engine).__name__}")
         if self.engine is not None and (self.model is not None or self.reward_model is not None):
             raise SettingsError("engine: it brings its own models; leave model= and reward_model= out")
+        if self.quantization is not None and self.engine is None:
+            spec = self._spec()
+            named = spec["device"], spec["dtype"], self.device_map, self.quantization_config
+            check_quantization(self.quantization, *named)
         settings = self.search_settings()
         needs = settings.needs_reward_model and self.engine is None
         if needs and self._world is None and self.reward_model is None:

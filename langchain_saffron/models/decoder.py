@@ -15,6 +15,8 @@ from langchain_saffron.errors import NumericalError, UnsupportedModelError
 from langchain_saffron.models.compat import cache_argument
 from langchain_saffron.models.flops import FlopCounter
 from langchain_saffron.models.packing import pack, unpack
+from langchain_saffron.models.quantization import Quantized, quantize
+from langchain_saffron.models.quantized_linear import QuantizedLinear
 from langchain_saffron.models.wrapped import plain_model
 from langchain_saffron.runtime.devices import upload
 from langchain_saffron.runtime.memory import memory_errors
@@ -32,6 +34,7 @@ class TrieDecoder:
         forest: The tries.
         pool: Keys and values by slot.
         flops: The cost of a forward.
+        quantized: What became of its weights, where int8 was asked for.
         cache_arguments: What makes a forward of the model read and write the pool.
         capacity: Slots of the KV cache.
         context: Most tokens from the first of the prompt to the last of the answer: no more than the cache has slots.
@@ -45,6 +48,7 @@ class TrieDecoder:
         max_cache_tokens: int = DEFAULT_CACHE_TOKENS,
         attn_implementation: str | None = None,
         owned: bool = False,
+        int8_text: Sequence[int] | None = None,
     ) -> None:
         """Wrap a loaded model, and check on a small tree that its branches can share a cache.
 
@@ -56,6 +60,8 @@ class TrieDecoder:
                 tree's own attention, and these where the model's computations differ under it.
             owned: Whether the model is the decoder's to change. Else linear layers are packed in a copy, where memory
                 allows.
+            int8_text: Token ids of a text on which linear layers in int8 are checked; `None` leaves the weights in
+                their own type.
 
         Raises:
             NumericalError: The model returns NaN.
@@ -82,6 +88,11 @@ class TrieDecoder:
         self._keep_argument = "logits_to_keep" in parameters
         self.cache_arguments: dict[str, Any] = {cache: self.pool, "use_cache": True}
         self.flops = FlopCounter.of(model, self._layers.window, self._kinds.count("sliding_attention"))
+        self.quantized: Quantized | None = None
+        if int8_text is not None:
+            self._quantize(int8_text, owned)
+            # what is left is the decoder's own
+            owned = owned or self.quantized is not None
         self._choose_attention(attn_implementation, owned)
         self.capacity = max_cache_tokens
         self.context = min(_context(model.config) or max_cache_tokens, max_cache_tokens)
@@ -99,7 +110,8 @@ class TrieDecoder:
     @property
     def vocabulary(self) -> int:
         """The number of outputs: logits, or labels of a classifier."""
-        return self.model.get_output_embeddings().weight.shape[0]
+        head = self.model.get_output_embeddings()
+        return int(head.out_features if isinstance(head, QuantizedLinear) else head.weight.shape[0])
 
     @torch.inference_mode()
     def forward(self, rows: Sequence[int], scored: Sequence[int], groups: Sequence[int] | None = None) -> torch.Tensor:
@@ -140,6 +152,10 @@ class TrieDecoder:
         return logits if logits.dtype == torch.float64 else logits.float()
 
     @on_own_thread
+    def _quantize(self, text: Sequence[int], owned: bool) -> None:
+        self.model, self.quantized = quantize(self.model, text, owned, self.name, rewards=self.name == "reward model")
+
+    @on_own_thread
     def _choose_attention(self, implementation: str | None, owned: bool) -> None:
         """Take the fastest way to run under which a small tree gives what its branches give one by one."""
         own = self.model.config._attn_implementation
@@ -149,7 +165,7 @@ class TrieDecoder:
         if not bool(expected.amax(dim=-1).isfinite().all()):
             raise NumericalError(f"the {self.name} returns NaN or infinity: damaged weights, or too narrow a dtype")
         # the narrow types round differently in every order of summation
-        narrow = self.model.dtype in (torch.bfloat16, torch.float16)
+        narrow = self.quantized is not None or self.model.dtype in (torch.bfloat16, torch.float16)
         tolerance = (0.3 if narrow else 1e-3) * float(expected.std())
         names = (
             [implementation]

@@ -24,8 +24,9 @@ from langchain_saffron.models.mrm_files import (
     write_mrm_files,
 )
 from langchain_saffron.models.mrm_quality import covers, held_out_record, warn_of_weaknesses
+from langchain_saffron.models.quantization import check_quantization, sample_ids
 from langchain_saffron.runtime.threads import on_own_thread
-from langchain_saffron.settings import describe_validation
+from langchain_saffron.settings import Quantization, describe_validation
 from langchain_saffron.templates.reward_template import RewardTemplate
 
 # what no reward is beyond: logits of a guard differ by tens
@@ -61,8 +62,10 @@ class MultifurcationRewardModel:
         max_cache_tokens: int = DEFAULT_CACHE_TOKENS,
         attn_implementation: str | None = None,
         owned: bool = False,
+        quantization: Quantization | None = None,
     ) -> None:
-        self.decoder = TrieDecoder(model, "reward model", max_cache_tokens, attn_implementation, owned)
+        text = None if quantization is None else sample_ids(tokenizer, model.get_input_embeddings().weight.shape[0])
+        self.decoder = TrieDecoder(model, "reward model", max_cache_tokens, attn_implementation, owned, text)
         self.tokenizer = tokenizer
         device = self.decoder.device
         rows = self.decoder.vocabulary
@@ -98,6 +101,7 @@ class MultifurcationRewardModel:
         *,
         tokenizer: Any = None,
         max_cache_tokens: int = DEFAULT_CACHE_TOKENS,
+        quantization: Quantization | None = None,
         **load: Any,
     ) -> "MultifurcationRewardModel":
         """Load an MRM directory, in the published layout or ours.
@@ -112,12 +116,15 @@ class MultifurcationRewardModel:
             dtype: Of the weights; rewards are float32 all the same.
             tokenizer: For a loaded `base` without a name to load it from.
             max_cache_tokens: The KV cache's bound.
+            quantization: `"int8"` for weights in int8, on a CPU.
             **load: Further options of the loading (`revision`, `hf_token`, `trust_remote_code`, `device_map`,
                 `attn_implementation`, `quantization_config`).
 
         Raises:
             ModelLoadError: A file is missing, damaged or of the wrong shape, or the base cannot be loaded.
+            SettingsError: A quantization that does not go with the rest.
         """
+        check_quantization(quantization, device, dtype, load.get("device_map"), load.get("quantization_config"))
         path = named_part(path, "reward_model")
         directory = resolve_directory(path, "reward model", load.get("revision"), load.get("hf_token"))
         config = read_config(directory)
@@ -147,6 +154,7 @@ class MultifurcationRewardModel:
             max_cache_tokens=max_cache_tokens,
             attn_implementation=load.get("attn_implementation"),
             owned=not (merged and isinstance(base, torch.nn.Module)),
+            quantization=quantization,
         )
 
     def fingerprint_parts(self) -> tuple[Any, ...]:

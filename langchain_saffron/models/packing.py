@@ -69,17 +69,16 @@ def pack(model: Any, in_place: bool) -> Any:
     Returns:
         The packed model; `model` itself where there is nothing to pack.
     """
-    large = _large_linears(model)
-    if not large or any(getattr(module, "_hf_hook", None) is not None for module in model.modules()):
+    large = large_linears(model)
+    if not large or is_hooked(model):
         return model
     if not in_place:
         if sum(layer.weight.nbytes for layer in large.values()) > _free_memory() // 2:
             return model
-        shared = {id(tensor): tensor for tensor in itertools.chain(model.parameters(), model.buffers())}
-        model = copy.deepcopy(model, shared)
-        large = _large_linears(model)
+        model = shared_copy(model)
+        large = large_linears(model)
     for name, layer in large.items():
-        _replace(model, name, PackedLinear(layer))
+        replace(model, name, PackedLinear(layer))
     return model
 
 
@@ -87,10 +86,22 @@ def unpack(model: Any) -> None:
     """Put the plain layers back."""
     for name, module in list(model.named_modules()):
         if isinstance(module, PackedLinear):
-            _replace(model, name, module.unpack())
+            replace(model, name, module.unpack())
 
 
-def _large_linears(model: Any) -> dict[str, Any]:
+def is_hooked(model: Any) -> bool:
+    """Whether accelerate moves a model's weights about, which must be found where they were."""
+    return any(getattr(module, "_hf_hook", None) is not None for module in model.modules())
+
+
+def shared_copy(model: Any) -> Any:
+    """A model with the same tensors whose layers can be replaced."""
+    shared = {id(tensor): tensor for tensor in itertools.chain(model.parameters(), model.buffers())}
+    return copy.deepcopy(model, shared)
+
+
+def large_linears(model: Any) -> dict[str, Any]:
+    """Linear layers that are worth another layout, by name."""
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
         return {}
     dtypes = [torch.float32]
@@ -106,7 +117,8 @@ def _large_linears(model: Any) -> dict[str, Any]:
     }
 
 
-def _replace(model: Any, name: str, layer: torch.nn.Module) -> None:
+def replace(model: Any, name: str, layer: torch.nn.Module) -> None:
+    """Put `layer` in the place of the one that has this name."""
     parent, _, child = name.rpartition(".")
     layer.training = False
     setattr(model.get_submodule(parent), child, layer)

@@ -1,0 +1,120 @@
+"""Linear layers of eight-bit integers, multiplied exactly: what a row gives does not depend on the rows beside it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers.pytorch_utils import Conv1D
+
+LARGEST = 127
+# a row of zeros has no scale of its own
+_SMALLEST_SCALE = torch.tensor(1e-30)
+
+
+class IntegerProduct:
+    """`rows @ weight.T + bias`, weights and rows in int8: one scale an output, and one scale a row.
+
+    The sums are integers, so that neither their order nor the number of rows changes anything. Layers that read the
+    same input are one product: the columns are theirs, one after the other.
+
+    Attributes:
+        weight: int8 [inputs, outputs], in oneDNN's own layout.
+        scales: float32 [outputs].
+        bias: float32 [outputs], or `None`.
+        sizes: Outputs of each layer.
+    """
+
+    def __init__(self, layers: Sequence[torch.nn.Linear | Conv1D]) -> None:
+        """Quantise layers that have equally many inputs."""
+        weights = [_dense(layer) for layer in layers]
+        self.sizes = [len(weight) for weight in weights]
+        parts = [_quantized(weight) for weight in weights]
+        self.scales = torch.cat([scales for _, scales in parts])
+        self.weight = torch.ops.onednn.qlinear_prepack(torch.cat([rows for rows, _ in parts]), None)
+        self.bias = _joined_bias(layers, self.sizes)
+        self._zeros = torch.zeros(len(self.scales), dtype=torch.int32)
+        self._last: tuple[torch.Tensor, tuple[torch.Tensor, ...]] | None = None
+
+    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        """All columns, for any leading dimensions, in the dtype of `rows`."""
+        if rows.numel() == 0:
+            # a forward that only fills the cache scores nothing
+            return rows.new_empty(*rows.shape[:-1], len(self.scales))
+        numbers = rows.float()
+        scale = torch.add(_SMALLEST_SCALE, numbers.abs().amax(dim=-1, keepdim=True), alpha=1 / LARGEST)
+        output: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
+            numbers.div(scale).round_().to(torch.int8), 1.0, 0, self.weight, self.scales, self._zeros,
+            None, 1.0, 0, torch.float32, "none", [], "",
+        ).mul_(scale)  # fmt: skip
+        if self.bias is not None:
+            output.add_(self.bias)
+        return output.to(rows.dtype)
+
+    def part(self, rows: torch.Tensor, index: int) -> torch.Tensor:
+        """The columns of one layer; the others' are kept for them until the last has come for its own."""
+        if len(self.sizes) == 1:
+            return self(rows)
+        last = self._last
+        if last is None or last[0] is not rows:
+            last = rows, self(rows).split(self.sizes, dim=-1)
+        # not held for longer than needed: it may be a long prompt's
+        self._last = None if index == len(self.sizes) - 1 else last
+        return last[1][index]
+
+    def dequantized(self, index: int) -> torch.Tensor:
+        """float32 [outputs, inputs]: what the weights of one layer stand for."""
+        columns = self.weight.to_dense().split(self.sizes, dim=1)[index]
+        return columns.t().float() * self.scales.split(self.sizes)[index][:, None]
+
+
+class QuantizedLinear(torch.nn.Module):
+    """One layer of an `IntegerProduct`.
+
+    It has the product's tensors as its parameters if it is the first; those of the others are in there.
+    """
+
+    def __init__(self, product: IntegerProduct, index: int, layer: torch.nn.Linear | Conv1D) -> None:
+        super().__init__()
+        self.product, self._index = product, index
+        self._transposed = isinstance(layer, Conv1D)
+        self.in_features, self.out_features = product.weight.shape[0], product.sizes[index]
+        for name in ("weight", "scales", "bias") if index == 0 else ():
+            tensor = getattr(product, name)
+            self.register_parameter(name, None if tensor is None else torch.nn.Parameter(tensor, requires_grad=False))
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """For any leading dimensions."""
+        return self.product.part(input, self._index)
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        weight = self.product.dequantized(self._index)
+        destination[prefix + "weight"] = weight.t().contiguous() if self._transposed else weight
+        if self.product.bias is not None:
+            destination[prefix + "bias"] = self.product.bias.split(self.product.sizes)[self._index].clone()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "QuantizedLinear":
+        # what it holds is never written to, and cannot be copied
+        return self
+
+
+def _dense(layer: torch.nn.Linear | Conv1D) -> torch.Tensor:
+    """The weights as [outputs, inputs]."""
+    weight = layer.weight.detach().float()
+    return weight.t() if isinstance(layer, Conv1D) else weight
+
+
+def _quantized(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """int8 [outputs, inputs], and what one step of each output is worth."""
+    scales = weight.abs().amax(dim=1).div_(LARGEST).clamp_(min=float(_SMALLEST_SCALE))
+    return weight.div(scales[:, None]).round_().to(torch.int8), scales
+
+
+def _joined_bias(layers: Sequence[torch.nn.Linear | Conv1D], sizes: Sequence[int]) -> torch.Tensor | None:
+    if all(layer.bias is None for layer in layers):
+        return None
+    return torch.cat(
+        [
+            torch.zeros(size) if layer.bias is None else layer.bias.detach().float()
+            for layer, size in zip(layers, sizes, strict=True)
+        ]
+    )
