@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from langchain_saffron.cli.console import notice
-from langchain_saffron.cli.options import Device, Dtype, Model, RewardBase, RewardModel, load_chat
+from langchain_saffron.cli.options import Device, Dtype, Model, QuantizationOption, RewardBase, RewardModel, load_chat
 from langchain_saffron.errors import SettingsError
 from langchain_saffron.extras import SERVER
 from langchain_saffron.settings import Effort, Mask, OnExhausted
@@ -24,6 +24,7 @@ def serve(
     reward_base: RewardBase = None,
     device: Device = None,
     dtype: Dtype = None,
+    quantization: QuantizationOption = None,
     chat_template: Annotated[
         Path | None,
         typer.Option(
@@ -139,6 +140,7 @@ def serve(
         "reward_base": reward_base,
         "device": device,
         "dtype": dtype,
+        "quantization": quantization,
         "chat_template": chat_template.read_text(encoding="utf-8") if chat_template else None,
         "effort": effort,
         "width": width,
@@ -152,6 +154,8 @@ def serve(
         "on_budget": on_budget,
         "timeout": timeout,
     }
+    from langchain_saffron.server.process import check_port
+    from langchain_saffron.server.process import serve as serve_app
     from langchain_saffron.server.settings import MEBIBYTE, ServerSettings
 
     settings = ServerSettings(
@@ -165,9 +169,9 @@ def serve(
         shutdown_timeout=shutdown_timeout,
         log_prompts=log_prompts,
     )
+    check_port(host, port)
     chat_model = load_chat(options, told=True)
     from langchain_saffron.server.app import create_app
-    from langchain_saffron.server.process import serve as serve_app
 
     # it would repeat what requests hold
     warnings.filterwarnings("ignore", message="chat_template_kwargs: ")

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import sys
 import time
 from types import FrameType
@@ -67,6 +68,22 @@ class DrainingServer(uvicorn.Server):
         return await super().on_tick(counter)
 
 
+def check_port(host: str, port: int) -> None:
+    """See, before any weights are read, whether a server could listen there.
+
+    Raises:
+        SettingsError: It could not.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in found[:1]:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+    except OSError:
+        raise _taken(host, port) from None
+
+
 def serve(app: FastAPI, host: str, port: int, shutdown_timeout: float) -> None:
     """Serve until a signal says to stop.
 
@@ -85,4 +102,8 @@ def serve(app: FastAPI, host: str, port: int, shutdown_timeout: float) -> None:
     except SystemExit as error:
         # uvicorn's way of saying so, after a line in the log
         if error.code:
-            raise SettingsError(f"port: the server cannot listen on {host}:{port}; choose another by --port") from None
+            raise _taken(host, port) from None
+
+
+def _taken(host: str, port: int) -> SettingsError:
+    return SettingsError(f"port: the server cannot listen on {host}:{port}; choose another by --port")

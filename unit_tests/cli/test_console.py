@@ -33,7 +33,7 @@ def test_fields_become_options_where_they_are_named():
     assert one_line(error, NAMES) == (
         "--width: too small; pass --reward-model (not search=), see on_exhausted: it says so"
     )
-    assert one_line(SettingsError("timeout: x; seed: y"), NAMES) == "timeout: x; --seed: y"
+    assert one_line(SettingsError("max_retries: x; seed: y"), NAMES) == "max_retries: x; --seed: y"
     assert one_line(error) == str(error)
     assert one_line(ValueError("nobody expected this"), NAMES) is None
 
