@@ -53,6 +53,10 @@ EFFORTS: dict[str, tuple[int, int | None]] = {
 }
 
 
+# a lower temperature leaves nothing to chance, and numbers run out
+COLDEST = 1e-4
+
+
 def _check_search(name: str) -> str:
     if name not in SEARCHES:
         raise ValueError(f"search: {name!r} is not one of {', '.join(map(repr, SEARCHES))}")
@@ -60,7 +64,8 @@ def _check_search(name: str) -> str:
 
 
 SearchName = Annotated[str, AfterValidator(_check_search)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+# what the tensors' own numbers can hold
+Finite = Annotated[float, Field(ge=-1e30, le=1e30)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -119,7 +124,8 @@ class SearchSettings(_Frozen):
         width: Beams kept after every step; the most, where the search is adaptive.
         adaptive: Whether every step is only as wide as the danger asks that the reward model sees.
         top_p: Nucleus mass: a token is a candidate if the tokens more likely than it hold less than this.
-        temperature: `None` and `0` are deterministic; otherwise the search samples (no effect on `"paper"`).
+        temperature: `None` and what is below 0.0001 are deterministic; otherwise the search samples (no effect on
+            `"paper"`).
         min_tokens: The answer may not end earlier (the paper uses 16; short answers want 0).
         max_tokens: The answer ends here at the latest; clamped to the model's context.
         stop: Strings that end the answer; they are not part of it.
@@ -145,7 +151,7 @@ class SearchSettings(_Frozen):
     search: SearchName = "saffron"
     width: Annotated[int, Field(ge=1)] = 4
     adaptive: bool = False
-    top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.8
+    top_p: Annotated[float, Field(ge=1e-6, le=1)] = 0.8
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     min_tokens: Annotated[int, Field(ge=0)] = 0
     max_tokens: Annotated[int, Field(ge=1)] | None = None
@@ -165,7 +171,7 @@ class SearchSettings(_Frozen):
     @field_validator("temperature")
     @classmethod
     def _zero_is_none(cls, value: float | None) -> float | None:
-        return value or None
+        return value if value is not None and value >= COLDEST else None
 
     @field_validator("stop", mode="before")
     @classmethod

@@ -22,6 +22,7 @@ from langchain_saffron.models.loading import default_device, default_dtype
 from langchain_saffron.models.quantization import check_quantization
 from langchain_saffron.models.wrapped import is_pipeline
 from langchain_saffron.settings import (
+    COLDEST,
     DEFAULT_REFUSAL,
     EFFORTS,
     ComputeBudget,
@@ -285,7 +286,7 @@ class SaffronFields(BaseModel):
         """
         search = self.search
         if search is None:
-            search = "saffron" if self.effort != "off" else "sample" if self.temperature else "greedy"
+            search = "saffron" if self.effort != "off" else "sample" if (self.temperature or 0) >= COLDEST else "greedy"
         preset_width, preset_lag = EFFORTS.get(self.effort, (1, None))
         return SearchSettings(
             search=search,

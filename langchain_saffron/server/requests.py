@@ -9,8 +9,6 @@ from langchain_core.output_parsers.openai_tools import make_invalid_tool_call, p
 from langchain_saffron.interface.base import SaffronFields
 from langchain_saffron.server.wire import ChatRequest, Decoding, Message
 
-# below it, there is no chance left, and numbers run out
-COLD = 1e-4
 # fields of a request that are a call's options under the same name
 SAME = (
     "max_tokens",
@@ -42,8 +40,6 @@ def call_options(request: Decoding, model: SaffronFields, tenant: str) -> dict[s
         tenant: Who asks; only requests of one tenant share cached prompts.
     """
     options = {name: value for name in SAME if (value := getattr(request, name)) is not None}
-    if request.temperature is not None and request.temperature < COLD:
-        options["temperature"] = 0.0
     if request.stop:
         options["stop"] = [request.stop] if isinstance(request.stop, str) else request.stop
     if request.refusal_threshold is not None:

@@ -112,6 +112,7 @@ def test_options_of_a_call_and_bound_ones_win(chat: ChatSaffron):
         ({"top_p": 0}, "top_p"),
         ({"top_p": 1.5}, "top_p"),
         ({"safety_threshold": float("nan")}, "safety_threshold"),
+        ({"refusal_threshold": 1e308}, "refusal_threshold"),
         ({"refusal_threshold": float("nan")}, "refusal_threshold"),
         ({"temperature": -1}, "temperature"),
         ({"max_tokens": 0}, "max_tokens"),
@@ -147,6 +148,8 @@ def test_bad_options_of_a_call_are_refused(chat: ChatSaffron):
 def test_a_model_without_reward_model_is_fine_for_plain_decoding():
     assert ChatSaffron(model="some/model", effort="off").search_settings().search == "greedy"
     assert ChatSaffron(model="some/model", effort="off", temperature=1.0).search_settings().search == "sample"
+    cold = ChatSaffron(model="some/model", effort="off", temperature=1e-40).search_settings()
+    assert (cold.search, cold.temperature) == ("greedy", None)
 
 
 def test_effort_means_width_and_lag_and_explicit_values_win():
