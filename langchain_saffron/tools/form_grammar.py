@@ -61,6 +61,8 @@ class _FormGrammar:
     def _start_with_call(self) -> None:
         lead, opening = self._form.lead, self._form.opening
         self._rules["start"] = [[["text", lead + opening], ["rule", "calls_0"]]]
+        if self._form.before:
+            self._rules["start"].append([["text", self._form.before + opening], ["rule", "calls_0"]])
         if lead.strip():
             # the end of empty thoughts, where the prompt has begun any
             self._rules["start"].append([["text", opening], ["rule", "calls_0"]])
@@ -94,7 +96,7 @@ class _FormGrammar:
             self._rules[f"calls_{count}"] = [[["rule", f"call_{count}"], ["rule", f"more_{count}"]]]
             self._rules[f"more_{count}"] = more
             self._rules[f"call_{count}"] = [
-                self._items(self._form.call, place, count) for place in range(len(self._tools))
+                self._items(call, place, count) for call in self._form.calls for place in range(len(self._tools))
             ]
 
     def _items(self, parts: Sequence[Part], place: int, count: int) -> list[Item]:
