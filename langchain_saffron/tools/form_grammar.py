@@ -42,11 +42,14 @@ class _FormGrammar:
         self._tools = tools
         self._many = many
         self._numbered = Slot.INDEX in form.call
+        self._ways = (form.call,)
         self._rules: Rules = {"start": []}
 
     def grammar(self, text: bool) -> Grammar:
         for place, tool in enumerate(self._tools):
             self._rules[f"arguments_{place}"] = self._arguments(place, arguments_schema(tool))
+        # a call that has to come is written as the template does; one that a model begins itself goes on its way
+        self._ways = self._form.calls if text else (self._form.call,)
         self._calls()
         if not text:
             self._start_with_call()
@@ -61,8 +64,6 @@ class _FormGrammar:
     def _start_with_call(self) -> None:
         lead, opening = self._form.lead, self._form.opening
         self._rules["start"] = [[["text", lead + opening], ["rule", "calls_0"]]]
-        if self._form.before:
-            self._rules["start"].append([["text", self._form.before + opening], ["rule", "calls_0"]])
         if lead.strip():
             # the end of empty thoughts, where the prompt has begun any
             self._rules["start"].append([["text", opening], ["rule", "calls_0"]])
@@ -96,7 +97,7 @@ class _FormGrammar:
             self._rules[f"calls_{count}"] = [[["rule", f"call_{count}"], ["rule", f"more_{count}"]]]
             self._rules[f"more_{count}"] = more
             self._rules[f"call_{count}"] = [
-                self._items(call, place, count) for call in self._form.calls for place in range(len(self._tools))
+                self._items(call, place, count) for call in self._ways for place in range(len(self._tools))
             ]
 
     def _items(self, parts: Sequence[Part], place: int, count: int) -> list[Item]:
