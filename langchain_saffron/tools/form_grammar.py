@@ -42,14 +42,14 @@ class _FormGrammar:
         self._tools = tools
         self._many = many
         self._numbered = Slot.INDEX in form.call
-        self._ways = (form.call,)
+        self._ways: tuple[tuple[Part, ...], ...] = (form.call,)
         self._rules: Rules = {"start": []}
 
     def grammar(self, text: bool) -> Grammar:
         for place, tool in enumerate(self._tools):
             self._rules[f"arguments_{place}"] = self._arguments(place, arguments_schema(tool))
         # a call that has to come is written as the template does; one that a model begins itself goes on its way
-        self._ways = self._form.calls if text else (self._form.call,)
+        self._ways = self._form.calls if text else self._ways
         self._calls()
         if not text:
             self._start_with_call()
