@@ -1,38 +1,18 @@
 """The grammar of arguments that are written one by one, and of values that are not JSON."""
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from langchain_saffron.grammar.formats import BOUNDED, readable_pattern
 from langchain_saffron.tools.call_form import Parameters
+from langchain_saffron.tools.string_patterns import PYTHON_STRING, python_string, string_pattern
 from langchain_saffron.tools.values import CDATA, CDATA_END
 
 Item = list[Any]
 Rules = dict[str, list[list[Item]]]
 
-_ANY = r"(?s:.*)"
-_PYTHON_STRING = (
-    r"""/'([^'\\\x00-\x1f\x7f-\xa0\xad]|\\[\\nrt])*'/ """
-    r"""| /"([^"\\\x00-\x1f\x7f-\xa0\xad]|\\[\\nrt])*'([^"\\\x00-\x1f\x7f-\xa0\xad]|\\[\\nrt])*"/"""
-)
-# what is none of a string's own characters
-_ESCAPED = r"\\\x00-\x1f\x7f-\xa0\xad"
 _KEY = "/[a-zA-Z_][a-zA-Z0-9_-]{0,63}/"
-_HOST = r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?){0,3}"
-# what JSON has of its library, here in forms that are always right, though there are others
-_FORMATS = {
-    **{name: pattern.replace(r"\d", "[0-9]") for name, pattern in BOUNDED.items()},
-    "uuid": r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}",
-    "ipv4": r"((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])\.){3}(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])",
-    "ipv6": r"([0-9a-f]{1,4}:){7}[0-9a-f]{1,4}",
-    "hostname": _HOST,
-    "email": rf"[A-Za-z0-9_+-]{{1,24}}(\.[A-Za-z0-9_+-]{{1,24}}){{0,2}}@{_HOST}\.[a-z]{{2,8}}",
-    "uri": rf"[a-z][a-z0-9+-]{{1,11}}://{_HOST}(:[1-9][0-9]{{1,3}})?(/[A-Za-z0-9._~!$&()*+,;=:@-]{{0,64}}){{0,8}}"
-    r"(\?[A-Za-z0-9._~!$&()*+,;=:@/-]{0,128})?(#[A-Za-z0-9._~-]{0,32})?",
-}
 _ALL_KINDS = ("string", "number", "boolean", "null", "array", "object")
 
 
@@ -228,10 +208,10 @@ class ParameterGrammar:
         if self._values.string == "json":
             return [["json", {**leaf, "type": "string"}, ", ", ": ", self._where]]
         if self._values.string == "quoted":
-            return [["text", self._values.quote], ["until", self._values.quote, _pattern(leaf)]]
+            return [["text", self._values.quote], ["until", self._values.quote, string_pattern(leaf)]]
         if not any(key in leaf for key in ("pattern", "format", "minLength", "maxLength")):
-            return [["rule", self._lexeme("PYTHON_STRING", _PYTHON_STRING)]]
-        return [["rule", self._lexeme(self._known_rule("string", leaf).upper(), _python_string(leaf))]]
+            return [["rule", self._lexeme("PYTHON_STRING", PYTHON_STRING)]]
+        return [["rule", self._lexeme(self._known_rule("string", leaf).upper(), python_string(leaf))]]
 
     def _plain_string(self, leaf: dict[str, Any]) -> list[list[Item]]:
         """Strings as they are, with what ends them."""
@@ -239,9 +219,9 @@ class ParameterGrammar:
         if not end:
             return [[*self._string(leaf)]]
         if self._values.string != "cdata":
-            return [[["until", end, _pattern(leaf)]]]
-        safe = f"({_pattern(leaf)}) & /[^<&\\n]*/"
-        marked = f"({_pattern(leaf)}) & /(?s:.*)[<&\\n](?s:.*)/"
+            return [[["until", end, string_pattern(leaf)]]]
+        safe = f"({string_pattern(leaf)}) & /[^<&\\n]*/"
+        marked = f"({string_pattern(leaf)}) & /(?s:.*)[<&\\n](?s:.*)/"
         return [[["until", end, safe]], [["text", CDATA], ["until", CDATA_END + end, marked]]]
 
     def _lexeme(self, name: str, lark: str) -> str:
@@ -274,36 +254,3 @@ def _kind(leaf: dict[str, Any]) -> str | None:
     if isinstance(kind, str):
         return kind
     return "object" if "properties" in leaf else "array" if "items" in leaf else None
-
-
-def _python_string(leaf: dict[str, Any]) -> str:
-    """A lexeme of strings of a schema, as Python writes them."""
-    if leaf.get("pattern") or leaf.get("format") in _FORMATS:
-        # what is between the quotes is the value itself: nothing in it is escaped
-        text = _pattern(leaf)
-        single, double = rf"/[^'{_ESCAPED}]*/", rf"""/[^"{_ESCAPED}]*'[^"{_ESCAPED}]*/"""
-        return rf"""/'/ (({text}) & {single}) /'/ | /"/ (({text}) & {double}) /"/"""
-    bounds = _bounds(leaf)
-    single, double = (rf"/{quote}([^{quote}{_ESCAPED}]|\\[\\nrt]){bounds}{quote}/" for quote in "'\"")
-    return rf"""{single} | ({double} & /"[^']*'(?s:.*)"/)"""
-
-
-def _bounds(leaf: dict[str, Any]) -> str:
-    least, most = leaf.get("minLength") or 0, leaf.get("maxLength")
-    return f"{{{least},{'' if most is None else most}}}" if least or most is not None else "*"
-
-
-def _pattern(leaf: dict[str, Any]) -> str:
-    """A regular expression of strings of a schema, as Lark."""
-    made = []
-    if pattern := leaf.get("pattern"):
-        pattern = readable_pattern(pattern)
-        begin = "" if pattern.startswith("^") else _ANY
-        end = "" if pattern.endswith("$") and not pattern.endswith(r"\$") else _ANY
-        inner = pattern.removeprefix("^").removesuffix("$" if not end else "\0")
-        made.append("/" + re.sub(r"\\.|/", lambda m: r"\/" if m[0] == "/" else m[0], f"{begin}({inner}){end}") + "/")
-    if (form := leaf.get("format")) in _FORMATS:
-        made.append("/" + _FORMATS[form].replace("/", r"\/") + "/")
-    if (bounds := _bounds(leaf)) != "*":
-        made.append(f"/(?s:.{bounds})/")
-    return " & ".join(made) or f"/{_ANY}/"
