@@ -10,7 +10,9 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMe
 
 from integration_tests.template_cell import Cell, Wrong, first_difference
 from integration_tests.template_reference import SPECIAL_MARKER, Messages, Reference, Unrendered
-from langchain_saffron.engine.thought_reader import ThoughtReader
+from langchain_saffron.engine.detokenizer import MarkerSigns, TextStream
+from langchain_saffron.engine.result import ThoughtText
+from langchain_saffron.engine.thought_reader import ThoughtStream
 from langchain_saffron.errors import GrammarError, PromptError
 from langchain_saffron.grammar.compiler import GrammarCompiler
 from langchain_saffron.interface.prompts import PromptRenderer
@@ -118,10 +120,24 @@ class CallCheck:
         self.written = {repr(calls): text for calls, text in self.texts}
         walked = [(calls, ids) for calls, _, ids in self._walked] if self._note else []
         given = [(calls, list(_IDS)) for calls in (*SINGLE, *(SEVERAL if self.several else ()))]
-        for calls, ids in given + walked:
-            for after in ((), ("It is sunny.", "Thanks.")):
-                self._remembered(calls, ids, after)
+        try:
+            for calls, ids in given + walked:
+                for after in ((), ("It is sunny.", "Thanks.")):
+                    self._remembered(calls, ids, after)
+        except PromptError as error:
+            if self._shows_results or 'tool_format="hermes"' not in str(error):
+                raise
+            return Cell.absent("its template leaves results out, and the error says what to do")
         return Cell(reason=self._note)
+
+    @property
+    def _shows_results(self) -> bool:
+        calls = SINGLE[0]
+        try:
+            self.reference.text([*_dicts(calls), *_results(calls)], TOOLS, [_RESULT + "0"], _QUESTION)
+        except Unrendered:
+            return False
+        return True
 
     @cached_property
     def texts(self) -> list[tuple[Calls, str]]:
@@ -289,21 +305,21 @@ class CallCheck:
         return bool(state.accepting)
 
     def _read(self, text: str, calls: Calls, content: str = "") -> None:
-        tokenizer = self.reference.tokenizer
-        ids = self.reference.ids(text)
-        if (thoughts := self._thoughts) is not None:
-            # the header has begun a thought, which comes first
+        tokenizer, form = self.reference.tokenizer, self.renderer.tool_format
+        ids, thoughts = self.reference.ids(text), self._thoughts
+        # markers that are tokens come by their names, where they stand
+        markers = MarkerSigns(form.markers(tokenizer))
+        stream: TextStream | ThoughtStream = TextStream(tokenizer, markers=markers)
+        if thoughts is not None:
+            stream = ThoughtStream(tokenizer, thoughts, markers=markers)
             closing = thoughts.markers.form.closing
-            before = [] if thoughts.place != "inside" or closing in text else self.reference.ids(f"Hm.\n{closing}\n\n")
-            reader = ThoughtReader(tokenizer, thoughts)
-            for token in before + ids:
-                reader.push(token)
-            reader.finish()
-            ids = reader.said
-        given = tokenizer.decode(ids)
+            if thoughts.place == "inside" and closing not in text:
+                # the header has begun a thought, which comes first
+                ids = self.reference.ids(f"Hm.\n{closing}\n\n") + ids
+        pieces = [*stream.pieces(ids), *stream.last_pieces()]
+        given = "".join(piece for piece in pieces if not isinstance(piece, ThoughtText))
         for size in (1, 5, len(given) + 1):
-            # markers that are tokens come by their names
-            parser = self.renderer.tool_format.parser(tools=TOOLS)
+            parser = form.parser(tools=TOOLS)
             pieces = [given[place : place + size] for place in range(0, len(given), size)]
             answer = Answer.of([*(event for piece in pieces for event in parser.feed(piece)), *parser.finish()])
             got = [(one.name, one.error or json.loads(one.args)) for one in answer.calls]

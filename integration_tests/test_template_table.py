@@ -9,7 +9,7 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
 from integration_tests.template_calls import TOOLS
-from integration_tests.template_table import COLUMNS, as_markdown, measure, share, templates_in
+from integration_tests.template_table import COLUMNS, as_markdown, measure, share, templates_in, wrong_columns
 from langchain_saffron import ChatSaffron
 from langchain_saffron.errors import ModelLoadError
 from langchain_saffron.interface.prompts import PromptRenderer
@@ -27,11 +27,21 @@ TEMPLATES = {
     "CHATML": CHATML, "GEMMA": GEMMA, "LLAMA3": LLAMA3,
     "CUT": CUT, "HARMONY": HARMONY, "HEADER": HEADER, "OWN": OWN, "PARTS": PARTS,
 }  # fmt: skip
-# what stays wrong of templates of which others may be in the folder, by their files' names
-EXCEPTIONS = {
-    ("CohereForAI-c4ai-command-r-plus-tool_use", "tools"): "its template asks every parameter for a description",
-    ("NVIDIA-Nemotron-Nano-v2", "prefill"): "its template goes on with a given beginning within the thought",
-    ("tool_chat_template_gemma3_pythonic", "history"): "it forgets commas, and counts turns by the calls themselves",
+# what stays wrong, and why, by the names of templates: none of those above, and these of a folder
+_CALLS = frozenset({"auto", "any", "named", "history"})
+EXCEPTIONS: dict[str, tuple[frozenset[str], str]] = {
+    "CohereForAI-c4ai-command-r-plus-tool_use": (
+        _CALLS,
+        "its template raises at an object without additionalProperties, and indents the JSON of calls by its depth",
+    ),
+    "NVIDIA-Nemotron-Nano-v2": (
+        frozenset({"prefill"}),
+        "its template puts the beginning of an answer into the thought; here it is put behind an empty one",
+    ),
+    "tool_chat_template_gemma3_pythonic": (
+        frozenset({"history"}),
+        "it writes no commas between arguments; calls are written into its messages instead",
+    ),
 }
 REAL = os.environ.get("SAFFRON_CHAT_TEMPLATES", "")
 USE = FAMILIES["mistral_args"]
@@ -42,7 +52,7 @@ USE = FAMILIES["mistral_args"]
 def test_nothing_is_wrong_of_a_template(name):
     row = measure(TEMPLATES[name])
     assert tuple(row) == COLUMNS
-    assert {column: cell.reason for column, cell in row.items() if cell.state == "wrong"} == {}
+    assert wrong_columns(row) == _exceptions(name), {c: cell.reason for c, cell in row.items() if cell.state == "wrong"}
     assert row["plain"].state == "right"
     if name in {f"calls of {family}" for family in FAMILIES}:
         assert [row[column].state for column in ("auto", "any", "named", "history")] == ["right"] * 4
@@ -61,11 +71,17 @@ def test_the_table_finds_what_is_wrong(monkeypatch):
 @pytest.mark.skipif(not REAL, reason="SAFFRON_CHAT_TEMPLATES names no folder of chat templates (*.jinja)")
 @pytest.mark.slow
 def test_real_chat_templates():
-    """Of at least 92% of the templates in a folder, and of the cells, nothing is wrong."""
+    """Of at least 92% of the templates in a folder, and of the cells, nothing is wrong; all that is is an exception."""
     rows = {name: measure(source) for name, source in templates_in(Path(REAL)).items()}
     cells = [cell.state for row in rows.values() for cell in row.values()]
     assert share(rows) >= 0.92, as_markdown(rows, ["wrong"])
     assert cells.count("wrong") <= 0.08 * len(cells)
+    wrong = {name: wrong_columns(row) for name, row in rows.items()}
+    assert wrong == {name: _exceptions(name) for name in rows}, as_markdown(rows, ["wrong"])
+
+
+def _exceptions(name):
+    return EXCEPTIONS[name][0] if name in EXCEPTIONS else set()
 
 
 def test_the_same_from_files_and_from_gguf(tmp_path):

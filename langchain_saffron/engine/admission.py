@@ -256,15 +256,19 @@ class Admission:
         if compiler is None or compiler.end_tokens != self.end_tokens:
             self._compiler = compiler = GrammarCompiler(self.tokenizer, self._policy.vocabulary, self.end_tokens)
             self._thought_tokens.clear()
-        root = compiler.compile(grammar, timeout)
         if thoughts is None or thoughts.supposed:
-            return root
+            return compiler.compile(grammar, timeout)
         form = thoughts.markers.form
         tokens = self._thought_tokens.get(form)
         if tokens is None:
             tokens = ThoughtTokens(thoughts.markers, compiler.written(), self.end_tokens)
             self._thought_tokens[form] = tokens
-        return AfterThought.start(tokens, root, thoughts.place, grammar.is_document, again=bool(form.lead))
+        place, again, calls = thoughts.place, bool(form.lead), None
+        # of calls or a document, only the document has a lead
+        if form.lead and place != "said" and (both := grammar.alternatives()):
+            calls, grammar = compiler.compile(both[0], timeout), both[1]
+        root = compiler.compile(grammar, timeout)
+        return AfterThought.start(tokens, root, place, grammar.is_document, again, calls)
 
     def _warn_of_processors(self) -> None:
         """Name, once, the parts of the policy's generation config that plain decoding here leaves out."""

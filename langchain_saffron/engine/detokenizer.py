@@ -8,7 +8,7 @@ from langchain_saffron.engine.result import MarkerText, ThoughtText
 
 BROKEN = "\ufffd"
 # those of thoughts come before
-_FIRST_SIGN = 0xDC00
+_FIRST_SIGN, _LAST_SIGN = 0xDC00, 0xDFFF
 
 
 class Detokenizer:
@@ -66,13 +66,17 @@ class StopFilter:
         if self.stopped:
             return ""
         text = self._waiting + new
-        places = [place for stop in self._stop if (place := text.find(stop)) >= 0]
+        # a stop string may have a control token in its middle
+        shown = [place for place, character in enumerate(text) if not _is_sign(character)]
+        plain = "".join(text[place] for place in shown)
+        places = [place for stop in self._stop if (place := plain.find(stop)) >= 0]
         if places:
             self.stopped = True
-            text, self._waiting = text[: min(places)], ""
+            text, self._waiting = text[: shown[min(places)]], ""
         else:
-            held = 0 if last else _could_begin(text, self._stop)
-            text, self._waiting = text[: len(text) - held], text[len(text) - held :]
+            held = 0 if last else _could_begin(plain, self._stop)
+            end = shown[-held] if held else len(text)
+            text, self._waiting = text[:end], text[end:]
         return text
 
 
@@ -210,6 +214,10 @@ def decode(tokenizer: Any, ids: Sequence[int]) -> str:
         return ""
     text: str = tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return text
+
+
+def _is_sign(character: str) -> bool:
+    return _FIRST_SIGN <= ord(character) <= _LAST_SIGN
 
 
 def _could_begin(text: str, stops: Sequence[str]) -> int:

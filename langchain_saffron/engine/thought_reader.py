@@ -40,7 +40,9 @@ class ThoughtReader:
             self._signs = {**markers.of_token, **self._signs}
         self._detokenizer = Detokenizer(tokenizer, context)
         self._splitter = thoughts.splitter()
-        self._undecided: list[int] = []
+        # with what each writes, and what was given out of them as text
+        self._undecided: list[tuple[int, str]] = []
+        self._spoken = ""
 
     @property
     def thinking(self) -> bool:
@@ -52,7 +54,7 @@ class ThoughtReader:
         made: ThoughtReader = object.__new__(ThoughtReader)
         made.thought, made.said, made._signs = self.thought, list(self.said), self._signs
         made._detokenizer, made._splitter = self._detokenizer.copy(), self._splitter.copy()
-        made._undecided = list(self._undecided)
+        made._undecided, made._spoken = list(self._undecided), self._spoken
         return made
 
     def push(self, token: int) -> list[Piece]:
@@ -61,29 +63,40 @@ class ThoughtReader:
         text = self._detokenizer.push((token,)) if sign is None else self._detokenizer.push((), last=True) + sign
         pieces = self._splitter.feed(text)
         kinds = {kind for kind, _ in pieces}
-        self._undecided.append(token)
+        self._undecided.append((token, text))
+        self._spoken += _said_in(pieces)
         if within or self._splitter.thinking:
             self.thought += self._decide()
-        elif not self._splitter.undecided and (kinds != {"framing"} and (kinds or not text)):
-            self._decide(said=True)
         elif not self._splitter.undecided:
-            self._decide()
+            self._decide(said=kinds != {"framing"} and bool(kinds or not text))
         return pieces
 
     def finish(self) -> list[Piece]:
         """Read the end."""
         within = self._splitter.thinking
         pieces = self._splitter.feed(self._detokenizer.push((), last=True)) + self._splitter.finish()
+        self._spoken += _said_in(pieces)
         count = self._decide(said=not within)
         self.thought += count if within else 0
         return pieces
 
     def _decide(self, said: bool = False) -> int:
-        count = len(self._undecided)
+        undecided, spoken, self._undecided, self._spoken = self._undecided, self._spoken, [], ""
         if said:
-            self.said += self._undecided
-        self._undecided = []
-        return count
+            whole = "".join(text for _, text in undecided)
+            # markers of the answer stand before or behind what is said
+            first = len(whole) - len(spoken) if whole.endswith(spoken) else 0
+            last = first + len(spoken) if whole[first:].startswith(spoken) else len(whole)
+            place = 0
+            for token, text in undecided:
+                if not text or (place + len(text) > first and place < last):
+                    self.said.append(token)
+                place += len(text)
+        return len(undecided)
+
+
+def _said_in(pieces: Sequence[Piece]) -> str:
+    return "".join(text for kind, text in pieces if kind == "text")
 
 
 def _showing(thoughts: Thoughts, markers: MarkerSigns) -> Thoughts:

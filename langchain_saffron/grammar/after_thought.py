@@ -22,12 +22,21 @@ class ThoughtRules:
         root: The grammar of what is said, before any of it.
         lead: What has to come before that; empty for nothing.
         again: Whether thoughts may follow each other.
+        calls: The grammar of what may stand in place of the lead and all behind it, before any of it.
     """
 
     tokens: ThoughtTokens
     root: Constraint
     lead: str
     again: bool
+    calls: Constraint | None = None
+
+    @property
+    def ready(self) -> tuple[Constraint, ...]:
+        """Where the answer may begin behind a thought, without a lead."""
+        if not self.lead:
+            return (self.root,)
+        return (self.calls,) if self.calls else ()
 
 
 class AfterThought(Constraint):
@@ -65,7 +74,15 @@ class AfterThought(Constraint):
         self._gap = gap
 
     @classmethod
-    def start(cls, tokens: ThoughtTokens, root: Constraint, place: Place, document: bool, again: bool) -> Constraint:
+    def start(
+        cls,
+        tokens: ThoughtTokens,
+        root: Constraint,
+        place: Place,
+        document: bool,
+        again: bool,
+        calls: Constraint | None = None,
+    ) -> Constraint:
         """The empty response.
 
         Args:
@@ -74,8 +91,9 @@ class AfterThought(Constraint):
             place: Where the prompt leaves off.
             document: Whether the grammar is that of a text, rather than of calls, which bring their own markers.
             again: Whether thoughts may follow each other.
+            calls: The empty response of calls that may stand in place of a document that has a lead.
         """
-        rules = ThoughtRules(tokens, root, tokens.lead if document and place != "said" else "", again)
+        rules = ThoughtRules(tokens, root, tokens.lead if document and place != "said" else "", again, calls)
         if place == "inside":
             return cls(rules, tail="")
         if place == "before":
@@ -84,8 +102,7 @@ class AfterThought(Constraint):
 
     @classmethod
     def _ready(cls, rules: ThoughtRules, gap: int, opening: bool) -> "AfterThought":
-        inner = () if rules.lead else (rules.root,)
-        return cls(rules, None, rules.tokens.opening if opening else "", rules.lead, inner, gap)
+        return cls(rules, None, rules.tokens.opening if opening else "", rules.lead, rules.ready, gap)
 
     def advance(self, token: int) -> "AfterThought":
         """The state behind the response followed by `token`.
@@ -107,7 +124,7 @@ class AfterThought(Constraint):
             inner += [] if lead else [rules.root]
         if text and not text.strip("\n") and len(text) <= self._gap:
             opening, lead, gap = self._opening, self._lead, self._gap - len(text)
-            inner += [] if lead else [rules.root]
+            inner += rules.ready
         if not (inner or opening or lead):
             raise GrammarError(f"the answer cannot go on by its grammar: token {token} is not allowed here")
         return AfterThought(rules, None, opening, lead, tuple(inner), gap)
@@ -144,7 +161,8 @@ class AfterThought(Constraint):
 
     def accepts(self, text: str) -> bool:
         """Whether the grammar has `text`, without thoughts, as a whole answer."""
-        return self._rules.root.accepts(text)
+        calls = self._rules.calls
+        return self._rules.root.accepts(text) or (calls is not None and calls.accepts(text))
 
     def fits(self, left: int) -> bool:
         """Whether a whole answer can be reached in `left` more tokens, as far as is known."""
@@ -155,16 +173,17 @@ class AfterThought(Constraint):
 
     def shortest(self) -> tuple[int, ...] | None:
         """The fewest tokens known to end the thought and make a document; `None` where none are known to."""
-        tokens = self._rules.tokens
-        if self._inner:
-            return min(filter(None, (one.shortest() for one in self._inner)), key=len, default=None)
-        if self._tail is not None:
-            begin = tokens.spell(tokens.closing[len(self._tail) :] + self._rules.lead)
-        else:
-            # a thought has begun to begin, or the document has
-            begin = tokens.spell(self._lead or self._opening + tokens.closing + self._rules.lead)
-        end = self._rules.root.shortest()
-        return None if begin is None or end is None else begin + end
+        tokens, rules = self._rules.tokens, self._rules
+        ways = [one.shortest() for one in self._inner]
+        if not ways or self._lead:
+            if self._tail is not None:
+                begin = tokens.closing[len(self._tail) :] + rules.lead
+            else:
+                # a thought has begun to begin, or the document has
+                begin = self._lead or self._opening + tokens.closing + rules.lead
+            before, end = tokens.spell(begin), rules.root.shortest()
+            ways.append(None if before is None or end is None else before + end)
+        return min((way for way in ways if way is not None), key=len, default=None)
 
     @property
     def _only_inner(self) -> bool:

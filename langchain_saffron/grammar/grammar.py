@@ -46,6 +46,12 @@ class Grammar:
         """Whether it is that of a text, rather than of tool calls."""
         return self.kind in ("json_schema", "regex", "lark")
 
+    def alternatives(self) -> "tuple[Grammar, Grammar] | None":
+        """The calls and the document of `either`; `None` for others."""
+        arguments = json.loads(self.source) if self.kind in ("tagged", "parts") else {}
+        document = arguments.pop("document", None)
+        return document and (Grammar(self.kind, _dumped(arguments)), Grammar(**document))
+
     @classmethod
     def json_schema(cls, schema: dict[str, Any]) -> "Grammar":
         """JSON that fits `schema`.

@@ -44,7 +44,13 @@ KNOWN_FORMS = (
     ThoughtForm("<|think|>", "<|end|><|begin|>assistant", "<|content|>"),
     ThoughtForm(" to=self<|message|>", "<|eom|><|start|>assistant", " to=user<|message|>"),
     # Command-R7B and Command-A
-    ThoughtForm("<|START_THINKING|>", "<|END_THINKING|>", "<|START_RESPONSE|>", ("<|END_RESPONSE|>",)),
+    ThoughtForm(
+        "<|START_THINKING|>",
+        "<|END_THINKING|>",
+        "<|START_RESPONSE|>",
+        ("<|END_RESPONSE|>",),
+        ("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
+    ),
     # Gemma 4
     ThoughtForm("<|channel>thought", "<channel|>"),
     # Magistral, Ministral

@@ -74,6 +74,10 @@ class ThoughtMarkers:
         opening, closing = signed(form.opening.strip("\n")), signed(form.closing)
         lead = signed(form.lead)
         framing = [lead, *map(signed, form.framing), closing]
+        answer = form.answer and (signed(form.answer[0]), signed(form.answer[1]))
+        if answer is None and lead and not telling & set(lead):
+            # the same characters elsewhere are text
+            answer = lead, ""
         return cls(
             form=form,
             opening=opening,
@@ -83,7 +87,7 @@ class ThoughtMarkers:
             signs={controls[name][0]: sign for name, sign in of_name.items()},
             shown=shown,
             anywhere=bool(telling & set(opening)),
-            answer=form.answer and (signed(form.answer[0]), signed(form.answer[1])),
+            answer=answer,
         )
 
     def plain(self, text: str) -> str:
@@ -144,8 +148,9 @@ class ThoughtSplitter:
             if self.thinking:
                 yield from self._out(before.removesuffix("\n"))
                 self.thinking, self._gap = False, GAP
-                self._wrapped = self._markers.answer is not None and self._markers.answer[0] == marker
-                self._begins = self._markers.answer is not None and not self._wrapped
+                answer = self._markers.answer
+                self._wrapped = answer is not None and answer[0] == marker
+                self._begins = answer is not None and not self._wrapped
                 yield "closed", ""
             elif marker == self._markers.opening:
                 # blanks before a thought that begins the answer are not the answer's
@@ -172,7 +177,7 @@ class ThoughtSplitter:
         if self._begins:
             start = self._waiting.lstrip()
             if start.startswith(begin):
-                self._begins, self._wrapped, self._gap = False, True, GAP
+                self._begins, self._wrapped, self._gap = False, bool(end), GAP if end else 0
                 self._waiting = self._without_gap(start.removeprefix(begin))
             elif not begin.startswith(start):
                 self._begins = False

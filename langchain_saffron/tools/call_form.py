@@ -89,6 +89,8 @@ class CallForm:
         arguments: How arguments are written.
         lead: What an answer that says nothing writes before `opening`: a line break, or the end of empty thoughts.
         faithful: Whether the template that told the form writes calls so. Some forget quotes or commas.
+        before: What a model may write before `opening`, though its template does not.
+        behind_name: What it may write between the name and the arguments in place of the template's text.
     """
 
     opening: str
@@ -98,6 +100,8 @@ class CallForm:
     arguments: JsonArguments | Parameters = field(default_factory=JsonArguments)
     lead: str = ""
     faithful: bool = True
+    before: str = ""
+    behind_name: tuple[str, ...] = ()
 
     @property
     def bare(self) -> bool:
@@ -132,7 +136,14 @@ class CallForm:
         if isinstance(self.arguments, Parameters):
             style = self.arguments
             own += [style.opening, style.middle, style.text_middle, style.closing, style.separator, style.values.quote]
-        return (*own, self.between or "")
+        return (*own, self.between or "", self.before, *self.behind_name)
+
+    @property
+    def calls(self) -> tuple[tuple[Part, ...], ...]:
+        """The call, and the other ways to write it."""
+        own: tuple[Part, ...] = (Slot.NAME, self.call[1], Slot.ARGUMENTS) if self.behind_name else ()
+        others = [(Slot.NAME, text, Slot.ARGUMENTS) for text in self.behind_name] if self.call == own else []
+        return self.call, *others
 
 
 def is_bare(opening: str) -> bool:

@@ -59,9 +59,10 @@ class CallReader:
         for place, part in enumerate(parts):
             rest = parts[place + 1 :]
             if isinstance(part, str):
-                yield from self._text.literal(part)
+                others = [call[place] for call in self._form.calls[1:]]
+                yield from self._text.literal(part, *(text for text in others if isinstance(text, str)))
             elif part is Slot.NAME:
-                yield from self._read_name(rest[0] if rest else "")
+                yield from self._read_name([call[place + 1] for call in self._form.calls] if rest else [])
             elif part is Slot.ID:
                 self._written_id = yield from self._text.word(_WORD)
             elif part is Slot.INDEX:
@@ -96,17 +97,18 @@ class CallReader:
         else:
             yield from self.piece(args)
 
-    def _read_name(self, follows: Part) -> Reading[None]:
-        end = follows if isinstance(follows, str) else ""
+    def _read_name(self, follows: Sequence[Part]) -> Reading[None]:
+        ends = [part for part in follows if isinstance(part, str)]
         while True:
             text = self._text.text
             longer = not self._text.over and any(name.startswith(text) and name != text for name in self._names)
-            known = next((name for name in self._names if text.startswith(name + end)), None)
-            if known is not None and (end or not longer):
+            known = next((name for name in self._names for end in ends or [""] if text.startswith(name + end)), None)
+            if known is not None and (ends or not longer):
                 name = known
                 break
             match = _NAME.match(text)
-            place = text.find(end) if end else match.end() if match else 0
+            places = [found for end in ends if (found := text.find(end)) >= 0]
+            place = min(places, default=-1) if ends else match.end() if match else 0
             if 0 <= place < len(text) and not longer:
                 name = text[:place]
                 break

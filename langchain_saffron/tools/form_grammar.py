@@ -42,11 +42,14 @@ class _FormGrammar:
         self._tools = tools
         self._many = many
         self._numbered = Slot.INDEX in form.call
+        self._ways: tuple[tuple[Part, ...], ...] = (form.call,)
         self._rules: Rules = {"start": []}
 
     def grammar(self, text: bool) -> Grammar:
         for place, tool in enumerate(self._tools):
             self._rules[f"arguments_{place}"] = self._arguments(place, arguments_schema(tool))
+        # a call that has to come is written as the template does; one that a model begins itself goes on its way
+        self._ways = self._form.calls if text else self._ways
         self._calls()
         if not text:
             self._start_with_call()
@@ -94,7 +97,7 @@ class _FormGrammar:
             self._rules[f"calls_{count}"] = [[["rule", f"call_{count}"], ["rule", f"more_{count}"]]]
             self._rules[f"more_{count}"] = more
             self._rules[f"call_{count}"] = [
-                self._items(self._form.call, place, count) for place in range(len(self._tools))
+                self._items(call, place, count) for call in self._ways for place in range(len(self._tools))
             ]
 
     def _items(self, parts: Sequence[Part], place: int, count: int) -> list[Item]:

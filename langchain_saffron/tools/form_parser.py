@@ -68,12 +68,14 @@ class FormParser(CallParser):
         while True:
             text = self._text.text
             place = text.find(trigger)
+            before = self._form.before
             if place >= 0:
-                yield from self._say(len(text[:place].rstrip()))
+                yield from self._say(len(text[:place].rstrip().removesuffix(before).rstrip()))
                 self._text.text = text[place:]
                 return True
             # what could begin a call waits, and so do blanks, which count only if text follows
-            yield from self._say(len(text[: len(text) - overlap(text, trigger)].rstrip()))
+            waits = max(overlap(text, trigger), overlap(text, before + trigger))
+            yield from self._say(len(text[: len(text) - waits].rstrip()))
             if self._text.over:
                 return False
             yield None

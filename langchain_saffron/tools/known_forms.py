@@ -86,6 +86,16 @@ _MARKERS = {
 }
 
 
+def as_models_write(form: CallForm) -> CallForm:
+    """A form that a template told, with what its models write otherwise than the template."""
+    if form.opening != " to=functions." or form.call != (_NAME, "<|channel|>commentary json<|message|>", _ARGUMENTS):
+        return form
+    # Harmony: the channel comes first, and the kind of the arguments may be marked, or left out
+    kinds = (" <|constrain|>json<|message|>", " json<|message|>", "<|constrain|>json<|message|>", "<|message|>")
+    behind = ("<|channel|>commentary <|constrain|>json<|message|>", *kinds)
+    return replace(form, before="<|channel|>commentary", behind_name=behind)
+
+
 def own_format(form: CallForm) -> ToolFormat | None:
     """The format that has its own code for a form, if there is one."""
     # whole thoughts before a call are the model's, and no part of the form

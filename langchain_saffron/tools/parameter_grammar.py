@@ -1,30 +1,18 @@
 """The grammar of arguments that are written one by one, and of values that are not JSON."""
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from langchain_saffron.tools.call_form import Parameters
+from langchain_saffron.tools.string_patterns import PYTHON_STRING, python_string, string_pattern
 from langchain_saffron.tools.values import CDATA, CDATA_END
 
 Item = list[Any]
 Rules = dict[str, list[list[Item]]]
 
-_ANY = r"(?s:.*)"
-_PYTHON_STRING = (
-    r"""/'([^'\\\x00-\x1f\x7f-\xa0\xad]|\\[\\nrt])*'/ """
-    r"""| /"([^"\\\x00-\x1f\x7f-\xa0\xad]|\\[\\nrt])*'([^"\\\x00-\x1f\x7f-\xa0\xad]|\\[\\nrt])*"/"""
-)
 _KEY = "/[a-zA-Z_][a-zA-Z0-9_-]{0,63}/"
-_FORMATS = {
-    "date": r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])",
-    "time": r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](Z|[+-][01][0-9]:[0-5][0-9])",
-    "uuid": r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}",
-    "ipv4": r"((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])\.){3}(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])",
-}
-_FORMATS["date-time"] = f"{_FORMATS['date']}T{_FORMATS['time']}"
 _ALL_KINDS = ("string", "number", "boolean", "null", "array", "object")
 
 
@@ -220,8 +208,10 @@ class ParameterGrammar:
         if self._values.string == "json":
             return [["json", {**leaf, "type": "string"}, ", ", ": ", self._where]]
         if self._values.string == "quoted":
-            return [["text", self._values.quote], ["until", self._values.quote, _pattern(leaf)]]
-        return [["rule", self._lexeme("PYTHON_STRING", _PYTHON_STRING)]]
+            return [["text", self._values.quote], ["until", self._values.quote, string_pattern(leaf)]]
+        if not any(key in leaf for key in ("pattern", "format", "minLength", "maxLength")):
+            return [["rule", self._lexeme("PYTHON_STRING", PYTHON_STRING)]]
+        return [["rule", self._lexeme(self._known_rule("string", leaf).upper(), python_string(leaf))]]
 
     def _plain_string(self, leaf: dict[str, Any]) -> list[list[Item]]:
         """Strings as they are, with what ends them."""
@@ -229,9 +219,9 @@ class ParameterGrammar:
         if not end:
             return [[*self._string(leaf)]]
         if self._values.string != "cdata":
-            return [[["until", end, _pattern(leaf)]]]
-        safe = f"({_pattern(leaf)}) & /[^<&\\n]*/"
-        marked = f"({_pattern(leaf)}) & /(?s:.*)[<&\\n](?s:.*)/"
+            return [[["until", end, string_pattern(leaf)]]]
+        safe = f"({string_pattern(leaf)}) & /[^<&\\n]*/"
+        marked = f"({string_pattern(leaf)}) & /(?s:.*)[<&\\n](?s:.*)/"
         return [[["until", end, safe]], [["text", CDATA], ["until", CDATA_END + end, marked]]]
 
     def _lexeme(self, name: str, lark: str) -> str:
@@ -264,18 +254,3 @@ def _kind(leaf: dict[str, Any]) -> str | None:
     if isinstance(kind, str):
         return kind
     return "object" if "properties" in leaf else "array" if "items" in leaf else None
-
-
-def _pattern(leaf: dict[str, Any]) -> str:
-    """A regular expression of strings of a schema, as Lark."""
-    if pattern := leaf.get("pattern"):
-        begin = "" if pattern.startswith("^") else _ANY
-        end = "" if pattern.endswith("$") and not pattern.endswith(r"\$") else _ANY
-        inner = pattern.removeprefix("^").removesuffix("$" if not end else "\0")
-        return "/" + re.sub(r"\\.|/", lambda m: r"\/" if m[0] == "/" else m[0], f"{begin}({inner}){end}") + "/"
-    if made := _FORMATS.get(leaf.get("format", "")):
-        return f"/{made}/"
-    least, most = leaf.get("minLength", 0), leaf.get("maxLength")
-    if least or most is not None:
-        return f"/(?s:.{{{least},{'' if most is None else most}}})/"
-    return f"/{_ANY}/"

@@ -67,17 +67,20 @@ class Text:
             raise BrokenCall(self.cut or ENDED)
         yield None
 
-    def literal(self, text: str) -> Reading[None]:
-        """Read a text.
+    def literal(self, text: str, *others: str) -> Reading[None]:
+        """Read a text, or one of others in its place.
 
         Raises:
-            BrokenCall: There is another one.
+            BrokenCall: There is none of them.
         """
-        while not self.text.startswith(text):
-            if not text.startswith(self.text):
+        while True:
+            found = next((one for one in (text, *others) if self.text.startswith(one)), None)
+            if found is not None:
+                self.take(len(found))
+                return
+            if not any(one.startswith(self.text) for one in (text, *others)):
                 raise BrokenCall(f"it does not go on with {text.strip()!r}")
             yield from self.more()
-        self.take(len(text))
 
     def word(self, pattern: re.Pattern[str]) -> Reading[str]:
         """Read what matches a pattern, as much as there is."""

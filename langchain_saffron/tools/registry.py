@@ -7,7 +7,7 @@ from langchain_saffron.tools.base import ToolFormat
 from langchain_saffron.tools.form_calls import FormCalls
 from langchain_saffron.tools.form_probe import probe_form
 from langchain_saffron.tools.json_calls import HERMES, LLAMA
-from langchain_saffron.tools.known_forms import KNOWN, known_name, own_format
+from langchain_saffron.tools.known_forms import KNOWN, as_models_write, known_name, own_format
 from langchain_saffron.tools.response_template import RESPONSE_TEMPLATE
 
 # from the last one on, they are asked whether a template is theirs: what can be constrained comes before what cannot
@@ -54,5 +54,5 @@ def detect_tool_format(source: str, tokenizer: Any) -> ToolFormat | None:
         return own
     probed = probe_form(source, tokenizer)
     if probed is not None:
-        return own_format(probed) or FormCalls(known_name(probed), probed)
+        return own_format(probed) or FormCalls(known_name(probed), as_models_write(probed))
     return next((form for form in shipped if form.detect(source, tokenizer)), None)

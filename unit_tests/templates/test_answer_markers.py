@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from langchain_saffron.engine.detokenizer import MarkerSigns, StopFilter
+from langchain_saffron.engine.thought_reader import ThoughtReader
 from langchain_saffron.templates.safe_encoder import safe_encoder
-from langchain_saffron.templates.thought_form import ThoughtForm, with_answer_markers
+from langchain_saffron.templates.thought_form import KNOWN_FORMS, ThoughtForm, with_answer_markers
 from langchain_saffron.templates.thought_markers import ThoughtMarkers, Thoughts
 from unit_tests.builders import byte_level_tokenizer
 
@@ -51,3 +53,42 @@ def test_final_responses(size):
 def test_only_what_a_template_speaks_of():
     assert with_answer_markers(THINK, "nothing of it") == THINK
     assert with_answer_markers(THINK, "<answer>") == replace(THINK, answer=("<answer>", "</answer>"))
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_markers_are_not_among_the_tokens_of_what_is_said(whole):
+    tokenizer = byte_level_tokenizer()
+    form = with_answer_markers(THINK, "<response>")
+    thoughts = Thoughts(ThoughtMarkers.of(form, tokenizer, safe_encoder(tokenizer)), "before")
+    reader = ThoughtReader(tokenizer, thoughts)
+    pieces = ("<thinking>", "Hm.", "</thinking>", "<response>", "Yes, it is.", "</response>")
+    texts = ["".join(pieces)] if whole else pieces
+    end = tokenizer.eos_token_id
+    for token in [i for text in texts for i in tokenizer(text, add_special_tokens=False).input_ids] + [end]:
+        reader.push(token)
+    reader.finish()
+    said = tokenizer.decode(reader.said)
+    assert "Yes, it is." in said
+    # but for tokens that hold some of both
+    assert len(said) < len("Yes, it is.") + 4 + len(tokenizer.eos_token)
+    assert reader.said[-1] == end
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_leads_that_are_text_are_left_out_where_the_answer_begins(size):
+    form = next(one for one in KNOWN_FORMS if one.lead.startswith("<|channel|>final"))
+    said = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Yes.\n"
+    assert read(form, said, "before", size) == ("Hm.", "Yes.\n")
+    assert read(form, "<|channel|>final<|message|>Yes.", "before", size) == ("", "Yes.")
+    quoted = "It is <|channel|>final<|message|>."
+    assert read(form, quoted, "before", size) == ("", quoted)
+
+
+def test_a_stop_string_is_cut_where_a_control_token_stands_in_it():
+    sign = MarkerSigns({7: "<x>"}).of_token[7]
+    for pieces in ([f"say sto{sign}p it"], ["say s", "to", sign, "p it"]):
+        stops = StopFilter(["stop"])
+        assert "".join(map(stops.release, pieces)) == "say "
+        assert stops.stopped
+    stops = StopFilter(["stop"])
+    assert stops.release(f"sto{sign}") + stops.release("ry", last=True) == f"sto{sign}ry"
