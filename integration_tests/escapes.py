@@ -36,6 +36,7 @@ from langchain_saffron.tools import get_tool_format
 
 Say = Callable[[], str]
 Conversation = tuple[list[BaseMessage], list[dict[str, Any]] | None, dict[str, Any] | None]
+Kind = Callable[[Say, Say], Conversation]
 WORD = "zq{}kx"
 # Python chooses its quotes by what is between them
 _QUOTED = re.compile(r"('?)zq(\d+)kx('?)")
@@ -57,6 +58,12 @@ def _adjacent(say: Say, halves: Say) -> Conversation:
 
 def _prefill(say: Say, halves: Say) -> Conversation:
     return [HumanMessage(say()), AIMessage(say()), HumanMessage(halves()), AIMessage(halves())], None, None
+
+
+def _rewritten_prefill(say: Say, halves: Say) -> Conversation:
+    """Templates that strip an answer get a prefill with a blank at its end behind their generation prompt instead."""
+    *before, last = _prefill(say, halves)[0]
+    return [*before, AIMessage(f"{last.content}\n")], None, None
 
 
 def _thoughts(say: Say, halves: Say) -> Conversation:
@@ -106,10 +113,16 @@ def _calls(say: Say, halves: Say) -> Conversation:
 
 
 KINDS = {made.__name__[1:]: made for made in (_plain, _adjacent, _prefill, _thoughts, _variables, _tools, _calls)}
+# what a template rewrites has another harmless form
+OTHERWISE = {"prefill": _rewritten_prefill}
 
 
 def _short(identifier: str) -> str:
     return hashlib.sha256(identifier.encode("utf-8", "surrogatepass")).hexdigest()[:9]
+
+
+def _controls(shown: str) -> list[str]:
+    return re.findall("\ue000\\d+\ue001", shown)
 
 
 @dataclass
@@ -198,22 +211,25 @@ class Attack:
             chat_template=template,
             tool_format=get_tool_format("hermes") if hermes else None,
         )
-        self.kinds: dict[str, tuple[str, str]] = {}
-        prompts = {}
-        for name in KINDS:
-            numbers = itertools.count()
-            try:
-                prompts[name] = self._ids(name, lambda numbers=numbers: WORD.format(next(numbers)))
-            except PromptError:
-                continue
-        decoded = [tokenizer.decode(ids) for pair in prompts.values() for ids in pair]
+        prompts: dict[str, list[tuple[Any, Any]]] = {}
+        for name, kind in KINDS.items():
+            for made in (kind, OTHERWISE[name]) if name in OTHERWISE else (kind,):
+                numbers = itertools.count()
+                try:
+                    ids = self._ids(made, lambda numbers=numbers: WORD.format(next(numbers)))
+                except PromptError:
+                    continue
+                prompts.setdefault(name, []).append(ids)
+        decoded = [tokenizer.decode(ids) for pairs in prompts.values() for pair in pairs for ids in pair]
         self.judge = Judge(tokenizer, control_ids(tokenizer, template, decoded))
-        for name, pair in prompts.items():
-            policy, reward = map(self.judge.shown, pair)
-            self.kinds[name] = policy, reward
+        # by kind: the harmless prompts of the policy, and those of the reward model
+        self.kinds: dict[str, list[list[str]]] = {
+            name: [list(map(self.judge.shown, side)) for side in zip(*pairs, strict=True)]
+            for name, pairs in prompts.items()
+        }
 
-    def _ids(self, name: str, say: Say, halves: Say | None = None) -> tuple[Any, Any]:
-        messages, tools, variables = KINDS[name](say, halves or say)
+    def _ids(self, kind: Kind, say: Say, halves: Say | None = None) -> tuple[Any, Any]:
+        messages, tools, variables = kind(say, halves or say)
         prompt = self._renderer.render(messages, tools, variables=variables)
         return prompt.policy_ids, prompt.reward_ids
 
@@ -233,16 +249,17 @@ class Attack:
             return said[-1]
 
         try:
-            prompts = self._ids(name, say, half)
+            prompts = self._ids(KINDS[name], say, half)
         except PromptError as error:
             yield from (("refused", f"{error}: {text!r}") for text in said)
             return
         verdict, seen = "kept", ""
         for ids, harmless in zip(prompts, self.kinds[name], strict=True):
             shown = self.judge.shown(ids)
-            if re.findall("\ue000\\d+\ue001", shown) != re.findall("\ue000\\d+\ue001", harmless):
+            alike = [one for one in harmless if _controls(one) == _controls(shown)]
+            if not alike:
                 verdict, seen = "escaped", shown
-            elif verdict == "kept" and not self.judge.pattern(harmless, said).fullmatch(shown):
+            elif verdict == "kept" and not any(self.judge.pattern(one, said).fullmatch(shown) for one in alike):
                 verdict, seen = "otherwise", shown
         yield from ((verdict, f"{name}: {said!r}\n{seen}" if seen else "") for _ in said)
 

@@ -41,8 +41,8 @@ POINTS: dict[str, tuple[Any, str]] = {
     "a selection": (saffron, "select"),
     "a budget's answer": (BudgetMeter, "affords"),
     "a budget's book": (BudgetMeter, "book"),
-    "the detokenizer": (TextStream, "push"),
-    "its end": (TextStream, "finish"),
+    "the detokenizer": (TextStream, "pieces"),
+    "its end": (TextStream, "last_pieces"),
     "a look for stop strings": (StopChecker, "__call__"),
     "an event": (Handle, "put"),
 }
