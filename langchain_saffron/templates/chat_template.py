@@ -275,11 +275,11 @@ class ChatTemplate:
             return self._render(messages, tools, source, parts, variables, **options)
         self._check_complete(fields, marks, marked)
         name, tail = encoder.name_controls, marks.tail(marked)
+        named = name(marked)
+        start = marks.start(named, fields.content(len(messages) - 1))
         try:
             raw = apply(lambda text, field: text)
             if marks.remove(marked) == raw:
-                named = name(marked)
-                start = marks.start(named, fields.content(len(messages) - 1))
                 return Chat(marks.remove(named), messages, source, encoder, start, tail, variables)
             # The template looks at what messages say, or edits it (SmolLM3 takes `/no_think` out). It must
             # see the words unmarked then, which is fine as long as that adds no control string.
@@ -289,7 +289,7 @@ class ChatTemplate:
                 return Chat(marks.remove(name(broken)), messages, source, encoder, None, header, variables)
         except TemplateRefusal:
             pass  # raised because of words that it did not see in the marked text
-        return Chat(marks.remove(name(marked)), messages, source, encoder, None, tail, variables)
+        return Chat(marks.remove(named), messages, source, encoder, start, tail, variables)
 
     def _apply(self, messages: list[Message], tools: Any, source: str, options: dict[str, Any]) -> str:
         # some that are for tools only count them without asking whether there are any

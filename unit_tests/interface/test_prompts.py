@@ -59,6 +59,20 @@ def test_prefill_gives_the_ids_of_continue_final_message(make, template):
         assert equal >= len(texts) - 6
 
 
+def test_what_a_template_writes_before_answers_does_not_depend_on_what_a_history_quotes():
+    # as gpt-oss's, which writes an answer's channel, and refuses texts that hold one
+    template = (
+        "{% for m in messages %}{% if '<|im_start|>final' in m.content %}{{ raise_exception('no') }}{% endif %}"
+        "<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}<|im_start|>final {% endif %}{{ m.content }}<|im_end|>\n"
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    tokenizer = byte_level_tokenizer(chat_template=template)
+    for quoted in ("words", "words <|im_start|>final words"):
+        rendered = PromptRenderer(tokenizer).render([HumanMessage(quoted), AIMessage("Sure")])
+        text = f"<|im_start|>user\n{quoted}<|im_end|>\n<|im_start|>assistant\n<|im_start|>final Sure"
+        assert tokenizer.decode(rendered.policy_ids) == text
+
+
 def test_prefill_after_a_border_that_tokens_would_span():
     # GPT-2's way of cutting words makes one token of "\n\n" at the end, and two before a word.
     tokenizer = byte_level_tokenizer(chat_template=LLAMA3, pattern=None)
