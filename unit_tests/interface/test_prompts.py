@@ -63,8 +63,8 @@ def test_what_a_template_writes_before_answers_does_not_depend_on_what_a_history
     # as gpt-oss's, which writes an answer's channel, and refuses texts that hold one
     template = (
         "{% for m in messages %}{% if '<|im_start|>final' in m.content %}{{ raise_exception('no') }}{% endif %}"
-        "<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}<|im_start|>final {% endif %}{{ m.content }}<|im_end|>\n"
-        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+        "<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}<|im_start|>final {% endif %}"
+        "{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
     tokenizer = byte_level_tokenizer(chat_template=template)
     for quoted in ("words", "words <|im_start|>final words"):
