@@ -14,7 +14,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, Huma
 from langchain_saffron import ChatSaffron
 from langchain_saffron.errors import SaffronError
 
-EFFORTS = ("off", "low", "medium", "high", "max")
+EFFORTS = ("off", "low", "medium", "high", "max", "auto")
 HELP = f"/effort {'|'.join(EFFORTS)}, /reset forgets the conversation, /quit leaves"
 
 
