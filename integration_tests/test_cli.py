@@ -175,7 +175,7 @@ def test_piped_conversation(run, checkpoints):
     assert [line for line in err if line not in summaries] == [
         "saffron: the chat is forgotten",
         "saffron: effort off",
-        "saffron: --effort: Input should be 'off', 'low', 'medium', 'high' or 'max' (got 'huge')",
+        "saffron: --effort: Input should be 'off', 'low', 'medium', 'high', 'max' or 'auto' (got 'huge')",
         next(line for line in err if line.startswith("saffron: no command /dance")),
     ]
 
