@@ -1,6 +1,7 @@
 """From final tokens to final text: whole characters only, nothing past a stop string."""
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,6 +49,10 @@ class Detokenizer:
         self._read = len(self._ids)
         return after[len(before) :]
 
+    def push_or_sign(self, token: int, sign: str | None) -> str:
+        """Add a token; return the text that became final, or a control token's sign behind all that waited for it."""
+        return self.push((token,)) if sign is None else self.push((), last=True) + sign
+
 
 class StopFilter:
     """Lets a growing text through up to the first stop string.
@@ -80,16 +85,66 @@ class StopFilter:
         return text
 
 
-class TextStream:
-    """Detokenises a growing response.
+class AnswerStream(ABC):
+    """A growing response, given out as it becomes final.
 
-    What `push` and `finish` return, joined, is the response's text: half a character waits for its other
-    half, what could begin a stop string waits until it is known not to, and nothing follows a stop string.
+    What is given out, joined, is the response: half a character waits for its other half, what could begin a stop
+    string waits until it is known not to, and nothing follows a stop string.
 
     Attributes:
         text: All text given out so far.
-        parts: The same with the control tokens in it; empty where none are to be seen.
+        parts: The same with what is not text in it, in order; empty where there is none to be seen.
     """
+
+    def __init__(self, stop: Sequence[str], markers: "MarkerSigns | None", in_parts: bool) -> None:
+        """Nothing was given out yet.
+
+        Args:
+            stop: Strings that end the text.
+            markers: Control tokens that are given out, too.
+            in_parts: Whether anything but text is given out.
+        """
+        self.text = ""
+        self.parts: list[str] = []
+        self._markers = markers or MarkerSigns({})
+        self._filter = StopFilter(stop)
+        self._in_parts = in_parts
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string was found."""
+        return self._filter.stopped
+
+    @abstractmethod
+    def pieces(self, tokens: Sequence[int]) -> list[str]:
+        """Add final tokens; return what became final, control tokens as `MarkerText`."""
+
+    @abstractmethod
+    def last_pieces(self) -> list[str]:
+        """Return the rest."""
+
+    def add(self, text: str) -> str:
+        """Append text that no token stands for, such as a refusal."""
+        self.text += text
+        if self._in_parts:
+            if self.parts and not isinstance(self.parts[-1], ThoughtText | MarkerText):
+                self.parts[-1] += text
+            elif text:
+                self.parts.append(text)
+        return text
+
+    def _say(self, text: str) -> list[str]:
+        pieces = self._markers.taken_apart(text)
+        for piece in pieces:
+            if isinstance(piece, MarkerText):
+                self.parts.append(piece)
+            else:
+                self.add(piece)
+        return pieces
+
+
+class TextStream(AnswerStream):
+    """Detokenises a growing response that is all text, but for control tokens that are to be seen."""
 
     def __init__(
         self,
@@ -107,52 +162,18 @@ class TextStream:
                 they decide about a leading space.
             markers: Control tokens that are given out, too.
         """
-        self.text = ""
-        self.parts: list[str] = []
-        self._markers = markers or MarkerSigns({})
+        super().__init__(stop, markers, in_parts=bool(markers))
         self._detokenizer = Detokenizer(tokenizer, context)
-        self._filter = StopFilter(stop)
-
-    @property
-    def stopped(self) -> bool:
-        """Whether a stop string was found."""
-        return self._filter.stopped
 
     def pieces(self, tokens: Sequence[int]) -> list[str]:
         """Add final tokens; return what became final: text in one piece, and control tokens as `MarkerText`."""
-        return self._given(self._filter.release("".join(map(self._text_of, tokens))))
+        signs = self._markers.of_token
+        text = "".join(self._detokenizer.push_or_sign(token, signs.get(token)) for token in tokens)
+        return self._say(self._filter.release(text))
 
     def last_pieces(self) -> list[str]:
         """Return the rest."""
-        return self._given(self._filter.release(self._detokenizer.push((), last=True), last=True))
-
-    def push(self, tokens: Sequence[int]) -> str:
-        """Add final tokens; return the text that became final."""
-        return _text_in(self.pieces(tokens))
-
-    def finish(self) -> str:
-        """Return the rest of the text."""
-        return _text_in(self.last_pieces())
-
-    def add(self, text: str) -> str:
-        """Append text that no token stands for, such as a refusal."""
-        self.text += text
-        if self._markers:
-            join_part(self.parts, text)
-        return text
-
-    def _text_of(self, token: int) -> str:
-        sign = self._markers.of_token.get(token)
-        return self._detokenizer.push((token,)) if sign is None else self._detokenizer.push((), last=True) + sign
-
-    def _given(self, text: str) -> list[str]:
-        pieces = self._markers.taken_apart(text)
-        for piece in pieces:
-            if isinstance(piece, MarkerText):
-                self.parts.append(piece)
-            else:
-                self.add(piece)
-        return pieces
+        return self._say(self._filter.release(self._detokenizer.push((), last=True), last=True))
 
 
 class MarkerSigns:
@@ -172,18 +193,6 @@ class MarkerSigns:
         if not self._names:
             return [text] if text else []
         return [self._names.get(piece, piece) for piece in self._pattern.split(text) if piece]
-
-
-def join_part(parts: list[str], text: str) -> None:
-    """Add text to what was given out; neighbours are joined."""
-    if parts and not isinstance(parts[-1], ThoughtText | MarkerText):
-        parts[-1] += text
-    elif text:
-        parts.append(text)
-
-
-def _text_in(pieces: Sequence[str]) -> str:
-    return "".join(piece for piece in pieces if not isinstance(piece, MarkerText))
 
 
 class StopChecker:

@@ -7,12 +7,11 @@ from typing import TypedDict
 
 import torch
 
-from langchain_saffron.engine.detokenizer import TextStream
+from langchain_saffron.engine.detokenizer import AnswerStream
 from langchain_saffron.engine.metrics import RequestTimes
 from langchain_saffron.engine.request_cache import RequestCache
 from langchain_saffron.engine.result import SearchResult, SearchStats
 from langchain_saffron.engine.said_nodes import SaidNodes
-from langchain_saffron.engine.thought_reader import ThoughtStream
 from langchain_saffron.grammar import Grammar
 from langchain_saffron.search import Expand, Search, SearchInputs
 from langchain_saffron.templates.thought_markers import Thoughts
@@ -103,7 +102,7 @@ class Request:
     reward_ids: tuple[int, ...] | None
     prm_ids: Sequence[int] | None
     salt: str
-    stream: TextStream | ThoughtStream
+    stream: AnswerStream
     send: Callable[[Event], None]
     deadline: float | None = None
     stats: SearchStats = field(default_factory=SearchStats)

@@ -9,7 +9,7 @@ from itertools import count
 
 import torch
 
-from langchain_saffron.engine.detokenizer import TextStream
+from langchain_saffron.engine.detokenizer import AnswerStream
 from langchain_saffron.engine.metrics import EngineMetrics
 from langchain_saffron.engine.prm_cache import PrmScorer
 from langchain_saffron.engine.prm_function import FunctionScorer
@@ -337,8 +337,8 @@ class Scheduler:
                     break
 
 
-def _thoughts(stream: TextStream | ThoughtStream) -> tuple[list[str], int | None, list[int] | None]:
+def _thoughts(stream: AnswerStream) -> tuple[list[str], int | None, list[int] | None]:
     """What a result says of thoughts: `parts`, `thought_tokens` and `said_ids`."""
-    if isinstance(stream, TextStream):
-        return stream.parts, None, None
-    return stream.parts, stream.reader.thought, stream.reader.said
+    if isinstance(stream, ThoughtStream):
+        return stream.parts, stream.reader.thought, stream.reader.said
+    return stream.parts, None, None

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from langchain_saffron.engine.detokenizer import Detokenizer, MarkerSigns, StopFilter, join_part
+from langchain_saffron.engine.detokenizer import AnswerStream, Detokenizer, MarkerSigns
 from langchain_saffron.engine.result import MarkerText, ThoughtText
 from langchain_saffron.templates.thought_markers import Piece, Thoughts
 
@@ -59,8 +59,8 @@ class ThoughtReader:
 
     def push(self, token: int) -> list[Piece]:
         """Read a token; return what has become clear."""
-        within, sign = self._splitter.thinking, self._signs.get(token)
-        text = self._detokenizer.push((token,)) if sign is None else self._detokenizer.push((), last=True) + sign
+        within = self._splitter.thinking
+        text = self._detokenizer.push_or_sign(token, self._signs.get(token))
         pieces = self._splitter.feed(text)
         kinds = {kind for kind, _ in pieces}
         self._undecided.append((token, text))
@@ -106,13 +106,8 @@ def _showing(thoughts: Thoughts, markers: MarkerSigns) -> Thoughts:
     return replace(thoughts, markers=replace(thoughts.markers, shown={**thoughts.markers.shown, **seen}))
 
 
-class ThoughtStream:
-    """The text of a growing response, and its thoughts beside it.
-
-    Attributes:
-        text: All that was said so far.
-        parts: All that was given out so far, neighbours of one kind joined.
-    """
+class ThoughtStream(AnswerStream):
+    """The text of a growing response, and its thoughts beside it; in `parts`, neighbours of one kind are joined."""
 
     def __init__(
         self,
@@ -131,18 +126,10 @@ class ThoughtStream:
             context: As for a `TextStream`.
             markers: Control tokens that are given out, too.
         """
-        self.text = ""
-        self.parts: list[str] = []
-        self._markers = markers or MarkerSigns({})
+        super().__init__(stop, markers, in_parts=True)
         self.reader = ThoughtReader(tokenizer, thoughts, context, markers)
-        self._filter = StopFilter(stop)
         # where one thought follows another
         self._new_thought = True
-
-    @property
-    def stopped(self) -> bool:
-        """Whether a stop string was found."""
-        return self._filter.stopped
 
     def pieces(self, tokens: Sequence[int]) -> list[str]:
         """Add final tokens; return what became final, thoughts as `ThoughtText`, control tokens as `MarkerText`."""
@@ -154,12 +141,6 @@ class ThoughtStream:
             return []
         given = self._given(self.reader.finish())
         return [*given, *self._say(self._filter.release("", last=True))]
-
-    def add(self, text: str) -> str:
-        """Append text that no token stands for, such as a refusal."""
-        self.text += text
-        join_part(self.parts, text)
-        return text
 
     def _given(self, pieces: list[Piece]) -> list[str]:
         given: list[str] = []
@@ -175,15 +156,6 @@ class ThoughtStream:
             elif kind == "text":
                 given += self._say(self._filter.release(text))
         return [one for one in given if one]
-
-    def _say(self, text: str) -> list[str]:
-        pieces = self._markers.taken_apart(text)
-        for piece in pieces:
-            if isinstance(piece, MarkerText):
-                self.parts.append(piece)
-            else:
-                self.add(piece)
-        return pieces
 
     def _think(self, text: str) -> ThoughtText:
         text = "".join(one for one in self._markers.taken_apart(text) if not isinstance(one, MarkerText))

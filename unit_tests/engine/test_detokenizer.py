@@ -25,8 +25,8 @@ def test_pieces_join_to_the_whole_and_never_hold_half_a_character(kind: str, tex
     tokenizer = tokenizers()[kind]
     ids = tokenizer(text, add_special_tokens=False).input_ids
     stream = TextStream(tokenizer)
-    pieces = [stream.push([token]) for token in ids]
-    pieces.append(stream.finish())
+    pieces = ["".join(stream.pieces([token])) for token in ids]
+    pieces.append("".join(stream.last_pieces()))
     assert "".join(pieces) == decode(tokenizer, ids) == stream.text
     assert not any("\ufffd" in piece for piece in pieces)
 
@@ -36,8 +36,8 @@ def test_a_broken_end_is_given_out_at_the_end():
     ids = tokenizer("🎉", add_special_tokens=False).input_ids
     assert len(ids) > 1
     stream = TextStream(tokenizer)
-    assert stream.push(ids[:1]) == ""
-    assert stream.finish() == "\ufffd"
+    assert "".join(stream.pieces(ids[:1])) == ""
+    assert "".join(stream.last_pieces()) == "\ufffd"
 
 
 @pytest.mark.parametrize("stop", ["for four", "people?", "o", "rice f"])
@@ -48,9 +48,9 @@ def test_nothing_of_a_stop_string_is_ever_given_out(stop: str):
     stream = TextStream(tokenizer, [stop, "never"])
     out = ""
     for token in ids:
-        out += stream.push([token])
+        out += "".join(stream.pieces([token]))
         assert text[: text.index(stop)].startswith(out)
-    out += stream.finish()
+    out += "".join(stream.last_pieces())
     assert out == text[: text.index(stop)]
     assert stream.stopped
 
@@ -59,9 +59,9 @@ def test_what_only_looked_like_a_stop_string_is_given_out_after_all():
     tokenizer = byte_level_tokenizer()
     ids = tokenizer("the end of it", add_special_tokens=False).input_ids
     stream = TextStream(tokenizer, ["end of time", "of it all"])
-    out = "".join(stream.push([token]) for token in ids)
+    out = "".join("".join(stream.pieces([token])) for token in ids)
     assert out == "the "[: len(out)] or out == "the end "
-    assert out + stream.finish() == "the end of it"
+    assert out + "".join(stream.last_pieces()) == "the end of it"
 
 
 def test_a_continued_prompt_keeps_the_space_between_words():
@@ -69,7 +69,7 @@ def test_a_continued_prompt_keeps_the_space_between_words():
     ids = tokenizer("cook saffron rice", add_special_tokens=False).input_ids
     context, rest = ids[:2], ids[2:]
     stream = TextStream(tokenizer, context=context)
-    out = stream.push(rest) + stream.finish()
+    out = "".join(stream.pieces(rest)) + "".join(stream.last_pieces())
     assert decode(tokenizer, context) + out == "cook saffron rice"
 
 
