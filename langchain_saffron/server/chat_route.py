@@ -1,7 +1,6 @@
 """`POST /v1/chat/completions`: a call of `ChatSaffron`."""
 
 import asyncio
-import logging
 import time
 from contextlib import aclosing
 from typing import Any
@@ -13,41 +12,20 @@ from starlette.responses import Response
 
 from langchain_saffron.chat_models import ChatSaffron
 from langchain_saffron.server.answers import chat_answer, chat_chunks
-from langchain_saffron.server.errors import ApiError, JsonResponse
-from langchain_saffron.server.gate import tenant_of
-from langchain_saffron.server.load import Load
 from langchain_saffron.server.requests import chat_options, to_messages
-from langchain_saffron.server.settings import ServerSettings
-from langchain_saffron.server.streaming import CLIENT_CLOSED, Events, EventStream, wait_for
-from langchain_saffron.server.wire import ChatRequest, Decoding
-
-logger = logging.getLogger("langchain_saffron.server")
+from langchain_saffron.server.route import Route, logger
+from langchain_saffron.server.streaming import Events
+from langchain_saffron.server.wire import ChatRequest
 
 
-class ChatRoute:
+class ChatRoute(Route[ChatSaffron, ChatRequest]):
     """Answers chats."""
 
-    def __init__(self, model: ChatSaffron, served: str, load: Load, settings: ServerSettings) -> None:
-        """Take what answers.
-
-        Args:
-            model: The chat model, with the operator's settings.
-            served: What it is called.
-            load: The server's.
-            settings: The server's.
-        """
-        self._model, self._served, self._load, self._settings = model, served, load, settings
+    prompt = "messages"
 
     async def answer(self, asked: ChatRequest, request: Request) -> Response:
         """Answer one."""
-        check_name(asked, self._served)
-        tenant = tenant_of(request.state)
-        if self._settings.log_prompts:
-            logger.info("%s asks: %s", tenant, asked.model_dump_json(include={"messages"}))
-        if asked.stream:
-            return EventStream(self._events(asked, tenant), self._load, self._settings.ping_seconds)
-        answer = await wait_for(self._whole(asked, tenant), request.receive, self._load)
-        return Response(status_code=CLIENT_CLOSED) if answer is None else JsonResponse(answer)
+        return await self.respond(asked, request)
 
     async def _whole(self, asked: ChatRequest, tenant: str) -> dict[str, Any]:
         begun = time.perf_counter()
@@ -97,14 +75,3 @@ class ChatRoute:
         )
         if self._settings.log_prompts:
             logger.info("%s gets: %s", tenant, message.text)
-
-
-def check_name(asked: Decoding, served: str) -> None:
-    """See whether a request asks for the model that is served.
-
-    Raises:
-        ApiError: 404, it does not.
-    """
-    if asked.model is not None and asked.model != served:
-        text = f"the model {asked.model[:200]!r} is not served here: ask for {served!r}"
-        raise ApiError(404, text, "model_not_found", "model")

@@ -1,6 +1,5 @@
 """`POST /v1/completions`: calls of `SaffronLLM`."""
 
-import logging
 from contextlib import aclosing
 from typing import Any
 
@@ -11,42 +10,20 @@ from starlette.responses import Response
 
 from langchain_saffron.llms import SaffronLLM
 from langchain_saffron.server.answers import Heading, finish_reason, stats
-from langchain_saffron.server.chat_route import check_name
-from langchain_saffron.server.errors import JsonResponse
-from langchain_saffron.server.gate import tenant_of
-from langchain_saffron.server.load import Load
 from langchain_saffron.server.requests import call_options
-from langchain_saffron.server.settings import ServerSettings
-from langchain_saffron.server.streaming import CLIENT_CLOSED, Events, EventStream, wait_for
+from langchain_saffron.server.route import Route
+from langchain_saffron.server.streaming import Events
 from langchain_saffron.server.wire import CompletionRequest
 
-logger = logging.getLogger("langchain_saffron.server")
 
-
-class CompletionRoute:
+class CompletionRoute(Route[SaffronLLM, CompletionRequest]):
     """Completes plain text."""
 
-    def __init__(self, model: SaffronLLM, served: str, load: Load, settings: ServerSettings) -> None:
-        """Take what completes.
-
-        Args:
-            model: The LLM, with the operator's settings.
-            served: What it is called.
-            load: The server's.
-            settings: The server's.
-        """
-        self._model, self._served, self._load, self._settings = model, served, load, settings
+    prompt = "prompt"
 
     async def answer(self, asked: CompletionRequest, request: Request) -> Response:
         """Complete a text, or several."""
-        check_name(asked, self._served)
-        tenant = tenant_of(request.state)
-        if self._settings.log_prompts:
-            logger.info("%s asks: %s", tenant, asked.model_dump_json(include={"prompt"}))
-        if asked.stream:
-            return EventStream(self._events(asked, tenant), self._load, self._settings.ping_seconds)
-        answer = await wait_for(self._whole(asked, tenant), request.receive, self._load)
-        return Response(status_code=CLIENT_CLOSED) if answer is None else JsonResponse(answer)
+        return await self.respond(asked, request)
 
     async def _whole(self, asked: CompletionRequest, tenant: str) -> dict[str, Any]:
         result = await self._model.agenerate(_prompts(asked), **call_options(asked, self._model, tenant))

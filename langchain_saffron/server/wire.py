@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from langchain_saffron.settings import Effort, OnExhausted
+from langchain_saffron.settings import Effort, OnExhausted, Positive
 
 INTEGER = 2**63
 # beams of `effort="max"`
@@ -14,7 +14,6 @@ MOST_PROMPTS = 64
 
 # what the models compute with has less room than a double
 Reward = Annotated[float, Field(ge=-1e6, le=1e6)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 # what has only one value here
 Zero = Annotated[float, Field(ge=0, le=0)]
 One = Annotated[int, Field(ge=1, le=1)]
