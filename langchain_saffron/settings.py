@@ -171,7 +171,7 @@ class SearchSettings(_Frozen):
     @field_validator("temperature")
     @classmethod
     def _zero_is_none(cls, value: float | None) -> float | None:
-        return value if value is not None and value >= COLDEST else None
+        return value if samples(value) else None
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -192,6 +192,11 @@ class SearchSettings(_Frozen):
     def needs_process_reward_model(self) -> bool:
         """Whether the search asks a process reward model."""
         return SEARCHES[self.search].process_reward_model
+
+
+def samples(temperature: float | None) -> bool:
+    """Whether chance takes part at a temperature."""
+    return temperature is not None and temperature >= COLDEST
 
 
 def check_effort(effort: str) -> None:

@@ -2,13 +2,21 @@
 
 import json
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from langchain_saffron.cli.console import notice, option_names
-from langchain_saffron.cli.options import Device, Dtype, Model, QuantizationOption, RewardBase, RewardModel, load_chat
+from langchain_saffron.cli.options import (
+    ChatTemplateFile,
+    Device,
+    Dtype,
+    Model,
+    QuantizationOption,
+    RewardBase,
+    RewardModel,
+    load_chat,
+)
 from langchain_saffron.settings import Effort, Mask, OnExhausted
 
 DECODING = "Decoding"
@@ -29,15 +37,7 @@ def chat(
     device: Device = None,
     dtype: Dtype = None,
     quantization: QuantizationOption = None,
-    chat_template: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True,
-            dir_okay=False,
-            help="A file with a Jinja chat template in place of the model's own.",
-            rich_help_panel="Models",
-        ),
-    ] = None,
+    chat_template: ChatTemplateFile = None,
     system: Annotated[str | None, typer.Option(help="A system message.")] = None,
     prefill: Annotated[
         str | None, typer.Option(help="How the answer begins; the model goes on from there. Not printed.")
@@ -126,7 +126,7 @@ def chat(
         "device": device,
         "dtype": dtype,
         "quantization": quantization,
-        "chat_template": chat_template.read_text(encoding="utf-8") if chat_template else None,
+        "chat_template": chat_template,
         "effort": effort,
         "width": width,
         "max_tokens": max_tokens,

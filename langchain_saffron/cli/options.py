@@ -3,6 +3,7 @@
 import sys
 import warnings
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -68,13 +69,25 @@ QuantizationOption = Annotated[
 ]
 
 
+ChatTemplateFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--chat-template",
+        exists=True,
+        dir_okay=False,
+        help="A file with a Jinja chat template in place of the model's own.",
+        rich_help_panel=MODELS,
+    ),
+]
+
+
 def load_chat(options: dict[str, Any], *, told: bool) -> "ChatSaffron":
     """A `ChatSaffron` with these fields and its weights.
 
     What libraries say while they load stays out: what is wrong with a model is an error of our own.
 
     Args:
-        options: Fields; `None` stands for not given.
+        options: Fields; `None` stands for not given. A chat template may be a file.
         told: Whether a line says that a real model is being loaded, and bars show its download on a terminal.
 
     Raises:
@@ -85,6 +98,8 @@ def load_chat(options: dict[str, Any], *, told: bool) -> "ChatSaffron":
 
     warnings.filterwarnings("ignore", message="no model= was given")
     given = {name: value for name, value in options.items() if value is not None}
+    if isinstance(template := given.get("chat_template"), Path):
+        given["chat_template"] = template.read_text(encoding="utf-8")
     if not str(given.get("reward_model", "-")).strip():
         raise SettingsError("reward_model: an empty string names no model")
     chat = ChatSaffron(**given)

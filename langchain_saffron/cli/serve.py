@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 
 from langchain_saffron.cli.console import notice
-from langchain_saffron.cli.options import Device, Dtype, Model, QuantizationOption, RewardBase, RewardModel, load_chat
+from langchain_saffron.cli.options import (
+    ChatTemplateFile,
+    Device,
+    Dtype,
+    Model,
+    QuantizationOption,
+    RewardBase,
+    RewardModel,
+    load_chat,
+)
 from langchain_saffron.errors import SettingsError
 from langchain_saffron.extras import SERVER
 from langchain_saffron.settings import Effort, Mask, OnExhausted
@@ -25,15 +34,7 @@ def serve(
     device: Device = None,
     dtype: Dtype = None,
     quantization: QuantizationOption = None,
-    chat_template: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True,
-            dir_okay=False,
-            help="A file with a Jinja chat template in place of the model's own.",
-            rich_help_panel="Models",
-        ),
-    ] = None,
+    chat_template: ChatTemplateFile = None,
     host: Annotated[
         str, typer.Option(help="Where to listen; 0.0.0.0 for all addresses.", rich_help_panel=SERVING)
     ] = "127.0.0.1",
@@ -141,7 +142,7 @@ def serve(
         "device": device,
         "dtype": dtype,
         "quantization": quantization,
-        "chat_template": chat_template.read_text(encoding="utf-8") if chat_template else None,
+        "chat_template": chat_template,
         "effort": effort,
         "width": width,
         "max_tokens": max_tokens,

@@ -22,7 +22,6 @@ from langchain_saffron.models.loading import default_device, default_dtype
 from langchain_saffron.models.quantization import check_quantization
 from langchain_saffron.models.wrapped import is_pipeline
 from langchain_saffron.settings import (
-    COLDEST,
     DEFAULT_REFUSAL,
     EFFORTS,
     ComputeBudget,
@@ -34,6 +33,7 @@ from langchain_saffron.settings import (
     SearchSettings,
     check_effort,
     describe_validation,
+    samples,
 )
 from langchain_saffron.shared_budget import Share, SharedBudget
 from langchain_saffron.tools import ToolFormat
@@ -286,7 +286,7 @@ class SaffronFields(BaseModel):
         """
         search = self.search
         if search is None:
-            search = "saffron" if self.effort != "off" else "sample" if (self.temperature or 0) >= COLDEST else "greedy"
+            search = "saffron" if self.effort != "off" else "sample" if samples(self.temperature) else "greedy"
         preset_width, preset_lag = EFFORTS.get(self.effort, (1, None))
         return SearchSettings(
             search=search,

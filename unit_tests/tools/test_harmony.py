@@ -3,7 +3,6 @@
 import pytest
 from tokenizers import AddedToken
 
-from langchain_saffron.errors import GrammarError
 from langchain_saffron.grammar import Grammar
 from langchain_saffron.grammar.after_thought import AfterThought
 from langchain_saffron.grammar.compiler import GrammarCompiler
@@ -14,6 +13,7 @@ from langchain_saffron.templates.thought_markers import ThoughtMarkers
 from langchain_saffron.tools import Answer, detect_tool_format, tool_request
 from unit_tests.builders import byte_level_tokenizer
 from unit_tests.call_templates import FAMILIES
+from unit_tests.grammars import accepts
 
 pytest.importorskip("llguidance")
 MARKERS = ("<|start|>", "<|end|>", "<|channel|>", "<|message|>", "<|constrain|>")
@@ -35,23 +35,14 @@ def tokenizer(request):
     return byte_level_tokenizer(600, FAMILIES["harmony"], extra_tokens=added)
 
 
-def accepts(tokenizer, state, text):
-    try:
-        for token in tokenizer(text, add_special_tokens=False).input_ids:
-            state = state.advance(token)
-    except GrammarError:
-        return False
-    return state.accepting
-
-
 @pytest.mark.parametrize("choice", ["auto", "any", "weather"])
 def test_the_headers_of_calls(tokenizer, choice):
     compiler = GrammarCompiler(tokenizer, len(tokenizer), [tokenizer.eos_token_id])
     root = compiler.compile(FORM.grammar(TOOLS, choice, True))
-    accepted = [accepts(tokenizer, root.copy(), header + ARGUMENTS) for header in HEADERS]
+    accepted = [accepts(tokenizer, root, header + ARGUMENTS) for header in HEADERS]
     # a call that has to come is written as the template writes it
     assert accepted == ([True] * 4 if choice == "auto" else [True, False, False, False])
-    assert not accepts(tokenizer, root.copy(), HEADERS[0].replace("json", "xml") + ARGUMENTS)
+    assert not accepts(tokenizer, root, HEADERS[0].replace("json", "xml") + ARGUMENTS)
 
 
 @pytest.mark.parametrize("size", [1, 5, 1000])

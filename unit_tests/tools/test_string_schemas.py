@@ -2,11 +2,11 @@
 
 import pytest
 
-from langchain_saffron.errors import GrammarError
 from langchain_saffron.grammar.compiler import GrammarCompiler
 from langchain_saffron.interface.prompts import PromptRenderer
 from unit_tests.builders import byte_level_tokenizer
 from unit_tests.call_templates import FAMILIES
+from unit_tests.grammars import accepts
 
 pytest.importorskip("llguidance")
 CASES = [
@@ -28,16 +28,6 @@ def compiled(family, schema):
     function = {"name": "find", "parameters": {"type": "object", "properties": {"a": schema}, "required": ["a"]}}
     grammar = PromptRenderer(tokenizer).tool_format.grammar([{"type": "function", "function": function}], "any", True)
     return tokenizer, GrammarCompiler(tokenizer, len(tokenizer), [tokenizer.eos_token_id]).compile(grammar)
-
-
-def accepts(tokenizer, root, text):
-    state = root.copy()
-    try:
-        for token in tokenizer(text, add_special_tokens=False).input_ids:
-            state = state.advance(token)
-    except GrammarError:
-        return False
-    return state.accepting
 
 
 @pytest.mark.parametrize(("rules", "good", "bad"), CASES, ids=lambda one: str(one))
