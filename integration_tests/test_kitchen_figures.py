@@ -10,7 +10,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def figures() -> dict[str, Figures]:
     # the widest searches take longer than all the others together
-    return {effort: measure(effort, cases={"high": 25, "max": 15}.get(effort, 40)) for effort in EFFORTS}
+    return {effort: measure(effort, cases={"high": 25, "max": 20}.get(effort, 40)) for effort in EFFORTS}
 
 
 def test_plain_hazardous_requests_are_refused(figures):

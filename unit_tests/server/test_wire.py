@@ -52,7 +52,9 @@ def test_an_answer_is_that_of_the_chat_model(client, effort):
     assert choice["finish_reason"] == expected.response_metadata["finish_reason"]
     assert body["usage"]["prompt_tokens"] == expected.usage_metadata["input_tokens"]
     assert body["usage"]["completion_tokens"] == expected.usage_metadata["output_tokens"]
-    assert body["saffron"]["reward"] == expected.response_metadata["saffron"]["reward"]
+    reward, alike = body["saffron"]["reward"], expected.response_metadata["saffron"]["reward"]
+    # the prompt may be in the cache of one engine and not of the other, so that sums are rounded otherwise
+    assert reward is alike is None if effort == "off" else reward == pytest.approx(alike, rel=1e-6)
     assert (body["object"], body["model"]) == ("chat.completion", "kitchen")
 
 
