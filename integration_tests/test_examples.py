@@ -47,7 +47,7 @@ SHORT = """if True:
 
     class Short(langchain_saffron.ChatSaffron):
         def __init__(self, **fields):
-            super().__init__(**{**fields, "max_tokens": 24})
+            super().__init__(**{**fields, "max_tokens": 12})
 
     langchain_saffron.ChatSaffron = Short
     del sys.argv[0]
