@@ -20,6 +20,7 @@ from langchain_saffron import ChatSaffron, SaffronLLM, errors
 from langchain_saffron.agents import ToolCallGuard
 from langchain_saffron.evaluation.run import evaluate
 from langchain_saffron.models.guard_function import conversation_guard
+from langchain_saffron.server.rules import Asker, Rules
 from langchain_saffron.server.wire import ChatRequest
 from langchain_saffron.shared_budget import SharedBudget
 from langchain_saffron.training.corpus import register_record_form
@@ -228,6 +229,14 @@ def test_the_comparison_runs_from_top_to_bottom(hub, tmp_path):
     for name in ("run", "equal", "hex-phi", "bold"):
         assert "data:image/png" in (tmp_path / name / "report.html").read_text(encoding="utf-8")
     assert (tmp_path / "run" / "verdicts-keyword.parquet").exists()
+
+
+def test_the_rules_of_the_server_are_rules(tmp_path):
+    (text,) = blocks(README, "yaml")
+    (tmp_path / "rules.yaml").write_text(text, encoding="utf-8")
+    found, names = Rules.read(tmp_path / "rules.yaml").apply({}, Asker("chat", "tenant-guest", ["send_email"]), {})
+    assert names == ["rule 1", "guests", "post"]
+    assert (found["effort"], found["max_tokens"], found["refusal_threshold"]) == ("high", 512, 0.5)
 
 
 def test_the_server_answers_as_shown(tmp_path):

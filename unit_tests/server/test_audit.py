@@ -37,7 +37,8 @@ def test_a_refusal_is_noted_without_a_word_of_it(audited, stream, tmp_path):
     assert "refused" in line["why"]
     assert (line["finish_reason"], line["tenant"], line["route"]) == ("refusal", "tenant-bob", "chat")
     assert line["tokens"] >= 0
-    assert line["highest_risk"] > 0
+    assert line["effort"] == "low"
+    assert line["tflops"] > 0
     text = (tmp_path / "audit.jsonl").read_text(encoding="utf-8")
     assert not any(word in text for word in ("viper", "sk-bob", "can't help"))
 
