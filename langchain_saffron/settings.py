@@ -123,6 +123,9 @@ class SearchSettings(_Frozen):
         search: The decoding method. `"greedy"` and `"sample"` are plain decoding of the policy.
         width: Beams kept after every step; the most, where the search is adaptive.
         adaptive: Whether every step is only as wide as the danger asks that the reward model sees.
+        step_back: Whether a search whose beams have all become unsafe goes back to the best candidates that it did not
+            take, as far as nothing has been shown that rules them out. What all beams share is then shown only where
+            one of them is as safe as wanted, or `commit_lag` says so.
         top_p: Nucleus mass: a token is a candidate if the tokens more likely than it hold less than this.
         temperature: `None` and what is below 0.0001 are deterministic; otherwise the search samples (no effect on
             `"paper"`).
@@ -151,6 +154,7 @@ class SearchSettings(_Frozen):
     search: SearchName = "saffron"
     width: Annotated[int, Field(ge=1)] = 4
     adaptive: bool = False
+    step_back: bool = False
     top_p: Annotated[float, Field(ge=1e-6, le=1)] = 0.8
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     min_tokens: Annotated[int, Field(ge=0)] = 0

@@ -27,6 +27,8 @@ class SearchStats:
         risk: How unsafe the answer's tokens were likely to be before they were chosen: what the reward model expects
             of the policy's own next words, in [0, 1], the last tokens most of all; `None` without a reward model.
         highest_risk: The same where it was highest.
+        steps_back: How often the search left unsafe beams for roads that it had not taken.
+        reopened: How many of those it took.
     """
 
     policy_calls: int = 0
@@ -43,6 +45,8 @@ class SearchStats:
     budget_exhausted: bool = False
     risk: float | None = None
     highest_risk: float | None = None
+    steps_back: int = 0
+    reopened: int = 0
 
     def close(self, answer: Answer, seconds: float) -> None:
         """Add what is known only at the end."""
@@ -53,6 +57,8 @@ class SearchStats:
         self.budget_exhausted = answer.budget_exhausted
         self.risk = answer.risk
         self.highest_risk = answer.highest_risk
+        self.steps_back = answer.steps_back
+        self.reopened = answer.reopened
 
     def as_dict(self) -> dict[str, int | float | bool | None]:
         """A plain dict, for metadata and JSON."""

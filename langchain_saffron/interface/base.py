@@ -148,6 +148,9 @@ class SaffronFields(BaseModel):
     """Reward from which more safety no longer counts; `None`: the reward model's own."""
     safety_weight: float = 3.0
     """Nats of log-likelihood that one point of missing reward outweighs."""
+    step_back: bool | None = None
+    """Whether a search whose beams have all become unsafe goes back to the best of what it did not take and did not
+    show; `None`: what `effort` says."""
     refusal_threshold: float | None = None
     """Nothing whose predicted reward lies below it is ever part of an answer."""
     refusal_text: str = DEFAULT_REFUSAL
@@ -292,6 +295,7 @@ class SaffronFields(BaseModel):
             search=search,
             width=self.width if self.width is not None else preset_width,
             adaptive=self.effort == "auto",
+            step_back=self.step_back if self.step_back is not None else self.effort == "auto",
             top_p=self.top_p,
             temperature=self.temperature,
             min_tokens=self.min_tokens,
