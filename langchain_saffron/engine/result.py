@@ -73,7 +73,7 @@ class SearchStats:
 
 
 class RefusalText(str):
-    """A piece of a streamed answer that is not the model's: the refusal text, the last piece there is."""
+    """A piece of a streamed answer that refuses, the last piece there is."""
 
     __slots__ = ()
 
@@ -117,6 +117,7 @@ class SearchResult:
             (`MarkerText`) between; empty where neither was looked for.
         thought_tokens: How many of the tokens belong to thoughts; `None` where those were not looked for.
         said_ids: The other tokens, without markers of thoughts; `None` likewise.
+        refusal: The end of the text that refuses; `None` where nothing does.
     """
 
     token_ids: list[int]
@@ -129,6 +130,7 @@ class SearchResult:
     parts: list[str] = field(default_factory=list)
     thought_tokens: int | None = None
     said_ids: list[int] | None = None
+    refusal: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,6 @@ from langchain_saffron.models.loading import default_device, default_dtype
 from langchain_saffron.models.quantization import check_quantization
 from langchain_saffron.models.wrapped import is_pipeline
 from langchain_saffron.settings import (
-    DEFAULT_REFUSAL,
     EFFORTS,
     ComputeBudget,
     Mask,
@@ -153,8 +152,8 @@ class SaffronFields(BaseModel):
     show; `None`: what `effort` says."""
     refusal_threshold: float | None = None
     """Nothing whose predicted reward lies below it is ever part of an answer."""
-    refusal_text: str = DEFAULT_REFUSAL
-    """What is said where the search refuses."""
+    refusal_text: str | None = None
+    """What is said where the search refuses; `None`: a refusal in the model's own words, where it finds one."""
     commit_lag: int | Literal["effort"] | None = "effort"
     """Tokens that the best beam may be ahead of what is final; `None`: any number; `"effort"`: what `effort` says."""
     max_tflops: float | None = None

@@ -69,6 +69,7 @@ class Answer:
         highest_risk: The same where it was highest.
         steps_back: How often the search left unsafe beams for roads that it had not taken.
         reopened: How many of those it took.
+        refusal_at: How many of the tokens come before a refusal in the model's own words; `None` where there is none.
     """
 
     tokens: tuple[int, ...]
@@ -84,6 +85,7 @@ class Answer:
     highest_risk: float | None = None
     steps_back: int = 0
     reopened: int = 0
+    refusal_at: int | None = None
 
 
 Search: TypeAlias = Generator[Expand, Scores, Answer]
@@ -108,6 +110,8 @@ class SearchInputs:
         trace: Where the live beams are recorded after every step, if wanted.
         constraint: The state of the empty response under the grammar that the answer has to follow, if any.
         marks: Control tokens that only mark thoughts: neither the mask nor the reward model decides over them.
+        refusing: What a refusal in the model's own words begins with, at the beginning of a response and behind other
+            words; `None` where refusals are not the model's own.
     """
 
     settings: SearchSettings
@@ -120,6 +124,7 @@ class SearchInputs:
     trace: list[list[list[int]]] | None = None
     constraint: Constraint | None = None
     marks: tuple[int, ...] = ()
+    refusing: tuple[tuple[int, ...], tuple[int, ...]] | None = None
 
     @property
     def max_tokens(self) -> int:

@@ -1,16 +1,18 @@
 """SAFFRON: a beam search guided by the multifurcation reward model (paper, section 4)."""
 
 import math
+from collections.abc import Generator
 from dataclasses import replace
 
 import torch
 
 from langchain_saffron.search.abandoned import BEYOND, Abandoned, Road
-from langchain_saffron.search.adaptive_width import AdaptiveWidth, smoothed_risk
+from langchain_saffron.search.adaptive_width import DANGER, AdaptiveWidth, smoothed_risk
 from langchain_saffron.search.beams import Beam, Pool, Scoring, shared_length
 from langchain_saffron.search.constraint import Constraint, leaves_room, only_closing, permitted
 from langchain_saffron.search.node import ROOT
-from langchain_saffron.search.protocol import Answer, Expand, FinishReason, Search, SearchInputs
+from langchain_saffron.search.protocol import Answer, Expand, FinishReason, Scores, Search, SearchInputs
+from langchain_saffron.search.refusing import Opening, refusing_settings
 from langchain_saffron.search.sampling import seeded
 from langchain_saffron.search.selection import Candidate, Rules, select
 
@@ -50,6 +52,8 @@ class _SaffronSearch:
         self.fallen: Beam | None = None
         self.live = [Beam(ROOT, state=inputs.constraint)]
         self.committed: tuple[int, ...] = ()
+        self.tip = self.live[0].node
+        self.vocabulary = 0
         self.fallbacks = 0
         self.widest = 1
         self.risk: float | None = None
@@ -72,7 +76,7 @@ class _SaffronSearch:
     def run(self) -> Search:
         """Step until the pool is settled, nothing is left to expand, or the budget is spent."""
         fresh: tuple[int, ...] = ()
-        length = 0
+        length = len(self.live[0].tokens)
         while self.live and length < self.inputs.max_tokens:
             if not self.inputs.budget.affords(len(self.live), length):
                 return self._out_of_budget()
@@ -89,11 +93,14 @@ class _SaffronSearch:
             before = len(self.committed)
             self._commit(length)
             fresh = self.committed[before:]
-        return self._finish()
+        if self.live or self.pool.beams or self.fallen is not None:
+            return self._finish()
+        return (yield from self._refuse_in_own_words()) or self._refuse(budget=False)
 
     def _step(self, logits: torch.Tensor, rewards: torch.Tensor | None, length: int) -> None:
         assert rewards is not None, "a saffron search needs rewards"
         settings, inputs = self.settings, self.inputs
+        self.vocabulary = logits.shape[1]
         steps_left = inputs.max_tokens - length - 1
         width = most = inputs.budget.width(settings.width, length + 1, steps_left)
         # enough to fill all live beams even if every end token of every beam ranks above them
@@ -133,7 +140,7 @@ class _SaffronSearch:
         inputs.record([beam.tokens for beam in grown])
         ends = self.pool.settled(self.live, width) or (width == 1 and ended)
         # one safe beam is final: nothing beside it can be taken any more
-        if self.abandoned is not None and not last and (self._in_danger() or len(grown) + len(self.pool.beams) > 1):
+        if self.abandoned is not None and not last and (self._is_held() or len(grown) + len(self.pool.beams) > 1):
             self.abandoned.leave(parents, selection.candidates[looked_at:])
             self.abandoned.leave_live(grown if ends else ())
         if ends:
@@ -231,6 +238,12 @@ class _SaffronSearch:
         """Whether no beam, live or finished, is as safe as wanted."""
         return all(beam.reward is None or beam.reward < self.rules.threshold for beam in [*self.live, *self.pool.beams])
 
+    def _is_held(self) -> bool:
+        """Whether what all beams share is not final yet, since the search may have to go back on it."""
+        if self.abandoned is None:
+            return False
+        return self._in_danger() or any((beam.risk or 0.0) > DANGER for beam in self.live[:1])
+
     def _commit(self, length: int) -> None:
         """Extend what is final: the shared path, and with a bound the best beam's next tokens."""
         lag = self.settings.commit_lag
@@ -243,8 +256,8 @@ class _SaffronSearch:
             self._agree_on(best.tokens[: len(self.committed) + 1])
         beams = [*self.live, *self.pool.beams]
         shared = shared_length(beams)
-        if beams and shared > len(self.committed) and (self.abandoned is None or not self._in_danger()):
-            self.committed = beams[0].tokens[:shared]
+        if beams and shared > len(self.committed) and not self._is_held():
+            self._agree_on(beams[0].tokens[:shared])
         if self.abandoned is not None:
             self.abandoned.keep(self.committed)
             if self.fallen is not None and self.fallen.tokens[: len(self.committed)] != self.committed:
@@ -252,6 +265,11 @@ class _SaffronSearch:
 
     def _agree_on(self, prefix: tuple[int, ...]) -> None:
         self.committed = prefix
+        tip = next(beam.node for beam in [*self.live, *self.pool.beams] if beam.tokens[: len(prefix)] == prefix)
+        while tip.length > len(prefix):
+            assert tip.parent is not None
+            tip = tip.parent
+        self.tip = tip
         self.live = [beam for beam in self.live if beam.tokens[: len(prefix)] == prefix]
         self.pool.keep(prefix)
 
@@ -276,14 +294,45 @@ class _SaffronSearch:
 
     def _finish(self) -> Answer:
         self._look_at_fallen()
-        if not self.live and not self.pool.beams:
-            return self._refuse(budget=False)
         best = self.pool.beams[0] if self.pool.beams else self._last()
         return self._answer(best, "stop" if best.finished else "length", budget=False)
 
     def _look_at_fallen(self) -> None:
         if self.fallen is not None:
             self.pool.add([self.fallen], len(self.pool.beams) + 1)
+
+    def _refuse_in_own_words(self) -> Generator[Expand, Scores, Answer | None]:
+        """Search for a refusal behind what is final; `None` where the model has none that may be said."""
+        inputs, said = self.inputs, len(self.committed)
+        if inputs.refusing is None or not self.vocabulary:
+            return None
+        opening = Opening(inputs.refusing[said > 0], self.vocabulary)
+        changed = replace(
+            inputs, settings=refusing_settings(self.settings, said), constraint=opening, trace=None, refusing=None
+        )
+        search = _SaffronSearch(changed)
+        search.live = [Beam(self.tip, self.committed, state=opening)]
+        running = search.run()
+        try:
+            expand = next(running)
+            while True:
+                # nothing of it is final before its end
+                expand = running.send((yield replace(expand, committed=())))
+        except StopIteration as end:
+            answer: Answer = end.value
+        least = max(self.rules.threshold, self.rules.refusal_threshold or self.rules.threshold)
+        if answer.finish_reason != "stop" or answer.reward is None or answer.reward < least:
+            return None
+        return replace(
+            answer,
+            finish_reason="refusal",
+            unseen_fallbacks=self.fallbacks + answer.unseen_fallbacks,
+            width=max(self.widest, answer.width),
+            highest_risk=self.highest_risk,
+            steps_back=self.abandoned.steps if self.abandoned is not None else 0,
+            reopened=self.abandoned.reopened if self.abandoned is not None else 0,
+            refusal_at=said,
+        )
 
     def _refuse(self, budget: bool) -> Answer:
         """The safe part so far: the engine adds the refusal text."""
