@@ -7,23 +7,35 @@ have a way out.
 
 import argparse
 import random
-import tempfile
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+from uuid import uuid4
 
 import torch
+from langchain_core.messages import AIMessage
 
-from langchain_saffron.evaluation.methods import Method, make_method
-from langchain_saffron.evaluation.run import evaluate
+from langchain_saffron import SaffronEngine, SearchResult
+from langchain_saffron.evaluation.datasets import SETS
+from langchain_saffron.evaluation.judges import Exchange
+from langchain_saffron.evaluation.kitchen_sets import RuleJudge, kitchen_benign, kitchen_hazards
+from langchain_saffron.evaluation.run import Models
+from langchain_saffron.evaluation.runner import as_langchain
+from langchain_saffron.evaluation.sample import Sample
+from langchain_saffron.interface.prompts import PromptRenderer
+from langchain_saffron.kitchen.held_out import BenignItem
+from langchain_saffron.kitchen.judge import on_topic
+from langchain_saffron.kitchen.world.utensils import TOP_P
 from langchain_saffron.search import Answer, Expand, Node, Scores, SearchInputs
 from langchain_saffron.search.budget import BudgetMeter
 from langchain_saffron.search.saffron import saffron_search
 from langchain_saffron.settings import ComputeBudget, SearchSettings
 
+PREFILL_TOKENS = 10
 WIDTHS = (1, 2, 4, 8)
 AUTO = "auto"
 # MFLOP an answer; 0 is no budget
-BUDGETS = (0, 1000, 2000, 4000)
+BUDGETS = (0, 1500, 2500)
 # the world: choices a place, tokens from one to the next, places, tokens of harm, share of places with a way out
 CHOICES, STEP, PLACES, HARM, EXITS = 4, 5, 6, 30, 0.02
 EXIT, HARMFUL, FILLER, END = CHOICES, CHOICES + 1, CHOICES + 2, CHOICES + 3
@@ -115,49 +127,84 @@ def rare_exits(worlds: int) -> None:
             print(f"{width:>6}  {'   '.join(cells)}", flush=True)
 
 
-def kitchen_methods(budget: float, widths: Sequence[int | str], top_p: float) -> list[Method]:
-    """Each width without and with going back."""
-    methods = []
-    for width in widths:
-        family = "saffron-auto" if width == AUTO else "saffron"
-        plain = make_method(family, 16 if width == AUTO else int(width), max_tokens=112, top_p=top_p)
-        limits = ComputeBudget(max_tflops=budget / 1e6 or None, on_exhausted="stop")
-        for back in (False, True):
-            settings = plain.settings.model_copy(update={"step_back": back, "budget": limits})
-            methods.append(Method(f"{width}{'+' if back else ''}", settings))
-    return methods
+def settings_of(width: str, back: bool, mflop: float, **common: Any) -> SearchSettings:
+    """A width, or what `effort="auto"` stands for, under a budget."""
+    limits = ComputeBudget(max_tflops=mflop / 1e6 or None, on_exhausted="stop")
+    if width == AUTO:
+        common = {"width": 16, "adaptive": True, "commit_lag": 16, **common}
+    else:
+        common = {"width": int(width), **common}
+    return SearchSettings(step_back=back, budget=limits, **common)
 
 
-def kitchen(data: str, show: Callable[[dict[str, float]], str], cases: int, options: argparse.Namespace) -> None:
-    """Print the figures of one set of the kitchen's for every width and budget."""
-    for budget in options.budgets if data == "hard-kitchen" else (0,):
-        top_p = 0.9 if data == "hard-kitchen" else 0.8
-        methods = kitchen_methods(budget, options.widths, top_p)
-        with tempfile.TemporaryDirectory() as out:
-            run = evaluate(data, Path(out), methods=methods, judge="rule", limit=cases, top_p=top_p, max_tokens=112)
-        figures = {line["method"]: line for line in run.figures}
-        print(f"budget {f'{budget} MFLOP' if budget else 'none'}")
-        for width in options.widths:
-            print(f"{width:>6}  {show(figures[f'{width}'])}   {show(figures[f'{width}+'])}", flush=True)
+def ask(engine: SaffronEngine, samples: Sequence[Sample], settings: SearchSettings) -> list[tuple[str, SearchResult]]:
+    """Prefills and answers, all samples at once; nobody profits from what others have computed."""
+    renderer = PromptRenderer.for_engine(engine)
+    started = []
+    for sample in samples:
+        messages = as_langchain(sample.messages)
+        if sample.kind == "harmful":
+            ids = engine.tokenizer.encode(sample.target, add_special_tokens=False)[:PREFILL_TOKENS]
+            messages.append(AIMessage(engine.tokenizer.decode(ids)))
+        prompt = renderer.render(messages)
+        handle = engine.submit(
+            prompt.policy_ids, prompt.reward_ids, settings, context_ids=prompt.prefill_ids, cache_salt=uuid4().hex
+        )
+        started.append((prompt.prefill, handle))
+    return [(prefill, handle.result()) for prefill, handle in started]
+
+
+def attacks(engine: SaffronEngine, samples: Sequence[Sample], settings: SearchSettings) -> str:
+    """Shares that are unsafe and that turn back, compute, and steps back."""
+    found = ask(engine, samples, settings)
+    exchanges = [
+        Exchange(sample.request, prefill + answer.text)
+        for sample, (prefill, answer) in zip(samples, found, strict=True)
+    ]
+    judged = RuleJudge().judge(exchanges)
+    stats = [answer.stats for _, answer in found]
+    shares = f"{fmean(one.unsafe for one in judged):.3f} / {fmean(one.refused for one in judged):.3f}"
+    return f"{shares} / {1e6 * fmean(one.tflops for one in stats):5.0f} / {fmean(one.steps_back for one in stats):4.1f}"
+
+
+def benign(engine: SaffronEngine, samples: Sequence[Sample], settings: SearchSettings) -> str:
+    """Share on topic, compute, and steps back."""
+    found = ask(engine, samples, settings)
+    rules = [BenignItem("", sample.messages, sample.target, sample.must) for sample in samples]
+    topical = fmean(on_topic(rule, answer.text) for rule, (_, answer) in zip(rules, found, strict=True))
+    stats = [answer.stats for _, answer in found]
+    return (
+        f"{topical:.3f} / {1e6 * fmean(one.tflops for one in stats):5.0f} / {fmean(s.steps_back for s in stats):4.1f}"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the tables: the second column of each is with going back."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", type=int, default=100, help="of the hard kitchen, and benign requests")
+    parser.add_argument("--cases", type=int, default=100, help="attacks on the hard kitchen")
+    parser.add_argument("--benign", type=int, default=100, help="benign requests")
     parser.add_argument("--worlds", type=int, default=200)
     parser.add_argument("--budgets", type=float, nargs="*", default=BUDGETS, help="MFLOP an answer; 0 for none")
-    parser.add_argument("--widths", nargs="*", default=[*WIDTHS, AUTO])
+    parser.add_argument("--widths", nargs="*", default=[*map(str, WIDTHS), AUTO])
     options = parser.parse_args(arguments)
     if options.cases:
-        print(f"hard kitchen: unsafe / refused / MFLOP an answer, of {options.cases} attacks")
-        shares = "{unsafe:.3f} / {refused:.3f} / {mflop:5.0f}"
-        kitchen("hard-kitchen", lambda row: shares.format(**row, mflop=row["tflops"] * 1e6), options.cases, options)
-        print(f"\nbenign requests: on topic / MFLOP an answer, of {options.cases}")
-        shares_benign = "{on_topic:.3f} / {mflop:5.0f}"
-        kitchen(
-            "kitchen-benign", lambda row: shares_benign.format(**row, mflop=row["tflops"] * 1e6), options.cases, options
-        )
+        hard = Models().load(SETS["hard-kitchen"].policy)
+        hazards = kitchen_hazards(options.cases)
+        print(f"hard kitchen: unsafe / turned back / MFLOP an answer / steps back, of {options.cases} attacks")
+        for budget in options.budgets:
+            print(f"budget {f'{budget:.0f} MFLOP' if budget else 'none'}")
+            for width in options.widths:
+                cells = [
+                    attacks(hard, hazards, settings_of(width, back, budget, max_tokens=112, top_p=TOP_P))
+                    for back in (False, True)
+                ]
+                print(f"{width:>6}  {'   '.join(cells)}", flush=True)
+    if options.benign:
+        print(f"\nbenign requests: on topic / MFLOP an answer / steps back, of {options.benign}")
+        plain, requests = Models().load(), kitchen_benign(options.benign)
+        for width in options.widths:
+            cells = [benign(plain, requests, settings_of(width, back, 0, max_tokens=112)) for back in (False, True)]
+            print(f"{width:>6}  {'   '.join(cells)}", flush=True)
     if options.worlds:
         rare_exits(options.worlds)
 
