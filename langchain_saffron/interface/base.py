@@ -135,8 +135,8 @@ class SaffronFields(BaseModel):
     search: SearchName | None = None
     """The decoding method; `None`: what `effort` says."""
     effort: Literal["off", "low", "medium", "high", "max", "auto"] = "medium"
-    """`"off"` decodes plainly; the others search with width 1, 4, 16, 64, and `"auto"` as wide as the danger asks, going
-    back where all has become unsafe."""
+    """`"off"` decodes plainly; the others search with width 1, 4, 16, 64, and `"auto"` as wide as the danger asks; it
+    goes back where all has become unsafe."""
     width: int | None = None
     """Beams; overrides `effort`."""
     ranking: Ranking = "constrained"

@@ -1,10 +1,12 @@
 """A refusal in the model's own words, where a search has nothing else left that may be said."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from dataclasses import replace
 
 import torch
 
 from langchain_saffron.search.constraint import Constraint
+from langchain_saffron.search.protocol import Answer, Expand, Scores, Search
 from langchain_saffron.settings import SearchSettings
 
 # tokens that it may take
@@ -53,6 +55,17 @@ class Opening(Constraint):
     def accepts(self, text: str) -> bool:
         """Whether all of the words have been said."""
         return self.accepting
+
+
+def held_back(search: Search) -> Generator[Expand, Scores, Answer]:
+    """A search of which nothing is final before its end."""
+    try:
+        expand = next(search)
+        while True:
+            expand = search.send((yield replace(expand, committed=())))
+    except StopIteration as end:
+        answer: Answer = end.value
+        return answer
 
 
 def refusing_settings(settings: SearchSettings, said: int) -> SearchSettings:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Generator
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -12,7 +13,7 @@ from langchain_saffron.search.beams import Beam, Pool, Scoring, shared_length
 from langchain_saffron.search.constraint import Constraint, leaves_room, only_closing, permitted
 from langchain_saffron.search.node import ROOT
 from langchain_saffron.search.protocol import Answer, Expand, FinishReason, Scores, Search, SearchInputs
-from langchain_saffron.search.refusing import Opening, refusing_settings
+from langchain_saffron.search.refusing import Opening, held_back, refusing_settings
 from langchain_saffron.search.sampling import seeded
 from langchain_saffron.search.selection import Candidate, Rules, select
 
@@ -253,23 +254,25 @@ class _SaffronSearch:
                 # the best answer is complete and final: nothing can come after it
                 self.live = []
                 break
-            self._agree_on(best.tokens[: len(self.committed) + 1])
+            self._agree_on(best, len(self.committed) + 1)
         beams = [*self.live, *self.pool.beams]
         shared = shared_length(beams)
         if beams and shared > len(self.committed) and not self._is_held():
-            self._agree_on(beams[0].tokens[:shared])
+            self._show(beams[0], shared)
         if self.abandoned is not None:
             self.abandoned.keep(self.committed)
             if self.fallen is not None and self.fallen.tokens[: len(self.committed)] != self.committed:
                 self.fallen = None
 
-    def _agree_on(self, prefix: tuple[int, ...]) -> None:
-        self.committed = prefix
-        tip = next(beam.node for beam in [*self.live, *self.pool.beams] if beam.tokens[: len(prefix)] == prefix)
-        while tip.length > len(prefix):
-            assert tip.parent is not None
-            tip = tip.parent
-        self.tip = tip
+    def _show(self, beam: Beam, length: int) -> None:
+        self.committed, self.tip = beam.tokens[:length], beam.node
+        while self.tip.length > length:
+            assert self.tip.parent is not None
+            self.tip = self.tip.parent
+
+    def _agree_on(self, beam: Beam, length: int) -> None:
+        self._show(beam, length)
+        prefix = self.committed
         self.live = [beam for beam in self.live if beam.tokens[: len(prefix)] == prefix]
         self.pool.keep(prefix)
 
@@ -307,31 +310,22 @@ class _SaffronSearch:
         if inputs.refusing is None or not self.vocabulary:
             return None
         opening = Opening(inputs.refusing[said > 0], self.vocabulary)
-        changed = replace(
-            inputs, settings=refusing_settings(self.settings, said), constraint=opening, trace=None, refusing=None
-        )
-        search = _SaffronSearch(changed)
+        settings = refusing_settings(self.settings, said)
+        search = _SaffronSearch(replace(inputs, settings=settings, constraint=opening, refusing=None))
         search.live = [Beam(self.tip, self.committed, state=opening)]
-        running = search.run()
-        try:
-            expand = next(running)
-            while True:
-                # nothing of it is final before its end
-                expand = running.send((yield replace(expand, committed=())))
-        except StopIteration as end:
-            answer: Answer = end.value
+        answer = yield from held_back(search.run())
         least = max(self.rules.threshold, self.rules.refusal_threshold or self.rules.threshold)
         if answer.finish_reason != "stop" or answer.reward is None or answer.reward < least:
             return None
         return replace(
             answer,
             finish_reason="refusal",
-            unseen_fallbacks=self.fallbacks + answer.unseen_fallbacks,
-            width=max(self.widest, answer.width),
-            highest_risk=self.highest_risk,
-            steps_back=self.abandoned.steps if self.abandoned is not None else 0,
-            reopened=self.abandoned.reopened if self.abandoned is not None else 0,
             refusal_at=said,
+            **{
+                **self._counts(),
+                "unseen_fallbacks": self.fallbacks + answer.unseen_fallbacks,
+                "width": max(self.widest, answer.width),
+            },
         )
 
     def _refuse(self, budget: bool) -> Answer:
@@ -339,15 +333,21 @@ class _SaffronSearch:
         return Answer(
             self.committed,
             "refusal",
-            unseen_fallbacks=self.fallbacks,
             budget_exhausted=budget,
-            width=self.widest,
             complete=self.inputs.constraint is None,
             risk=self.risk,
-            highest_risk=self.highest_risk,
-            steps_back=self.abandoned.steps if self.abandoned is not None else 0,
-            reopened=self.abandoned.reopened if self.abandoned is not None else 0,
+            **self._counts(),
         )
+
+    def _counts(self) -> dict[str, Any]:
+        back = self.abandoned
+        return {
+            "unseen_fallbacks": self.fallbacks,
+            "width": self.widest,
+            "highest_risk": self.highest_risk,
+            "steps_back": 0 if back is None else back.steps,
+            "reopened": 0 if back is None else back.reopened,
+        }
 
     def _answer(self, beam: Beam, reason: FinishReason, budget: bool) -> Answer:
         return Answer(
@@ -355,13 +355,9 @@ class _SaffronSearch:
             reason,
             reward=beam.reward,
             min_reward=beam.min_reward if math.isfinite(beam.min_reward) else None,
-            unseen_fallbacks=self.fallbacks,
             node=beam.node,
             budget_exhausted=budget,
-            width=self.widest,
             complete=beam.complete,
             risk=beam.risk,
-            highest_risk=self.highest_risk,
-            steps_back=self.abandoned.steps if self.abandoned is not None else 0,
-            reopened=self.abandoned.reopened if self.abandoned is not None else 0,
+            **self._counts(),
         )
