@@ -72,10 +72,25 @@ class SearchStats:
         return self.as_dict()[name]
 
 
-class RefusalText(str):
-    """A piece of a streamed answer that refuses, the last piece there is."""
+def refusal_category(budget_exhausted: bool) -> str:
+    """Why a search refuses."""
+    return "budget" if budget_exhausted else "safety"
 
-    __slots__ = ()
+
+class RefusalText(str):
+    """A piece of a streamed answer that refuses, the last piece there is.
+
+    Attributes:
+        category: Why: `"safety"`, or `"budget"` where that was spent.
+    """
+
+    category: str
+
+    def __new__(cls, text: str, category: str) -> "RefusalText":
+        """Mark a text as a refusal."""
+        made = super().__new__(cls, text)
+        made.category = category
+        return made
 
 
 class ThoughtText(str):
@@ -131,6 +146,11 @@ class SearchResult:
     thought_tokens: int | None = None
     said_ids: list[int] | None = None
     refusal: str | None = None
+
+    @property
+    def refusal_category(self) -> str:
+        """Why it refuses, if it does: `"safety"`, or `"budget"` where that was spent."""
+        return refusal_category(self.stats.budget_exhausted)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from langchain_saffron.engine.prm_cache import PrmScorer
 from langchain_saffron.engine.prm_function import FunctionScorer
 from langchain_saffron.engine.request import POLICY, PRM, REWARD, Delta, Done, Failed, Request
 from langchain_saffron.engine.request_cache import RequestCache
-from langchain_saffron.engine.result import RefusalText, SearchResult
+from langchain_saffron.engine.result import RefusalText, SearchResult, refusal_category
 from langchain_saffron.engine.step_scorer import StepScorer, typed_error
 from langchain_saffron.engine.thought_reader import ThoughtStream
 from langchain_saffron.engine.waiting_line import WaitingLine
@@ -294,13 +294,13 @@ class Scheduler:
         if answer.refusal_at is not None:
             said = [t for t in answer.tokens[answer.refusal_at :] if t not in request.inputs.end_tokens]
             text = "".join([*stream.pieces(said), *stream.last_pieces()])
-            self._emit(request, RefusalText(text))
+            self._emit(request, RefusalText(text, refusal_category(answer.budget_exhausted)))
             return text.lstrip()
         for piece in stream.last_pieces():
             self._emit(request, piece)
         text = request.inputs.settings.canned_refusal
         gap = "" if not stream.text or stream.text[-1].isspace() else " "
-        self._emit(request, RefusalText(stream.add(gap + text)))
+        self._emit(request, RefusalText(stream.add(gap + text), refusal_category(answer.budget_exhausted)))
         return text
 
     def _say(self, request: Request, tokens: tuple[int, ...]) -> None:

@@ -47,7 +47,7 @@ class AnswerReader:
         if not isinstance(last, ThoughtText | MarkerText):
             last = last.removesuffix(refusal)
         answer, content = Answer(), Content()
-        for piece in (*before, last, RefusalText(refusal)):
+        for piece in (*before, last, RefusalText(refusal, result.refusal_category)):
             if isinstance(piece, ThoughtText):
                 content.think(piece)
             elif piece:
@@ -77,7 +77,7 @@ class AnswerReader:
                 if isinstance(item, RefusalText) and chunk.content:
                     self._refused = True
                     chunk.additional_kwargs = refusal_kwargs(self._refusal_of(item))
-                    chunk.response_metadata = {"model_provider": PROVIDER}
+                    chunk.response_metadata = {"model_provider": PROVIDER, "refusal_category": item.category}
                 yield chunk
             return
         yield from map(self._chunk, self._end(item))
@@ -113,7 +113,10 @@ class AnswerReader:
             yield from parser.finish(cut, token_text)
 
     def _metadata(self, result: SearchResult) -> dict[str, Any]:
-        return {"model_provider": PROVIDER, **self._invocation.model.metadata_of(result)}
+        # on one chunk: LangChain adds strings up
+        refuses = result.refusal is not None and not self._refused
+        why = {"refusal_category": result.refusal_category} if refuses else {}
+        return {"model_provider": PROVIDER, **self._invocation.model.metadata_of(result), **why}
 
     def _refusal(self, result: SearchResult) -> dict[str, Any]:
         return {} if result.refusal is None else refusal_kwargs(result.refusal)

@@ -68,7 +68,15 @@ def test_whatever_is_streamed_the_refusal_comes_once(engine: SaffronEngine):
 def test_a_refusal_without_words_is_one_too(engine: SaffronEngine):
     chat = ChatSaffron(engine=engine, refusal_text="", **ALL_OF_IT)
     for answer in (chat.invoke("Hi"), reduce(add, chat.stream("Hi"))):
-        assert answer.content_blocks == [{"type": "refusal", "refusal": ""}]
+        assert answer.content_blocks == [{"type": "refusal", "refusal": "", "extras": {"category": "safety"}}]
+
+
+@pytest.mark.parametrize("how", ["invoke", "stream"])
+@pytest.mark.parametrize("version", ["v0", "v1"])
+def test_a_refusal_says_why(engine: SaffronEngine, how: str, version: str):
+    for options, category in ((ALL_OF_IT, "safety"), (HALF_OF_IT, "budget")):
+        answer = ask(engine, how, output_version=version, **options)
+        assert answer.content_blocks[-1]["extras"] == {"category": category}
 
 
 def test_other_answers_hold_none(engine: SaffronEngine):
