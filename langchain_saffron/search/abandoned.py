@@ -10,7 +10,7 @@ from langchain_saffron.search.selection import Candidate
 # points of reward by which a road has to be safer than where the search stands: less is within the reward model's error
 MARGIN = 1.0
 # how often a search goes back at most, so that it ends
-MOST_STEPS_BACK = 16
+MOST_STEPS_BACK = 32
 # candidates that a step ranks for it, besides as many as the search is wide
 BEYOND = 4
 # roads that are remembered at most, beside as many as the search is wide
