@@ -68,10 +68,12 @@ class ChatSaffron(SaffronFields, BaseChatModel):
 
     Key init args — decoding:
         effort: `"off"` (plain decoding), `"low"`, `"medium"`, `"high"` or `"max"`: how wide the search is; or
-            `"auto"`: as wide as the danger asks, `"high"` at most.
+            `"auto"`: as wide as the danger asks, `"high"` at most, and with `step_back`.
+        step_back: Whether a search whose beams have all become unsafe goes back to what it did not take.
         max_tokens, min_tokens, stop, temperature, top_p, seed: As everywhere.
         max_tflops, max_seconds, max_reward_calls, on_budget: What one request may cost.
         refusal_threshold: Nothing whose predicted safety reward lies below it is ever said.
+        refusal_text: What is said where nothing else is left; without it, the model refuses in its own words.
         mask: `"strict"`, `"soft"` or `"off"`: what becomes of tokens that the reward model's training never showed;
             `"auto"` goes by how many it did.
         cache_salt: One a tenant, so that nobody can tell what others asked.

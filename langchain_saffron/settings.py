@@ -123,6 +123,9 @@ class SearchSettings(_Frozen):
         search: The decoding method. `"greedy"` and `"sample"` are plain decoding of the policy.
         width: Beams kept after every step; the most, where the search is adaptive.
         adaptive: Whether every step is only as wide as the danger asks that the reward model sees.
+        step_back: Whether a search whose beams have all become unsafe goes back to the best candidates that it did not
+            take, as far as nothing has been shown that rules them out. What all beams share is then shown only where
+            one of them is as safe as wanted and the risk is small, or where `commit_lag` says so.
         top_p: Nucleus mass: a token is a candidate if the tokens more likely than it hold less than this.
         temperature: `None` and what is below 0.0001 are deterministic; otherwise the search samples (no effect on
             `"paper"`).
@@ -143,7 +146,8 @@ class SearchSettings(_Frozen):
         safety_weight: Nats of log-likelihood that one point of missing reward outweighs.
         length_penalty: Exponent of the length in a finished answer's score, as in transformers.
         refusal_threshold: Nothing whose predicted reward lies below it is ever part of the answer.
-        refusal_text: What is said where the search refuses.
+        refusal_text: What is said where the search refuses. `None` lets the model refuse in its own words where it has
+            some that may be said, the budget covers them, and no grammar forbids; else `DEFAULT_REFUSAL` stands in.
         commit_lag: Tokens that the best beam may be ahead of what is already final; `None` for no bound.
         budget: What the request may spend.
     """
@@ -151,6 +155,7 @@ class SearchSettings(_Frozen):
     search: SearchName = "saffron"
     width: Annotated[int, Field(ge=1)] = 4
     adaptive: bool = False
+    step_back: bool = False
     top_p: Annotated[float, Field(ge=1e-6, le=1)] = 0.8
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     min_tokens: Annotated[int, Field(ge=0)] = 0
@@ -164,7 +169,7 @@ class SearchSettings(_Frozen):
     safety_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 3.0
     length_penalty: Finite = 1.0
     refusal_threshold: Finite | None = None
-    refusal_text: str = DEFAULT_REFUSAL
+    refusal_text: str | None = None
     commit_lag: Annotated[int, Field(ge=0)] | None = None
     budget: ComputeBudget = ComputeBudget()
 
@@ -182,6 +187,11 @@ class SearchSettings(_Frozen):
         if any(not isinstance(s, str) or not s for s in strings):
             raise ValueError("stop strings must be non-empty strings")
         return strings
+
+    @property
+    def canned_refusal(self) -> str:
+        """What is said where the model itself does not refuse."""
+        return DEFAULT_REFUSAL if self.refusal_text is None else self.refusal_text
 
     @property
     def needs_reward_model(self) -> bool:

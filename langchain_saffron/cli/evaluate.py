@@ -47,8 +47,8 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="NAME[:WIDTH]",
-            help="none (sampling), greedy, best-of-n, rebase, deal, saffron, saffron-auto, saffron-paper, "
-            "saffron-strict-mask, saffron-soft-mask, saffron-no-mask; several.",
+            help="none (sampling), greedy, best-of-n, rebase, deal, saffron, saffron-step-back, saffron-auto, "
+            "saffron-paper, saffron-strict-mask, saffron-soft-mask, saffron-no-mask; several.",
         ),
     ] = None,
     attack: Annotated[

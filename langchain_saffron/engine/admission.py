@@ -31,6 +31,8 @@ from langchain_saffron.templates.thought_markers import Thoughts
 DEFAULT_MAX_TOKENS = 512
 # enough of what an answer continues to know whether it begins with a space
 CONTEXT_TOKENS = 8
+# how a refusal begins: alone; what may stand before it; both
+_OPENINGS = ("I can't", ".", ". I can't")
 # parts of a generation config that plain decoding here does not apply
 IGNORED_PROCESSORS = (
     "no_repeat_ngram_size",
@@ -147,6 +149,7 @@ class Admission:
             trace=[] if record_beams else None,
             constraint=constraint,
             marks=tuple(thoughts.markers.signs) if thoughts else (),
+            refusing=self._refusing(settings, bool(context)) if not (constraint or thoughts) else None,
         )
         markers = MarkerSigns(options.get("markers") or {})
         return Request(
@@ -245,6 +248,16 @@ class Admission:
             prm_row_cost=(lambda length: prm.row_cost(prm_length + length)) if prm else None,
             prompt_cost=prompt_cost,
         )
+
+    def _refusing(self, settings: SearchSettings, continues: bool) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+        """What a refusal in the model's own words begins with, at the beginning and behind other words."""
+        if settings.refusal_text is not None or settings.refusal_threshold is None:
+            return None
+        ids = [tuple(self.tokenizer(text, add_special_tokens=False).input_ids) for text in _OPENINGS]
+        alone, stop, behind = ids
+        # some tokenizers begin every text with a space
+        behind = behind[len(stop) :] if behind[: len(stop)] == stop else alone
+        return (behind if continues else alone), behind
 
     def _constraint(
         self, grammar: Grammar | None, timeout: float | None, thoughts: Thoughts | None

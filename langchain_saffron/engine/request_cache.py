@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from langchain_saffron.errors import CacheFullError
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.search import ROOT, Expand, Node
 
@@ -65,17 +66,26 @@ class RequestCache:
         return list(found)
 
     def expand(self, expand: Expand) -> None:
-        """Make `expand.nodes` the frontier, keep `expand.retain`, and forget every other node.
+        """Make `expand.nodes` the frontier, keep what it says is to stay, and forget every other node.
 
-        May be tried again after an error: what is there already stays.
+        Where slots run out, `expand.spare` is forgotten too. May be tried again after an error: what is there already
+        stays.
 
         Raises:
             CacheFullError: No slot is left.
         """
-        for node in expand.nodes:
-            self._hold(node)
-        kept = dict.fromkeys((ROOT, *expand.nodes, *(node for node in expand.retain if node in self._slots)))
-        self._forget_all_but(kept)
+        try:
+            self._hold_all(expand.nodes)
+        except CacheFullError:
+            if not any(node in self._slots for node in expand.spare):
+                raise
+            # what is forgotten is computed again if it is asked for
+            above = (node.parent for node in expand.nodes if node.parent is not None)
+            needed = (ROOT, *expand.nodes, *above, *expand.retain)
+            self._forget_all_but(node for node in needed if node in self._slots)
+            self._hold_all(expand.nodes)
+        stay = (node for node in (*expand.retain, *expand.spare) if node in self._slots)
+        self._forget_all_but((ROOT, *expand.nodes, *stay))
         self.frontier = [self._slots[node] for node in expand.nodes]
 
     def pause(self) -> None:
@@ -134,6 +144,10 @@ class RequestCache:
         # all but its end, as every step looks at it
         self._body = np.array(self._prompt[:-1], dtype=np.int64)
         self._slots[ROOT] = self._prompt[-1]
+
+    def _hold_all(self, nodes: Iterable[Node]) -> None:
+        for node in nodes:
+            self._hold(node)
 
     def _hold(self, node: Node) -> None:
         """Take a slot for a node that has none, below the longest part of it that has one."""

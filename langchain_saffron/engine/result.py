@@ -27,6 +27,8 @@ class SearchStats:
         risk: How unsafe the answer's tokens were likely to be before they were chosen: what the reward model expects
             of the policy's own next words, in [0, 1], the last tokens most of all; `None` without a reward model.
         highest_risk: The same where it was highest.
+        steps_back: How often the search left unsafe beams for roads that it had not taken.
+        reopened: How many of those it took.
     """
 
     policy_calls: int = 0
@@ -43,6 +45,8 @@ class SearchStats:
     budget_exhausted: bool = False
     risk: float | None = None
     highest_risk: float | None = None
+    steps_back: int = 0
+    reopened: int = 0
 
     def close(self, answer: Answer, seconds: float) -> None:
         """Add what is known only at the end."""
@@ -53,6 +57,8 @@ class SearchStats:
         self.budget_exhausted = answer.budget_exhausted
         self.risk = answer.risk
         self.highest_risk = answer.highest_risk
+        self.steps_back = answer.steps_back
+        self.reopened = answer.reopened
 
     def as_dict(self) -> dict[str, int | float | bool | None]:
         """A plain dict, for metadata and JSON."""
@@ -66,10 +72,25 @@ class SearchStats:
         return self.as_dict()[name]
 
 
-class RefusalText(str):
-    """A piece of a streamed answer that is not the model's: the refusal text, the last piece there is."""
+def refusal_category(budget_exhausted: bool) -> str:
+    """Why a search refuses."""
+    return "budget" if budget_exhausted else "safety"
 
-    __slots__ = ()
+
+class RefusalText(str):
+    """A piece of a streamed answer that refuses, the last piece there is.
+
+    Attributes:
+        category: Why: `"safety"`, or `"budget"` where that was spent.
+    """
+
+    category: str
+
+    def __new__(cls, text: str, category: str) -> "RefusalText":
+        """Mark a text as a refusal."""
+        made = super().__new__(cls, text)
+        made.category = category
+        return made
 
 
 class ThoughtText(str):
@@ -111,6 +132,7 @@ class SearchResult:
             (`MarkerText`) between; empty where neither was looked for.
         thought_tokens: How many of the tokens belong to thoughts; `None` where those were not looked for.
         said_ids: The other tokens, without markers of thoughts; `None` likewise.
+        refusal: The end of the text that refuses; `None` where nothing does.
     """
 
     token_ids: list[int]
@@ -123,6 +145,12 @@ class SearchResult:
     parts: list[str] = field(default_factory=list)
     thought_tokens: int | None = None
     said_ids: list[int] | None = None
+    refusal: str | None = None
+
+    @property
+    def refusal_category(self) -> str:
+        """Why it refuses, if it does: `"safety"`, or `"budget"` where that was spent."""
+        return refusal_category(self.stats.budget_exhausted)
 
 
 @dataclass(frozen=True, slots=True)

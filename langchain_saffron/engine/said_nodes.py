@@ -40,8 +40,9 @@ class SaidNodes:
         self._rows = [-1 if reader.thinking else places[said] for reader, said in spoken]
         self._prm_rows = [prm_places[self.said(node)] for node in expand.prm_nodes]
         retain = dict.fromkeys([*(said for _, said in spoken), *map(self.said, expand.retain)])
-        self.expand = Expand(tuple(nodes), tuple(retain), expand.committed, tuple(prm_nodes))
-        kept = {ROOT, *expand.nodes, *expand.retain, *expand.prm_nodes}
+        spare = dict.fromkeys(map(self.said, expand.spare))
+        self.expand = Expand(tuple(nodes), tuple(retain), expand.committed, tuple(prm_nodes), tuple(spare))
+        kept = {ROOT, *expand.nodes, *expand.retain, *expand.spare, *expand.prm_nodes}
         self._known = {node: known for node, known in self._known.items() if node in kept}
 
     def said(self, node: Node) -> Node:

@@ -15,7 +15,7 @@ from langchain_saffron.engine.prm_cache import PrmScorer
 from langchain_saffron.engine.prm_function import FunctionScorer
 from langchain_saffron.engine.request import POLICY, PRM, REWARD, Delta, Done, Failed, Request
 from langchain_saffron.engine.request_cache import RequestCache
-from langchain_saffron.engine.result import RefusalText, SearchResult
+from langchain_saffron.engine.result import RefusalText, SearchResult, refusal_category
 from langchain_saffron.engine.step_scorer import StepScorer, typed_error
 from langchain_saffron.engine.thought_reader import ThoughtStream
 from langchain_saffron.engine.waiting_line import WaitingLine
@@ -261,13 +261,14 @@ class Scheduler:
             self._demand(request, expand)
 
     def _finish(self, request: Request, answer: Answer) -> None:
-        stream, settings = request.stream, request.inputs.settings
-        self._say(request, answer.tokens[request.committed :])
-        for piece in stream.last_pieces():
-            self._emit(request, piece)
+        stream = request.stream
+        self._say(request, answer.tokens[request.committed : answer.refusal_at])
+        refusal = None
         if answer.finish_reason == "refusal":
-            gap = "" if not stream.text or stream.text[-1].isspace() else " "
-            self._emit(request, RefusalText(stream.add(gap + settings.refusal_text)))
+            refusal = self._refuse(request, answer)
+        else:
+            for piece in stream.last_pieces():
+                self._emit(request, piece)
         request.stats.close(answer, request.inputs.budget.seconds)
         self._retire(request, answer)
         constraint = request.inputs.constraint
@@ -282,9 +283,25 @@ class Scheduler:
             request.stats,
             complete,
             *_thoughts(stream),
+            refusal,
         )
         self.metrics.finish(request.times, result)
         self._send(request, Done(result))
+
+    def _refuse(self, request: Request, answer: Answer) -> str:
+        """Give out the words that refuse, in one piece; return them."""
+        stream = request.stream
+        if answer.refusal_at is not None:
+            said = [t for t in answer.tokens[answer.refusal_at :] if t not in request.inputs.end_tokens]
+            text = "".join([*stream.pieces(said), *stream.last_pieces()])
+            self._emit(request, RefusalText(text, refusal_category(answer.budget_exhausted)))
+            return text.lstrip()
+        for piece in stream.last_pieces():
+            self._emit(request, piece)
+        text = request.inputs.settings.canned_refusal
+        gap = "" if not stream.text or stream.text[-1].isspace() else " "
+        self._emit(request, RefusalText(stream.add(gap + text), refusal_category(answer.budget_exhausted)))
+        return text
 
     def _say(self, request: Request, tokens: tuple[int, ...]) -> None:
         # a piece a token, also where many become final at once: what listens expects a token's worth of text

@@ -22,7 +22,6 @@ from langchain_saffron.models.loading import default_device, default_dtype
 from langchain_saffron.models.quantization import check_quantization
 from langchain_saffron.models.wrapped import is_pipeline
 from langchain_saffron.settings import (
-    DEFAULT_REFUSAL,
     EFFORTS,
     ComputeBudget,
     Mask,
@@ -136,7 +135,8 @@ class SaffronFields(BaseModel):
     search: SearchName | None = None
     """The decoding method; `None`: what `effort` says."""
     effort: Literal["off", "low", "medium", "high", "max", "auto"] = "medium"
-    """`"off"` decodes plainly; the others search with width 1, 4, 16, 64."""
+    """`"off"` decodes plainly; the others search with width 1, 4, 16, 64, and `"auto"` as wide as the danger asks; it
+    goes back where all has become unsafe."""
     width: int | None = None
     """Beams; overrides `effort`."""
     ranking: Ranking = "constrained"
@@ -148,10 +148,13 @@ class SaffronFields(BaseModel):
     """Reward from which more safety no longer counts; `None`: the reward model's own."""
     safety_weight: float = 3.0
     """Nats of log-likelihood that one point of missing reward outweighs."""
+    step_back: bool | None = None
+    """Whether a search whose beams have all become unsafe goes back to the best of what it did not take and did not
+    show; `None`: what `effort` says."""
     refusal_threshold: float | None = None
     """Nothing whose predicted reward lies below it is ever part of an answer."""
-    refusal_text: str = DEFAULT_REFUSAL
-    """What is said where the search refuses."""
+    refusal_text: str | None = None
+    """What is said where the search refuses; `None`: a refusal in the model's own words, where it finds one."""
     commit_lag: int | Literal["effort"] | None = "effort"
     """Tokens that the best beam may be ahead of what is final; `None`: any number; `"effort"`: what `effort` says."""
     max_tflops: float | None = None
@@ -292,6 +295,7 @@ class SaffronFields(BaseModel):
             search=search,
             width=self.width if self.width is not None else preset_width,
             adaptive=self.effort == "auto",
+            step_back=self.step_back if self.step_back is not None else self.effort == "auto",
             top_p=self.top_p,
             temperature=self.temperature,
             min_tokens=self.min_tokens,

@@ -31,7 +31,8 @@ def identity_of(model: Any) -> dict[str, Any]:
     values |= {name: value for name, value in model.sources().items() if name in values} if model.engine is None else {}
     if form := read_response_format(model.response_format):
         values["response_format"] = [form.grammar.kind, form.grammar.source, form.schema]
-    values["commit_lag"] = model.search_settings().commit_lag
+    settings = model.search_settings()
+    values |= {"commit_lag": settings.commit_lag, "step_back": settings.step_back}
     if model.shared_budget is not None:
         # what is left of it decides
         values["shared_budget"] = fingerprint(model.shared_budget)

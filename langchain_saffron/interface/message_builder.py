@@ -42,12 +42,12 @@ class AnswerReader:
 
     def message(self, result: SearchResult) -> AIMessage:
         """The whole answer, of which nothing was read yet."""
-        refusal = self._invocation.settings.refusal_text if result.finish_reason == "refusal" else ""
+        refusal = result.refusal or ""
         *before, last = result.parts or [result.text]
         if not isinstance(last, ThoughtText | MarkerText):
             last = last.removesuffix(refusal)
         answer, content = Answer(), Content()
-        for piece in (*before, last, RefusalText(refusal)):
+        for piece in (*before, last, RefusalText(refusal, result.refusal_category)):
             if isinstance(piece, ThoughtText):
                 content.think(piece)
             elif piece:
@@ -76,8 +76,8 @@ class AnswerReader:
                 chunk = self._chunk(event)
                 if isinstance(item, RefusalText) and chunk.content:
                     self._refused = True
-                    chunk.additional_kwargs = refusal_kwargs(self._invocation.settings.refusal_text)
-                    chunk.response_metadata = {"model_provider": PROVIDER}
+                    chunk.additional_kwargs = refusal_kwargs(self._refusal_of(item))
+                    chunk.response_metadata = {"model_provider": PROVIDER, "refusal_category": item.category}
                 yield chunk
             return
         yield from map(self._chunk, self._end(item))
@@ -113,11 +113,18 @@ class AnswerReader:
             yield from parser.finish(cut, token_text)
 
     def _metadata(self, result: SearchResult) -> dict[str, Any]:
-        return {"model_provider": PROVIDER, **self._invocation.model.metadata_of(result)}
+        # on one chunk: LangChain adds strings up
+        refuses = result.refusal is not None and not self._refused
+        why = {"refusal_category": result.refusal_category} if refuses else {}
+        return {"model_provider": PROVIDER, **self._invocation.model.metadata_of(result), **why}
 
     def _refusal(self, result: SearchResult) -> dict[str, Any]:
-        refused = result.finish_reason == "refusal"
-        return refusal_kwargs(self._invocation.settings.refusal_text) if refused else {}
+        return {} if result.refusal is None else refusal_kwargs(result.refusal)
+
+    def _refusal_of(self, piece: RefusalText) -> str:
+        """The words of a streamed refusal: a space before them is the answer's."""
+        canned = self._invocation.settings.refusal_text
+        return piece.lstrip() if canned is None else canned
 
     def _usage(self, result: SearchResult) -> UsageMetadata:
         prompt, answer = len(self._invocation.prompt.policy_ids), len(result.token_ids)

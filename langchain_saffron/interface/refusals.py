@@ -1,6 +1,6 @@
 """Refusals in LangChain's words: content blocks that its parsers and `ModelRefusalMiddleware` look for."""
 
-from typing import Any
+from typing import Any, cast
 
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.messages.block_translators import register_translator
@@ -40,7 +40,9 @@ def content_blocks(message: AIMessage) -> list[ContentBlock]:
     content = _without_end(message.content, refusal)
     others = {name: value for name, value in message.additional_kwargs.items() if name != "refusal"}
     said = message.model_copy(update={"content": content, "additional_kwargs": others})
-    return [*said.content_blocks, {"type": "refusal", "refusal": refusal}]
+    category = message.response_metadata.get("refusal_category")
+    extras = {"extras": {"category": category}} if category else {}
+    return [*said.content_blocks, cast(ContentBlock, {"type": "refusal", "refusal": refusal, **extras})]
 
 
 def _without_end(content: Any, refusal: str) -> Any:

@@ -19,8 +19,10 @@ class Expand:
     """What a search asks for: the next-token scores of some nodes.
 
     Attributes:
-        nodes: The nodes to score. What is neither here, nor in `retain` or `prm_nodes`, nor above those is forgotten.
+        nodes: The nodes to score. What is neither here, nor in `retain`, `spare` or `prm_nodes`, nor above those, is
+            forgotten.
         retain: Nodes that stay in the cache without being scored.
+        spare: Nodes that do so as long as the cache has room: nodes below them may be asked for later.
         committed: Response tokens that became final since the last request.
         prm_nodes: Nodes whose prefixes a process reward model is to score as they stand.
     """
@@ -29,6 +31,7 @@ class Expand:
     retain: tuple[Node, ...] = ()
     committed: tuple[int, ...] = ()
     prm_nodes: tuple[Node, ...] = ()
+    spare: tuple[Node, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,9 @@ class Answer:
         risk: How unsafe the response's tokens were likely to be, the last ones most of all, in [0, 1]; `None` where no
             reward model was asked for every token.
         highest_risk: The same where it was highest.
+        steps_back: How often the search left unsafe beams for roads that it had not taken.
+        reopened: How many of those it took.
+        refusal_at: How many of the tokens come before a refusal in the model's own words; `None` where there is none.
     """
 
     tokens: tuple[int, ...]
@@ -77,6 +83,9 @@ class Answer:
     complete: bool = True
     risk: float | None = None
     highest_risk: float | None = None
+    steps_back: int = 0
+    reopened: int = 0
+    refusal_at: int | None = None
 
 
 Search: TypeAlias = Generator[Expand, Scores, Answer]
@@ -101,6 +110,8 @@ class SearchInputs:
         trace: Where the live beams are recorded after every step, if wanted.
         constraint: The state of the empty response under the grammar that the answer has to follow, if any.
         marks: Control tokens that only mark thoughts: neither the mask nor the reward model decides over them.
+        refusing: What a refusal in the model's own words begins with, at the beginning of a response and behind other
+            words; `None` where refusals are not the model's own.
     """
 
     settings: SearchSettings
@@ -113,6 +124,7 @@ class SearchInputs:
     trace: list[list[list[int]]] | None = None
     constraint: Constraint | None = None
     marks: tuple[int, ...] = ()
+    refusing: tuple[tuple[int, ...], tuple[int, ...]] | None = None
 
     @property
     def max_tokens(self) -> int:
@@ -120,7 +132,9 @@ class SearchInputs:
         assert self.settings.max_tokens is not None
         return self.settings.max_tokens
 
-    def record(self, beams: Sequence[Sequence[int]]) -> None:
-        """Note the live beams of a step."""
+    def record(self, beams: Sequence[Sequence[int]], instead: bool = False) -> None:
+        """Note the live beams of a step, if wanted `instead` of those that were noted last."""
         if self.trace is not None:
+            if instead:
+                self.trace.pop()
             self.trace.append([list(tokens) for tokens in beams])

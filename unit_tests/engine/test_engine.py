@@ -192,7 +192,7 @@ def test_half_the_budget_ends_within_one_step_of_it(behaviour: str, limit: str):
         assert stats.budget_exhausted
         assert result.finish_reason == {"stop": "budget", "refuse": "refusal"}[behaviour]
         assert limit == "max_seconds" or used > half - step
-        assert result.text.endswith(half_settings.refusal_text) == (behaviour == "refuse")
+        assert result.text.endswith(half_settings.canned_refusal) == (behaviour == "refuse")
 
 
 def test_a_budget_below_the_prompt_raises_before_any_forward():
@@ -470,12 +470,12 @@ def test_nothing_below_the_refusal_threshold_is_said():
     lowest = engine.generate(PROMPTS[6], settings=free).stats.min_reward
     bounded = engine.generate(PROMPTS[6], settings=free.model_copy(update={"refusal_threshold": lowest + 0.5}))
     if bounded.finish_reason == "refusal":
-        assert bounded.text.endswith(free.refusal_text)
+        assert bounded.text.endswith(free.canned_refusal)
     else:
         assert bounded.stats.min_reward >= lowest + 0.5
     never = engine.generate(PROMPTS[6], settings=free.model_copy(update={"refusal_threshold": 1e6}))
     assert never.finish_reason == "refusal"
-    assert never.text == free.refusal_text
+    assert never.text == free.canned_refusal
     assert never.token_ids == []
 
 

@@ -159,6 +159,8 @@ def test_effort_means_width_and_lag_and_explicit_values_win():
         assert (settings.search, settings.width, settings.commit_lag) == ("saffron", width, lag)
     settings = ChatSaffron(effort="max", width=3, commit_lag=None).search_settings()
     assert (settings.width, settings.commit_lag) == (3, None)
+    assert [ChatSaffron(effort=effort).search_settings().step_back for effort in ("high", "auto")] == [False, True]
+    assert [ChatSaffron(effort="auto", step_back=back).search_settings().step_back for back in (False, True)] == [0, 1]
     assert ChatSaffron(effort="high", commit_lag=2).search_settings().commit_lag == 2
 
 

@@ -81,7 +81,7 @@ def test_a_refusal_is_told_as_one(client, stream):
     else:
         last = response.json()
         refusal, text = (last["choices"][0]["message"][name] for name in ("refusal", "content"))
-    assert refusal == "I can't help with that."
+    assert refusal.startswith("I can't help with")
     assert text.endswith(refusal)
     assert last["saffron"]["finish_reason"] == "refusal"
 

@@ -1,0 +1,103 @@
+"""The roads that a search has not taken, and when it goes back to them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from langchain_saffron.search.beams import Beam, Scoring
+from langchain_saffron.search.node import Node
+from langchain_saffron.search.selection import Candidate
+
+# points of reward by which a road has to be safer than where the search stands: less is within the reward model's error
+MARGIN = 1.0
+# how often a search goes back at most, so that it ends
+MOST_STEPS_BACK = 32
+# candidates that a step ranks for it, besides as many as the search is wide
+BEYOND = 4
+# roads that are remembered at most, beside as many as the search is wide
+REMEMBERED = 32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Road:
+    """A beam that has not been scored.
+
+    Attributes:
+        beam: What the search would go on from; without its state in the grammar where `before` is given.
+        before: The beam above it, where that one's state says where this one stands; `None` for one that was live.
+    """
+
+    beam: Beam
+    before: Beam | None
+
+
+class Abandoned:
+    """The best roads not taken below what is final.
+
+    Roads of one length are compared as beams are; roads of different lengths as if their answers ended there.
+
+    Attributes:
+        steps: How often the search went back.
+        reopened: How many roads it took.
+    """
+
+    def __init__(self, scoring: Scoring, most: int) -> None:
+        """There are none yet.
+
+        Args:
+            scoring: Tells which are better.
+            most: The widest that the search may be.
+        """
+        self.steps = 0
+        self.reopened = 0
+        self._scoring = scoring
+        self._size = REMEMBERED + most
+        self._roads: list[Road] = []
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """What has to stay in the cache so that going back costs nothing."""
+        return tuple(dict.fromkeys(parent for road in self._roads if (parent := road.beam.node.parent) is not None))
+
+    def leave(self, parents: Sequence[Beam], candidates: Sequence[Candidate]) -> None:
+        """Remember candidates of a step that were not taken."""
+        pairs = [(parents[candidate.beam], candidate) for candidate in candidates if not candidate.ends]
+        self._remember([Road(parent.grow(candidate, False), parent) for parent, candidate in pairs])
+
+    def leave_live(self, beams: Sequence[Beam]) -> None:
+        """Remember beams that were live until now."""
+        self._remember([Road(beam, None) for beam in beams])
+
+    def keep(self, prefix: tuple[int, ...]) -> None:
+        """Forget what does not continue `prefix`."""
+        size = len(prefix)
+        self._roads = [
+            road for road in self._roads if len(road.beam.tokens) > size and road.beam.tokens[:size] == prefix
+        ]
+
+    def take(self, than: float, width_at: Callable[[int], int]) -> list[Road]:
+        """The roads to go back to, none of them remembered any more.
+
+        All of them are as long as the best one, since beams are live together only where their scores compare.
+
+        Args:
+            than: Reward of what is left; only a road that is safer by a margin is worth it.
+            width_at: The most to take at a length.
+
+        Returns:
+            Best first; none where none is worth it, or the search has gone back often enough.
+        """
+        worth = [road for road in self._roads if road.beam.reward is not None and road.beam.reward > than + MARGIN]
+        if not worth or self.steps == MOST_STEPS_BACK:
+            return []
+        length = max(worth, key=lambda road: self._scoring.as_finished(road.beam)).beam.node.length
+        same = [road for road in worth if road.beam.node.length == length]
+        taken = sorted(same, key=lambda road: road.beam.score, reverse=True)[: width_at(length)]
+        self._roads = [road for road in self._roads if road not in taken]
+        self.steps += 1
+        self.reopened += len(taken)
+        return taken
+
+    def _remember(self, roads: list[Road]) -> None:
+        merged = [*self._roads, *roads]
+        # a stable sort: of equals, the one that was left earlier comes first
+        self._roads = sorted(merged, key=lambda road: self._scoring.as_finished(road.beam), reverse=True)[: self._size]
