@@ -9,6 +9,7 @@ from langchain_saffron.search.beams import Beam, Pool, Scoring, shared_length
 from langchain_saffron.search.constraint import Constraint, leaves_room, only_closing, permitted
 from langchain_saffron.search.node import ROOT
 from langchain_saffron.search.protocol import Answer, Expand, FinishReason, Search, SearchInputs
+from langchain_saffron.search.rewards import Rewards
 from langchain_saffron.search.sampling import seeded
 from langchain_saffron.search.selection import Candidate, Rules, select
 
@@ -75,14 +76,14 @@ class _SaffronSearch:
                 committed=fresh,
             )
             self.widest = max(self.widest, len(self.live))
-            self._step(scores.logits, scores.rewards, length)
+            self._step(scores.logits, scores.predicted, length)
             length += 1
             before = len(self.committed)
             self._commit(length)
             fresh = self.committed[before:]
         return self._finish()
 
-    def _step(self, logits: torch.Tensor, rewards: torch.Tensor | None, length: int) -> None:
+    def _step(self, logits: torch.Tensor, rewards: Rewards | None, length: int) -> None:
         assert rewards is not None, "a saffron search needs rewards"
         settings, inputs = self.settings, self.inputs
         steps_left = inputs.max_tokens - length - 1
