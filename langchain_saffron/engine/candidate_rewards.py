@@ -82,16 +82,24 @@ class CandidateRewards(Rewards):
 
     def _of_any(self, tokens: torch.Tensor | None, wanted: torch.Tensor) -> torch.Tensor | None:
         """By one product of all nodes with the tokens that any wants; `None` where those are too many."""
-        nodes, places = wanted.nonzero(as_tuple=True)
-        asked = places if tokens is None else tokens[nodes, places]
-        columns, inverse = asked.unique(return_inverse=True)
+        if tokens is None:
+            columns = wanted.any(dim=0).nonzero()[:, 0]
+        else:
+            nodes, places = wanted.nonzero(as_tuple=True)
+            asked = tokens[nodes, places]
+            columns, inverse = asked.unique(return_inverse=True)
         if len(columns) > MOST_COLUMNS * self._unembedding.outputs:
             return None
         table = self._known(columns, lambda known: self._unembedding.columns(self._states, known))
         self._spend(self._unembedding.product * table.numel(), len(table))
+        table = table + self._bias[columns]
+        table = table if self._level is None else table + self._level
         found = torch.zeros(wanted.shape, dtype=table.dtype)
-        found[nodes, places] = table[nodes, inverse] + self._bias[asked]
-        return found if self._level is None else found + self._level
+        if tokens is None:
+            found[:, columns] = table
+        else:
+            found[nodes, places] = table[nodes, inverse]
+        return found
 
     def _of_each(self, tokens: torch.Tensor) -> torch.Tensor:
         """By the product of each node with its own tokens."""
