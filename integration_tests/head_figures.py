@@ -39,7 +39,7 @@ def measure(reward_model: Path | None, width: int, cases: int) -> tuple[float, f
     chat = ChatSaffron(
         model=str(POLICY),
         reward_model=None if plain else str(reward_model),
-        effort="off" if plain else None,
+        effort="off" if plain else "medium",
         width=None if plain else width,
         max_tokens=96,
     )

@@ -86,7 +86,7 @@ class FittedHead:
             loss.backward()
             torch.nn.utils.clip_grad_norm_([*self.map.parameters(), self.bias], 1.0)
             optimiser.step()
-            self.losses.append(float(loss))
+            self.losses.append(float(loss.detach()))
             if tick:
                 tick(step + 1, steps, self.losses[-1])
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from langchain_saffron.embedded import named_part
 from langchain_saffron.errors import TrainingError
 from langchain_saffron.models.head_map import rank_within
 from langchain_saffron.models.layer_tap import decoder_layers
@@ -48,7 +49,7 @@ def train_head(
     Args:
         data: The annotated data: of any PRM with the policy's vocabulary.
         out: Where the head goes.
-        policy: The policy: a directory, a GGUF file or a hub id.
+        policy: The policy: a directory, a GGUF file or a hub id; `"kitchen"` or `"smollm2"` for an embedded one.
         held_out: Data to measure by; `None` keeps a share of `data` for that.
         settings: How it is fitted; `None` for the defaults.
         progress: Called with the steps done, all steps, and the last loss.
@@ -76,7 +77,7 @@ def train_head(
         figures: dict[str, Any] = training["held_out"]
         judge(out, training["seen_tokens"], training["vocabulary"], figures, settings.strict)
         return figures
-    name = str(policy)
+    name = str(named_part(policy, "policy"))
     tokenizer = load_tokenizer(
         name, "policy", load.get("revision"), load.get("hf_token"), load.get("trust_remote_code")
     )
@@ -111,7 +112,7 @@ def train_head(
     figures["safety_threshold"] = safety_threshold(rewards, predictions, settings.precision)
     seen = data.seen(len(rows))
     figures["seen_share"] = held_out.share_of(seen)
-    identity = PolicyIdentity.of(model, tokenizer, layer, name)
+    identity = PolicyIdentity.of(model, tokenizer, layer, str(policy))
     head = RewardHead(layer, fitted.map.cpu(), fitted.bias.detach().cpu(), seen, identity, figures["safety_threshold"])
     details = {
         "reward_source": data.prm.get("source") or "rewards of unknown origin",

@@ -8,11 +8,17 @@ import torch
 
 from langchain_saffron import SaffronEngine, SearchSettings
 from langchain_saffron.cli.info import reward_facts
+from langchain_saffron.engine.said_nodes import SaidNodes
 from langchain_saffron.errors import ModelLoadError, SettingsError
+from langchain_saffron.evaluation.runner import as_langchain
+from langchain_saffron.evaluation.target_scoring import TargetScorer
+from langchain_saffron.interface.prompts import PromptRenderer
 from langchain_saffron.models.head_map import HeadMap
 from langchain_saffron.models.mrm import MultifurcationRewardModel
 from langchain_saffron.models.policy_identity import PolicyIdentity
 from langchain_saffron.models.reward_head import RewardHead
+from langchain_saffron.search.rewards import RewardTable
+from unit_tests.builders import CHATML
 from unit_tests.families import VOCABULARY
 from unit_tests.tiny_models import PROMPTS, random_model, tiny_tokenizer
 
@@ -134,4 +140,24 @@ def test_its_policy_may_compute_in_a_narrower_type(dtype: torch.dtype):
     engine = SaffronEngine(model, tiny_tokenizer(), random_head())
     expected = expected_rewards(engine.reward_model, "llama", PROMPTS[2])
     assert float((engine.reward_model.rewards(PROMPTS[2]) - expected).abs().mean()) < 0.1 * float(expected.std())
+    engine.close()
+
+
+def test_thoughts_are_judged_by_nobody_where_they_are_not_to_be_seen():
+    said = SaidNodes.__new__(SaidNodes)
+    # of three nodes the second is within a thought
+    said._rows = [0, -1, 0]
+    found = said.rewards_of_all(RewardTable(torch.arange(3.0)[:, None].repeat(1, 5)), 5).whole()
+    assert found[:, 0].tolist() == [0.0, torch.inf, 2.0]
+
+
+def test_an_adaptive_attack_reads_the_head():
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = CHATML
+    engine = SaffronEngine(random_model("llama"), tokenizer, random_head())
+    asked, target = [{"role": "user", "content": "hi"}], [7, 30, 21]
+    plain, adaptive = (TargetScorer(engine, both).score([asked], target)[0] for both in (False, True))
+    read = PromptRenderer.for_engine(engine).render(as_langchain(asked)).policy_ids
+    rewards = [engine.reward_model.rewards([*read, *target[:i]])[token] for i, token in enumerate(target)]
+    assert adaptive - plain == pytest.approx(float(torch.stack(rewards).sigmoid().log().mean()), abs=1e-4)
     engine.close()
