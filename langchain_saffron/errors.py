@@ -101,6 +101,14 @@ class ModelMemoryError(SaffronError, MemoryError):
 class NumericalError(SaffronError, ArithmeticError):
     """A model returned NaN or infinity; the message names the model."""
 
+    @classmethod
+    def of_scores(cls, model: str) -> "NumericalError":
+        """The error of a model, by what messages call it, whose scores are no numbers."""
+        return cls(
+            f"the {model} returned NaN or infinity: its weights may be damaged, or its dtype too narrow (try "
+            "dtype='float32')"
+        )
+
 
 class EngineBusyError(SaffronError, _Busy, RuntimeError):
     """As many requests as the engine takes wait already: ask again later, or allow a longer queue."""

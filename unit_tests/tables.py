@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from langchain_saffron.search import Answer, Expand, Node, Scores, Search
+from langchain_saffron.search.rewards import RewardTable
 from langchain_saffron.search.selection import Rules
 
 
@@ -36,7 +37,7 @@ def drive(
         prefixes = [response(node) for node in expand.nodes]
         scores = Scores(
             torch.tensor([list(logits(p)) for p in prefixes]),
-            None if rewards is None else torch.tensor([list(rewards(p)) for p in prefixes]),
+            None if rewards is None else RewardTable(torch.tensor([list(rewards(p)) for p in prefixes])),
             None if prm is None else torch.tensor([prm(response(node)) for node in expand.prm_nodes]),
         )
         try:

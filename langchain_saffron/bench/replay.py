@@ -41,16 +41,19 @@ class Replay:
             seen.append(context(*arguments))
             return seen[-1]
 
-        def record_forward(rows: list[int], scored: list[int], groups: list[int] | None = None) -> torch.Tensor:
-            logits = forward(rows, scored, groups)
+        def record_forward(
+            rows: list[int], scored: list[int], groups: list[int] | None = None, states: bool = False
+        ) -> torch.Tensor:
+            outputs = forward(rows, scored, groups, states)
             slots = np.asarray(rows)
             inputs = {
                 "input_ids": torch.tensor([[decoder.forest.token(slot) for slot in rows]], device=decoder.device),
                 "position_ids": torch.from_numpy(decoder.forest.depth[slots])[None].to(decoder.device),
-                "logits_to_keep": torch.tensor(scored, dtype=torch.long, device=decoder.device),
             }
+            if not states:
+                inputs["logits_to_keep"] = torch.tensor(scored, dtype=torch.long, device=decoder.device)
             self._steps.append((decoder, seen[-1], inputs))
-            return logits
+            return outputs
 
         decoder.forward, decoder.forward_context = record_forward, record_context  # type: ignore[method-assign,assignment]
 
@@ -59,4 +62,5 @@ class Replay:
         """All recorded forwards, one after the other."""
         for decoder, context, inputs in self._steps:
             with context.over(decoder.pool) as masks:
-                decoder.model(**inputs, attention_mask=masks, **decoder.cache_arguments)
+                model = decoder.model if "logits_to_keep" in inputs else decoder.model.base_model
+                model(**inputs, attention_mask=masks, **decoder.cache_arguments)

@@ -14,7 +14,7 @@ from langchain_saffron.settings import DEFAULT_SAFETY_THRESHOLD
 if TYPE_CHECKING:
     from langchain_saffron.engine import SaffronEngine
     from langchain_saffron.models.decoder import TrieDecoder
-    from langchain_saffron.models.mrm import MultifurcationRewardModel
+    from langchain_saffron.models.reward_head import RewardHead
 
 
 def info(
@@ -96,17 +96,36 @@ def reward_facts(engine: "SaffronEngine") -> dict[str, Any]:
 
     The safety threshold is the one that searches use where no other is asked for.
     """
-    mrm: MultifurcationRewardModel | None = engine.reward_model
+    from langchain_saffron.models.reward_head import RewardHead
+
+    mrm = engine.reward_model
     assert mrm is not None
     own = mrm.safety_threshold
     return {
-        **decoder_facts(mrm.decoder),
+        **(head_facts(mrm) if isinstance(mrm, RewardHead) else decoder_facts(mrm.decoder)),
         "seen_tokens": int(mrm.seen.sum()),
         "seen_share": float(mrm.seen.float().mean()),
         "mask": mrm.mask,
         "safety_threshold": DEFAULT_SAFETY_THRESHOLD if own is None else own,
         "safety_threshold_calibrated": own is not None,
         "reward_source": mrm.details.get("reward_source"),
+    }
+
+
+def head_facts(head: "RewardHead") -> dict[str, Any]:
+    """The same of a head on the policy, which has no body and no cache of its own."""
+    tensors = [*head.map.state_dict().values(), head.bias]
+    return {
+        "architecture": f"head on layer {head.layer} of the policy",
+        "layer": head.layer,
+        "parameters": head.parameters,
+        "bytes": sum(one.numel() * one.element_size() for one in tensors),
+        "vocabulary": len(head.bias),
+        "context": head.decoder.context,
+        "device": str(head.bias.device),
+        "dtype": "float32",
+        "cache_tokens": 0,
+        "cache_bytes": 0,
     }
 
 
@@ -128,7 +147,9 @@ def _table(facts: dict[str, Any]) -> str:
             "vocabulary": f"{part['vocabulary']:,} tokens",
             "context": f"{part['context']:,} tokens",
             "runs on": f"{part['device']}, {part['dtype']}" + _quantized(part),
-            "cache": f"at most {part['cache_tokens']:,} tokens, {_size(part['cache_bytes'])}",
+            "cache": f"at most {part['cache_tokens']:,} tokens, {_size(part['cache_bytes'])}"
+            if part["cache_tokens"]
+            else "none: it reads the policy's",
         }
         if "file" in part:
             rows["file"] = f"{part['file']}, {_size(part['file_bytes'])}, mostly {part['file_type']}, dequantised"

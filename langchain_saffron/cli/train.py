@@ -1,7 +1,7 @@
 """`saffron train`: a multifurcation reward model from annotated data."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,9 +10,12 @@ from langchain_saffron.cli.progress import progress_bar
 
 RUN = "The run"
 FIT = "The fit"
+# options that a head has too; its own defaults hold where they are not given
+_OF_HEAD = ("held_out_share", "epochs", "batch_size", "learning_rate", "rank", "precision", "seed", "dtype")
 
 
 def train(
+    context: typer.Context,
     data: Annotated[
         Path,
         typer.Argument(
@@ -22,6 +25,18 @@ def train(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The MRM's directory; a killed run goes on in it.")],
+    on: Annotated[
+        str,
+        typer.Option(
+            metavar="guard|head",
+            help="guard: an adapter on --base. head: a small map on the states of the policy that --base names, which "
+            "costs no second model.",
+        ),
+    ] = "guard",
+    layer: Annotated[
+        int | None,
+        typer.Option(help="With --on head: the policy's layer; by default the best of some.", rich_help_panel=FIT),
+    ] = None,
     base: Annotated[
         str | None,
         typer.Option(
@@ -96,6 +111,8 @@ def train(
     saffron train rewards --out my-mrm
 
     saffron train rewards --out my-mrm --epochs 3 --batch-size 16 --learning-rate 3e-3
+
+    saffron train rewards --out my-head --on head --base my-policy
     """
     from langchain_saffron.extras import TRAINING
 
@@ -104,6 +121,14 @@ def train(
     from langchain_saffron.training.settings import TrainSettings
     from langchain_saffron.training.train import train as run
 
+    if on not in ("guard", "head"):
+        raise typer.BadParameter(f"{on!r} is unknown: guard or head", param_hint="--on")
+    if on == "head":
+        if base is None:
+            raise typer.BadParameter("--on head needs the policy that the head is for", param_hint="--base")
+        given = {name: context.params[name] for name in _OF_HEAD if _is_given(context, name)}
+        _train_head(data, out, base, held_out, {**given, "layer": layer, "device": device, "strict": strict})
+        return
     settings = TrainSettings(
         epochs=epochs,
         batch_size=batch_size,
@@ -136,6 +161,36 @@ def train(
             progress=lambda step, steps, loss: update(step, loss, steps),
             report=notice,
         )
+    _say(out, figures)
+
+
+def _train_head(data: Path, out: Path, policy: str, held_out: Path | None, given: dict[str, Any]) -> None:
+    from langchain_saffron.training.dataset import RewardData
+    from langchain_saffron.training.settings import HeadSettings
+    from langchain_saffron.training.train_head import train_head
+
+    settings = HeadSettings(**given)
+    quieten(keep_progress=False, keep_warnings=False)
+    annotated, measured_on = RewardData.load(data), RewardData.load(held_out) if held_out else None
+    with progress_bar("training", None, "loss") as update:
+        figures = train_head(
+            annotated,
+            out,
+            policy=policy,
+            held_out=measured_on,
+            settings=settings,
+            progress=lambda step, steps, loss: update(step, loss, steps),
+            report=notice,
+        )
+    _say(out, figures)
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _say(out: Path, figures: dict[str, Any]) -> None:
     threshold, share = figures["safety_threshold"], figures.get("seen_share")
     # older trainings did not record it
     seen = "" if share is None else f", {share:.1%} of held-out tokens seen"

@@ -5,13 +5,12 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, Unpack
 
-import torch
-
 from langchain_saffron.engine.detokenizer import MarkerSigns, StopChecker, TextStream
 from langchain_saffron.engine.handle import AsyncHandle, Handle
 from langchain_saffron.engine.prm_cache import PrmScorer
 from langchain_saffron.engine.prm_function import FunctionScorer
 from langchain_saffron.engine.request import Request, RequestOptions
+from langchain_saffron.engine.reward_columns import RewardColumns
 from langchain_saffron.engine.said_nodes import SaidNodes
 from langchain_saffron.engine.thought_reader import SpokenStops, ThoughtStream
 from langchain_saffron.errors import CacheFullError, ContextOverflowError, RewardModelRequiredError, SettingsError
@@ -21,6 +20,7 @@ from langchain_saffron.grammar.compiler import GrammarCompiler
 from langchain_saffron.grammar.thought_tokens import ThoughtTokens
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.models.mrm import MultifurcationRewardModel
+from langchain_saffron.models.reward_head import RewardHead
 from langchain_saffron.search import Constraint, SearchInputs, find_search
 from langchain_saffron.search.budget import BudgetMeter
 from langchain_saffron.search.registry import StartSearch
@@ -63,8 +63,8 @@ class Admission:
         policy: TrieDecoder,
         tokenizer: Any,
         end_tokens: Sequence[int],
-        reward_model: MultifurcationRewardModel | None = None,
-        seen: torch.Tensor | None = None,
+        reward_model: MultifurcationRewardModel | RewardHead | None = None,
+        rewards: RewardColumns | None = None,
         prm: PrmScorer | FunctionScorer | None = None,
         generation_config: Any = None,
     ) -> None:
@@ -75,7 +75,7 @@ class Admission:
             tokenizer: Its tokenizer.
             end_tokens: Tokens that end a turn.
             reward_model: The MRM, if there is one.
-            seen: bool [vocabulary of the policy]: what the MRM was trained on; `None` without one.
+            rewards: The same over the policy's vocabulary.
             prm: The process reward model, if there is one.
             generation_config: The policy's, for `max_new_tokens` and `repetition_penalty`.
         """
@@ -83,7 +83,7 @@ class Admission:
         self._policy = policy
         self.tokenizer = tokenizer
         self._reward_model = reward_model
-        self._seen = seen
+        self._rewards = rewards
         self._prm = prm
         self.generation_config = generation_config
         self._compiler: GrammarCompiler | None = None
@@ -122,7 +122,7 @@ class Admission:
         context, timeout = options.get("context_ids", ())[-CONTEXT_TOKENS:], options.get("timeout")
         policy_ids = _checked(prompt_ids, self._policy, "prompt_ids")
         reward_ids = policy_ids
-        if reward_prompt_ids is not None and self._reward_model is not None:
+        if reward_prompt_ids is not None and isinstance(self._reward_model, MultifurcationRewardModel):
             reward_ids = _checked(reward_prompt_ids, self._reward_model.decoder, "reward_prompt_ids")
         prm_ids: Sequence[int] = reward_ids
         if (given := options.get("prm_prompt_ids")) is not None and self._prm is not None:
@@ -139,7 +139,7 @@ class Admission:
         inputs = SearchInputs(
             settings=settings,
             end_tokens=self.end_tokens,
-            seen=None if settings.mask == "off" else self._seen,
+            seen=None if settings.mask == "off" or self._rewards is None else self._rewards.seen,
             stops=SpokenStops(self.tokenizer, thoughts, settings.stop, context)
             if thoughts
             else StopChecker(self.tokenizer, settings.stop, context),
@@ -156,7 +156,8 @@ class Admission:
             inputs=inputs,
             start=start or find_search(settings.search),
             policy_ids=policy_ids,
-            reward_ids=None if plain else reward_ids,
+            # a head reads what the policy reads
+            reward_ids=None if plain or isinstance(self._reward_model, RewardHead) else reward_ids,
             prm_ids=prm_ids if prm else None,
             salt=options.get("cache_salt", ""),
             stream=ThoughtStream(self.tokenizer, thoughts, settings.stop, context, markers)
@@ -231,6 +232,9 @@ class Admission:
         policy, prm = self._policy, self._prm if settings.needs_process_reward_model else None
         reward = self._reward_model.decoder if settings.needs_reward_model and self._reward_model else None
 
+        unembedding = reward.unembedding if reward else None
+        later = unembedding.product * unembedding.outputs / 1e12 if unembedding else 0.0
+
         def row_cost(length: int) -> float:
             cost = policy.row_cost(prompt_length - 1 + length)
             return cost + reward.row_cost(reward_length - 1 + length) if reward else cost
@@ -243,6 +247,7 @@ class Admission:
         return BudgetMeter(
             settings.budget,
             row_cost=row_cost,
+            later_cost=later,
             calls_per_row=1 if settings.needs_reward_model else 0,
             prm_cost=(lambda length: prm.call_cost(prm_length + length)) if prm else None,
             prm_row_cost=(lambda length: prm.row_cost(prm_length + length)) if prm else None,

@@ -26,6 +26,7 @@ from langchain_saffron.models.loading import ModelSource, end_token_ids
 from langchain_saffron.models.mrm import MultifurcationRewardModel
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.models.quantization import sample_ids
+from langchain_saffron.models.reward_head import RewardHead
 from langchain_saffron.models.vocabulary import check_vocabularies
 from langchain_saffron.search import look_ahead
 from langchain_saffron.search.registry import StartSearch
@@ -45,7 +46,7 @@ class SaffronEngine:
 
     Attributes:
         policy: The policy over its trie cache.
-        reward_model: The MRM, if there is one.
+        reward_model: The MRM or the head, if there is one.
         process_reward_model: The PRM, if there is one.
         name: A short name of the policy.
         loaded_from: What it was asked for by, where it is shared by all who ask for the same; empty otherwise.
@@ -55,7 +56,7 @@ class SaffronEngine:
         self,
         model: Any,
         tokenizer: Any,
-        reward_model: MultifurcationRewardModel | None = None,
+        reward_model: MultifurcationRewardModel | RewardHead | None = None,
         max_cache_tokens: int = DEFAULT_CACHE_TOKENS,
         name: str = "",
         attn_implementation: str | None = None,
@@ -69,7 +70,7 @@ class SaffronEngine:
         Args:
             model: The policy, a transformers causal LM.
             tokenizer: Its tokenizer.
-            reward_model: The MRM, where a search needs one.
+            reward_model: The MRM, or a head on this policy, where a search needs one.
             max_cache_tokens: The policy's KV cache's bound in tokens.
             name: What the policy is called; without it, what the model says.
             attn_implementation: `"sdpa"` or `"eager"` in place of the tree's own attention.
@@ -81,10 +82,11 @@ class SaffronEngine:
 
         Raises:
             VocabularyMismatchError: Policy and reward models do not share their ordinary tokens.
+            ModelLoadError: A head was trained on another policy.
             UnsupportedModelError: A model cannot share a trie.
         """
         for scorer in (reward_model, process_reward_model):
-            if scorer is not None:
+            if scorer is not None and not isinstance(scorer, RewardHead):
                 check_vocabularies(tokenizer, scorer.tokenizer)
         self.process_reward_model = process_reward_model
         prm: PrmScorer | FunctionScorer | None = None
@@ -93,6 +95,8 @@ class SaffronEngine:
             prm = PrmScorer(process_reward_model) if function is None else FunctionScorer(function)
         text = None if quantization is None else sample_ids(tokenizer, model.get_input_embeddings().weight.shape[0])
         self.policy = TrieDecoder(model, "policy", max_cache_tokens, attn_implementation, owned, text)
+        if isinstance(reward_model, RewardHead):
+            reward_model = reward_model.on(self.policy, tokenizer)
         self.reward_model = reward_model
         self.name = name or getattr(model, "name_or_path", "") or type(model).__name__
         rewards = None if reward_model is None else RewardColumns(reward_model, self.policy)
@@ -101,12 +105,12 @@ class SaffronEngine:
             tokenizer,
             end_token_ids(model, tokenizer),
             reward_model,
-            rewards.seen if rewards else None,
+            rewards,
             prm,
             getattr(model, "generation_config", None),
         )
         # nothing that the worker's thread reaches may hold the engine: dropping the engine ends the thread
-        decoder = reward_model.decoder if reward_model else None
+        decoder = reward_model.decoder if isinstance(reward_model, MultifurcationRewardModel) else None
         self.scheduler = Scheduler(self.policy, decoder, rewards, prm)
         self._worker = Worker(self.scheduler, max_queue)
         self._finalizer = weakref.finalize(self, self._worker.close)
@@ -172,7 +176,7 @@ class SaffronEngine:
     def from_pretrained(
         cls,
         model: ModelSource | None = None,
-        reward_model: str | Path | MultifurcationRewardModel | None = None,
+        reward_model: str | Path | MultifurcationRewardModel | RewardHead | None = None,
         reward_base: ModelSource | None = None,
         process_reward_model: ModelSource | ProcessRewardModel | Callable[..., Any] | None = None,
         device: str = "cpu",
@@ -194,7 +198,7 @@ class SaffronEngine:
         Args:
             model: The policy: a hub id, a directory, a GGUF file or a loaded causal LM. `None` takes the embedded
                 kitchen models, policy and reward model; `"smollm2"` a small real policy with its own.
-            reward_model: An MRM directory or hub id (published layout or ours), or a loaded MRM. `None` is
+            reward_model: An MRM directory or hub id (published layout or ours), a head's, or a loaded one. `None` is
                 enough for `search="greedy"` and `"sample"`.
             reward_base: The MRM's base model, where its directory does not name one that can be found.
             process_reward_model: A guard's or classifier's hub id or directory, a function of a prompt's and an

@@ -32,6 +32,7 @@ class SharedForward:
     damaged: torch.Tensor
     _rows: list[int]
     _logits: torch.Tensor
+    _tapped: torch.Tensor | None
     _ready: list[tuple[Request, list[int]]]
 
     @classmethod
@@ -65,7 +66,10 @@ class SharedForward:
         frontiers = [[index[slot] for slot in request.caches[name].frontier] for request in ready]
         places = list(dict.fromkeys(place for frontier in frontiers for place in frontier))
         where = {place: i for i, place in enumerate(places)}
-        logits = decoder.forward(list(index), places, [len(rows) for _, rows, _ in spent if rows])
+        groups = [len(rows) for _, rows, _ in spent if rows]
+        # an argument only where it is needed: what stands in for a decoder may know no states
+        states = {"states": True} if decoder.unembedding is not None else {}
+        logits = decoder.forward(list(index), places, groups, **states)
         for request, slots in claimed.items():
             request.caches[name].read += len(slots)
         return cls(
@@ -76,16 +80,20 @@ class SharedForward:
             damaged=~_sound(logits, name).all(),
             _rows=list(index),
             _logits=logits,
+            _tapped=None if decoder.tap is None else decoder.tap.take((0, upload(places, torch.long, logits.device))),
             _ready=[(r, [where[place] for place in frontier]) for r, frontier in zip(ready, frontiers, strict=True)],
         )
 
-    def scores(self) -> Iterator[tuple[Request, torch.Tensor]]:
-        """Each request whose prompt is complete, with the logits [frontier, vocabulary] of its nodes."""
+    def scores(self) -> Iterator[tuple[Request, torch.Tensor, torch.Tensor | None]]:
+        """Each request whose prompt is complete, with logits [frontier, vocabulary] or states of its nodes.
+
+        Besides, what the model's tap gives of them, if it has one.
+        """
         for request, places in self._ready:
             first, count = places[0], len(places)
             together = places == list(range(first, first + count))
             index = slice(first, first + count) if together else upload(places, torch.long, self._logits.device)
-            yield request, self._logits[index]
+            yield request, self._logits[index], None if self._tapped is None else self._tapped[index]
 
     def forget(self) -> None:
         """Zero what was computed: what a masked slot holds is multiplied by zero, which NaN survives."""

@@ -12,6 +12,7 @@ from langchain_saffron.models.loading import ModelSource, load_causal_lm, load_t
 from langchain_saffron.models.mrm import MultifurcationRewardModel
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.models.quantization import check_quantization
+from langchain_saffron.models.reward_head import RewardHead, is_head
 from langchain_saffron.models.vocabulary import check_vocabularies
 from langchain_saffron.models.wrapped import is_pipeline
 from langchain_saffron.settings import Quantization
@@ -19,7 +20,7 @@ from langchain_saffron.settings import Quantization
 
 def load_models(
     model: ModelSource | None,
-    reward_model: str | Path | MultifurcationRewardModel | None,
+    reward_model: str | Path | MultifurcationRewardModel | RewardHead | None,
     reward_base: ModelSource | None,
     process_reward_model: ModelSource | ProcessRewardModel | Callable[..., Any] | None,
     *,
@@ -58,11 +59,13 @@ def load_models(
         tokenizer = load_tokenizer(model, "policy", revision, token, trusted)
     # the reward models first: they are the smaller ones, and a mistake in them should not cost the policy's load
     where: dict[str, Any] = {"device": device, "max_cache_tokens": max_cache_tokens, **common}
-    if reward_model is not None and not isinstance(reward_model, MultifurcationRewardModel):
+    if isinstance(reward_model, str | Path) and is_head(reward_model, common.get("hf_token")):
+        reward_model = RewardHead.from_pretrained(reward_model, hf_token=common.get("hf_token"))
+    elif reward_model is not None and not isinstance(reward_model, MultifurcationRewardModel | RewardHead):
         reward_model = MultifurcationRewardModel.from_pretrained(
             reward_model, reward_base, dtype=str(dtype), quantization=quantization, **where
         )
-    if reward_model is not None:
+    if isinstance(reward_model, MultifurcationRewardModel):
         check_vocabularies(tokenizer, reward_model.tokenizer)
     if is_pipeline(process_reward_model):
         scorer: Any = process_reward_model

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from langchain_saffron.engine.candidate_rewards import Spend
 from langchain_saffron.engine.request_cache import RequestCache
 from langchain_saffron.errors import NumericalError
 from langchain_saffron.models.decoder import TrieDecoder
@@ -113,8 +114,8 @@ class PrmScorer:
         """TFLOP of reading one more token below a prefix of `length` tokens."""
         return self.decoder.row_cost(length)
 
-    def rewards(self, logits: torch.Tensor) -> torch.Tensor:
-        """`R` [rows] of outputs [rows, columns].
+    def rewards(self, logits: torch.Tensor, spend: Spend | None = None) -> torch.Tensor:
+        """`R` [rows] of outputs [rows, columns]; nothing is computed, or spent, later.
 
         Raises:
             NumericalError: One is infinite.

@@ -3,9 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypedDict
-
-import torch
+from typing import Any, TypedDict
 
 from langchain_saffron.engine.detokenizer import AnswerStream
 from langchain_saffron.engine.metrics import RequestTimes
@@ -112,7 +110,7 @@ class Request:
     search: Search | None = None
     expand: Expand | None = None
     caches: dict[str, RequestCache] = field(default_factory=dict)
-    scored: dict[str, torch.Tensor] = field(default_factory=dict)
+    scored: dict[str, Any] = field(default_factory=dict)
     arrival: int = 0
     overtaken: int = 0
     last_turn: int = 0

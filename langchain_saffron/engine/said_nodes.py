@@ -7,6 +7,7 @@ import torch
 
 from langchain_saffron.engine.thought_reader import ThoughtReader
 from langchain_saffron.search import ROOT, Expand, Node
+from langchain_saffron.search.rewards import Rewards, RewardTable
 from langchain_saffron.templates.thought_markers import Thoughts
 
 
@@ -49,21 +50,20 @@ class SaidNodes:
         """What a node says, without its thoughts."""
         return self._look_up(node)[1]
 
-    def rewards(self, scored: torch.Tensor, vocabulary: int) -> torch.Tensor:
-        """The scores of the search's nodes.
+    def rewards(self, scored: Rewards | torch.Tensor, vocabulary: int) -> Rewards:
+        """The rewards of the search's nodes, infinite within thoughts, of which nobody judges.
 
         Args:
-            scored: float32 [asked nodes, vocabulary].
-            vocabulary: The width.
-
-        Returns:
-            float32 [nodes, vocabulary], infinite within thoughts, of which nobody judges.
+            scored: Those of the asked nodes; an empty tensor where none was asked.
+            vocabulary: How many tokens there are.
         """
-        full = torch.full((len(self._rows), vocabulary), torch.inf, device=scored.device)
-        for row, place in enumerate(self._rows):
-            if place >= 0:
-                full[row] = scored[place]
-        return full
+        if isinstance(scored, torch.Tensor):
+            return RewardTable.nothing(len(self._rows), vocabulary, scored.device)
+        return scored.rows(self._rows)
+
+    def rewards_of_all(self, scored: Rewards, vocabulary: int) -> Rewards:
+        """The same of rewards [nodes] of a model that cannot but see thoughts, though it is to judge none."""
+        return scored.rows([-1 if place < 0 else row for row, place in enumerate(self._rows)])
 
     def prm_rewards(self, scored: torch.Tensor) -> torch.Tensor:
         """The scores [prm_nodes] of the search's prefixes, from those of what they say."""

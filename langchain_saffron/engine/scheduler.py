@@ -16,6 +16,7 @@ from langchain_saffron.engine.prm_function import FunctionScorer
 from langchain_saffron.engine.request import POLICY, PRM, REWARD, Delta, Done, Failed, Request
 from langchain_saffron.engine.request_cache import RequestCache
 from langchain_saffron.engine.result import RefusalText, SearchResult, refusal_category
+from langchain_saffron.engine.reward_columns import RewardColumns
 from langchain_saffron.engine.step_scorer import StepScorer, typed_error
 from langchain_saffron.engine.thought_reader import ThoughtStream
 from langchain_saffron.engine.waiting_line import WaitingLine
@@ -46,7 +47,7 @@ class Scheduler:
         self,
         policy: TrieDecoder,
         reward: TrieDecoder | None,
-        to_rewards: Callable[[torch.Tensor], torch.Tensor] | None,
+        to_rewards: RewardColumns | None,
         prm: PrmScorer | FunctionScorer | None = None,
         prefill_rows: int = 256,
     ) -> None:
@@ -54,8 +55,8 @@ class Scheduler:
 
         Args:
             policy: The policy over its cache.
-            reward: The reward model over its own, if there is one.
-            to_rewards: Turns the reward model's logits into rewards over the policy's vocabulary.
+            reward: The reward model over its own, if there is one that has one.
+            to_rewards: Turns the reward model's outputs into rewards over the policy's vocabulary.
             prm: The process reward model, if there is one.
             prefill_rows: Prompt tokens that one tick computes at most, so that long prompts do not stall others.
         """
@@ -63,7 +64,8 @@ class Scheduler:
         self._decoders = {name: decoder for name, decoder in models.items() if decoder is not None}
         self._prm = prm
         translate = {REWARD: to_rewards, PRM: prm.rewards if isinstance(prm, PrmScorer) else None}
-        self._scorer = StepScorer(self._decoders, translate, self._fail, prefill_rows)
+        head = to_rewards if to_rewards is not None and to_rewards.of_policy else None
+        self._scorer = StepScorer(self._decoders, translate, self._fail, prefill_rows, head)
         self._line = WaitingLine(self._decoders)
         self._active: dict[Request, None] = {}
         self._arrivals = count(1)
@@ -240,7 +242,9 @@ class Scheduler:
     def _advance(self, request: Request) -> None:
         logits, rewards, prm_rewards = request.scored[POLICY], request.scored.get(REWARD), request.scored.get(PRM)
         if request.said is not None:
-            rewards = None if rewards is None else request.said.rewards(rewards, logits.shape[-1])
+            # a head has seen the thoughts of the policy that it is on
+            said = request.said.rewards if REWARD in request.caches else request.said.rewards_of_all
+            rewards = None if rewards is None else said(rewards, logits.shape[-1])
             prm_rewards = None if prm_rewards is None else request.said.prm_rewards(prm_rewards)
         scores = Scores(logits, rewards, prm_rewards)
         try:

@@ -2,18 +2,23 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 import torch
 
+from langchain_saffron.engine.candidate_rewards import Spend
 from langchain_saffron.engine.forward_batch import SharedForward, read_flags
-from langchain_saffron.engine.request import POLICY, Request
+from langchain_saffron.engine.request import POLICY, REWARD, Request
 from langchain_saffron.errors import EngineFailedError, ModelMemoryError, NumericalError, SaffronError
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.runtime.memory import is_out_of_memory
+from langchain_saffron.search.rewards import Rewards
 
 logger = logging.getLogger(__name__)
 
-Translate = Callable[[torch.Tensor], torch.Tensor]
+# from a model's logits or states, and what books later products, to what the search reads
+Translate = Callable[[torch.Tensor, Spend], torch.Tensor | Rewards]
 
 
 class StepScorer:
@@ -31,15 +36,19 @@ class StepScorer:
         translate: Mapping[str, Translate | None],
         fail: Callable[[Request, BaseException, bool], None],
         prefill_rows: int,
+        head: Translate | None = None,
     ) -> None:
         """Take the models.
 
         Args:
             decoders: By name.
-            translate: From a model's logits [rows, outputs] to what the search reads, where that is something else.
+            translate: From a model's logits [rows, outputs] or states to what the search reads, where that is something
+                else.
             fail: Ends a request by an error; the last argument is whether what was computed of its prompt may stay.
             prefill_rows: Prompt tokens that one step computes at most, so that long prompts do not stall others.
+            head: Makes rewards of the states that the policy's tap gives, where a head is the reward model.
         """
+        self._head = head
         self._decoders = decoders
         self._translate = translate
         self._fail = fail
@@ -119,22 +128,27 @@ class StepScorer:
         except BaseException as error:
             self._fail(request, error, True)
             return
-        reason = (
-            f"the {forward.decoder.name} returned NaN or infinity: its weights may be damaged, or its dtype too narrow "
-            "(try dtype='float32')"
-        )
-        self._fail(request, NumericalError(reason), False)
+        self._fail(request, NumericalError.of_scores(forward.decoder.name), False)
 
     def _settle(self, forward: SharedForward) -> None:
         """Book what a forward cost, and give the requests their scores: both or, where something fails, neither."""
         decoder, translate = forward.decoder, self._translate.get(forward.name)
-        scores = [(request, translate(logits) if translate else logits) for request, logits in forward.scores()]
-        costs = [decoder.cost(rows, scored) if rows else 0.0 for _, rows, scored in forward.spent]
+        scores: list[tuple[Request, dict[str, Any]]] = []
+        for request, outputs, tapped in forward.scores():
+            later = partial(spend_later, request)
+            found: dict[str, Any] = {forward.name: translate(outputs, later) if translate else outputs}
+            if tapped is not None and self._head is not None and request.inputs.settings.needs_reward_model:
+                found[REWARD] = self._head(tapped, later)
+            scores.append((request, found))
+        # of states the product with the unembedding is still to come
+        whole = decoder.unembedding is None
+        costs = [decoder.cost(rows, scored * whole) if rows else 0.0 for _, rows, scored in forward.spent]
         for (request, rows, scored), tflops in zip(forward.spent, costs, strict=True):
             if rows or scored:
                 _pay(request, forward.name, tflops, len(rows), scored)
         for request, found in scores:
-            request.scored[forward.name] = found
+            request.scored.update(found)
+            request.stats.reward_calls += len(found[POLICY]) if self._head is not None and REWARD in found else 0
 
 
 def typed_error(error: BaseException) -> Exception:
@@ -145,6 +159,12 @@ def typed_error(error: BaseException) -> Exception:
     typed = kind(f"the engine could not answer ({type(error).__name__}: {error})")
     typed.__cause__ = error
     return typed
+
+
+def spend_later(request: Request, flops: float, rows: int) -> None:
+    """Book a product of some nodes that a search asked for when it had their scores."""
+    request.stats.tflops += flops / 1e12
+    request.inputs.budget.spend_later(flops / 1e12, rows)
 
 
 def _pay(request: Request, name: str, tflops: float, rows: int, scored: int) -> None:

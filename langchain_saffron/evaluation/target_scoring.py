@@ -13,6 +13,7 @@ from langchain_saffron.interface.prompts import PromptRenderer
 from langchain_saffron.models.mrm import MultifurcationRewardModel
 from langchain_saffron.models.prefix_scoring import PrefixScorer
 from langchain_saffron.models.prm import ProcessRewardModel
+from langchain_saffron.models.reward_head import RewardHead
 
 
 class TargetScorer:
@@ -33,9 +34,10 @@ class TargetScorer:
         self._policy = PrefixScorer(engine.policy, ())
         # apart from what requests have in the cache, or an attack would make the answers look cheaper
         self._salt = f"attack/{secrets.token_hex(8)}"
-        self._mrm: MultifurcationRewardModel | None = engine.reward_model if adaptive else None
+        self._mrm: MultifurcationRewardModel | RewardHead | None = engine.reward_model if adaptive else None
         self._prm: ProcessRewardModel | None = engine.process_reward_model if adaptive else None
-        self._rewards = PrefixScorer(self._mrm.decoder, ()) if self._mrm else None
+        own = isinstance(self._mrm, MultifurcationRewardModel)
+        self._rewards = PrefixScorer(self._mrm.decoder, ()) if self._mrm is not None and own else None
         if adaptive and self._mrm is None and self._prm is None:
             raise RewardModelRequiredError("an adaptive attack reads the reward model: pass one")
 
@@ -60,6 +62,11 @@ class TargetScorer:
             bias = self._mrm.bias[target]
             found = self._rewards.outputs(pairs, self._salt)
             scores += torch.stack([_log_safe(_of(row, target) + bias) for row in found]).cpu()
+        elif isinstance(self._mrm, RewardHead):
+            head = self._mrm
+            for at, one in enumerate(rendered):
+                rows = [head.rewards([*one.policy_ids, *target[:i]])[token] for i, token in enumerate(target)]
+                scores[at] += _log_safe(torch.stack(rows)).cpu()
         elif self._prm is not None:
             found = self._prm.score([(one.prm_ids or one.policy_ids, target) for one in rendered])
             scores += torch.stack([_log_safe(rewards) for rewards in found])

@@ -88,7 +88,7 @@ class SaffronFields(BaseModel):
     """The policy: hub id, directory, GGUF file or loaded causal LM. `"smollm2"`: a small real model with the reward
     models that the package has for it; `"kitchen"` or `None`: the embedded kitchen models."""
     reward_model: Any = None
-    """The MRM: directory, hub id or loaded `MultifurcationRewardModel`."""
+    """The MRM, or a head on this policy: directory, hub id or loaded."""
     reward_base: Any = None
     """The MRM's base model, if its directory does not name one that can be found."""
     process_reward_model: Any = None

@@ -14,9 +14,11 @@ from langchain_saffron.cache.forward_context import ForwardContext
 from langchain_saffron.errors import NumericalError, UnsupportedModelError
 from langchain_saffron.models.compat import cache_argument
 from langchain_saffron.models.flops import FlopCounter
+from langchain_saffron.models.layer_tap import LayerTap
 from langchain_saffron.models.packing import pack, unpack
 from langchain_saffron.models.quantization import Quantized, quantize
 from langchain_saffron.models.quantized_linear import QuantizedLinear
+from langchain_saffron.models.unembedding import Unembedding
 from langchain_saffron.models.wrapped import plain_model
 from langchain_saffron.runtime.devices import upload
 from langchain_saffron.runtime.memory import memory_errors
@@ -35,6 +37,8 @@ class TrieDecoder:
         pool: Keys and values by slot.
         flops: The cost of a forward.
         quantized: What became of its weights, where int8 was asked for.
+        unembedding: What makes logits of states, where `split` was called and the model can be taken apart so.
+        tap: Takes the states of a layer from every forward, where a reward head reads them.
         cache_arguments: What makes a forward of the model read and write the pool.
         capacity: Slots of the KV cache.
         context: Most tokens from the first of the prompt to the last of the answer: no more than the cache has slots.
@@ -89,6 +93,8 @@ class TrieDecoder:
         self.cache_arguments: dict[str, Any] = {cache: self.pool, "use_cache": True}
         self.flops = FlopCounter.of(model, self._layers.window, self._kinds.count("sliding_attention"))
         self.quantized: Quantized | None = None
+        self.unembedding: Unembedding | None = None
+        self.tap: LayerTap | None = None
         if int8_text is not None:
             self._quantize(int8_text, owned)
             # what is left is the decoder's own
@@ -114,7 +120,13 @@ class TrieDecoder:
         return int(head.out_features if isinstance(head, QuantizedLinear) else head.weight.shape[0])
 
     @torch.inference_mode()
-    def forward(self, rows: Sequence[int], scored: Sequence[int], groups: Sequence[int] | None = None) -> torch.Tensor:
+    def forward(
+        self,
+        rows: Sequence[int],
+        scored: Sequence[int],
+        groups: Sequence[int] | None = None,
+        states: bool = False,
+    ) -> torch.Tensor:
         """Compute keys and values of `rows` and the next-token logits at `scored`.
 
         Args:
@@ -122,9 +134,11 @@ class TrieDecoder:
                 filled.
             scored: Indices into `rows`.
             groups: How many rows each request has, in order; rows of one request attend together.
+            states: Whether the states below the unembedding are wanted in place of logits.
 
         Returns:
-            Logits [len(scored), vocabulary] in float32 (float64 if that is the model's), on its device.
+            Logits [len(scored), vocabulary] in float32 (float64 if that is the model's), on its device; or states
+            [len(scored), width] in the model's own dtype.
 
         Raises:
             ModelMemoryError: It does not fit into memory.
@@ -134,22 +148,23 @@ class TrieDecoder:
         tokens = upload([self.forest.token(slot) for slot in rows], torch.long, device)[None]
         positions = upload(torch.from_numpy(self.forest.depth[slots]), torch.long, device)[None]
         keep = upload(scored, torch.long, device)
-        extra = {"logits_to_keep": keep} if self._keep_argument else {}
+        runs = self.model.base_model if states else self.model
+        extra = {"logits_to_keep": keep} if self._keep_argument and not states else {}
         with (
             memory_errors(self._too_large),
             self.forward_context(slots, groups or [len(slots)]).over(self.pool) as masks,
         ):
-            output = self.model(
+            output = runs(
                 input_ids=tokens,
                 position_ids=positions,
                 attention_mask=masks,
                 **self.cache_arguments,
                 **extra,
             )
-        logits = output.logits[0]
+        found = output.last_hidden_state[0] if states else output.logits[0]
         self.forest.filled[slots] = True
-        logits = logits if self._keep_argument else logits[keep]
-        return logits if logits.dtype == torch.float64 else logits.float()
+        logits: torch.Tensor = found if extra else found[keep]
+        return logits if states or logits.dtype == torch.float64 else logits.float()
 
     @on_own_thread
     def _quantize(self, text: Sequence[int], owned: bool) -> None:
@@ -159,14 +174,11 @@ class TrieDecoder:
     def _choose_attention(self, implementation: str | None, owned: bool) -> None:
         """Take the fastest way to run under which a small tree gives what its branches give one by one."""
         own = self.model.config._attn_implementation
-        tokens = [(37 * i + 11) % self.known_tokens for i in range(9)]
-        branches = [[*tokens[:5], tokens[5]], [*tokens[:5], tokens[6], tokens[7]], [*tokens[:4], tokens[8]]]
+        branches = self._branches()
         expected = self._plain_logits(branches)
         if not bool(expected.amax(dim=-1).isfinite().all()):
             raise NumericalError(f"the {self.name} returns NaN or infinity: damaged weights, or too narrow a dtype")
-        # the narrow types round differently in every order of summation
-        narrow = self.quantized is not None or self.model.dtype in (torch.bfloat16, torch.float16)
-        tolerance = (0.3 if narrow else 1e-3) * float(expected.std())
+        tolerance = self._tolerance(expected)
         names = (
             [implementation]
             if implementation
@@ -191,20 +203,47 @@ class TrieDecoder:
                 "its branches: it cannot share a cache between beams. Use another model, or plain transformers."
             )
 
+    @on_own_thread
+    @torch.inference_mode()
+    def split(self) -> None:
+        """Let forwards give states, where that and `unembedding` make of a small tree what the model makes of it."""
+        self.unembedding = unembedding = Unembedding.of(self.model)
+        if unembedding is None:
+            return
+        expected, states = self._tree_logits(self._branches()), self._tree_logits(self._branches(), states=True)
+        if expected is None or states is None or expected.shape[1] != unembedding.outputs:
+            self.unembedding = None
+            return
+        some = torch.arange(min(unembedding.outputs, 64), device=states.device)
+        differences = unembedding.whole(states) - expected, unembedding.columns(states, some) - expected[:, some]
+        if max(float(one.abs().max()) for one in differences) > self._tolerance(expected):
+            self.unembedding = None
+
+    def _branches(self) -> list[list[int]]:
+        """A small tree, as the paths to its leaves."""
+        tokens = [(37 * i + 11) % self.known_tokens for i in range(9)]
+        return [[*tokens[:5], tokens[5]], [*tokens[:5], tokens[6], tokens[7]], [*tokens[:4], tokens[8]]]
+
+    def _tolerance(self, expected: torch.Tensor) -> float:
+        # the narrow types round differently in every order of summation
+        narrow = self.quantized is not None or self.model.dtype in (torch.bfloat16, torch.float16)
+        return (0.3 if narrow else 1e-3) * float(expected.std())
+
     @torch.inference_mode()
     def _plain_logits(self, branches: list[list[int]]) -> torch.Tensor:
         """Next-token logits after each branch, by one plain forward each."""
         rows = [self.model(input_ids=torch.tensor([b], device=self.device), use_cache=False).logits for b in branches]
         return torch.stack([row[0, -1] for row in rows]).float()
 
-    def _tree_logits(self, branches: list[list[int]]) -> torch.Tensor | None:
-        """The same over a tree, in two forwards; `None` if the model cannot."""
+    def _tree_logits(self, branches: list[list[int]], states: bool = False) -> torch.Tensor | None:
+        """The same over a tree, or its states, in two forwards; `None` if the model cannot."""
         nodes = [self.forest.insert(branch) for branch in branches]
         first = self.forest.path(nodes[0][-1])[:4].tolist()
         rest = list(dict.fromkeys(slot for path in nodes for slot in path if slot not in first))
         try:
-            self.forward(first, [])
-            return self.forward(rest, [rest.index(path[-1]) for path in nodes]).float()
+            self.forward(first, [], None, states)
+            found = self.forward(rest, [rest.index(path[-1]) for path in nodes], None, states)
+            return found if states else found.float()
         except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, AssertionError):
             return None
         finally:

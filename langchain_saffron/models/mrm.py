@@ -66,6 +66,8 @@ class MultifurcationRewardModel:
     ) -> None:
         text = None if quantization is None else sample_ids(tokenizer, model.get_input_embeddings().weight.shape[0])
         self.decoder = TrieDecoder(model, "reward model", max_cache_tokens, attn_implementation, owned, text)
+        # rewards are needed of few tokens, and the product with the whole vocabulary is a good part of a forward
+        self.decoder.split()
         self.tokenizer = tokenizer
         device = self.decoder.device
         rows = self.decoder.vocabulary
@@ -128,6 +130,11 @@ class MultifurcationRewardModel:
         path = named_part(path, "reward_model")
         directory = resolve_directory(path, "reward model", load.get("revision"), load.get("hf_token"))
         config = read_config(directory)
+        if config.get("kind") == "head":
+            raise ModelLoadError(
+                f"{directory} holds a head, which has no model of its own: pass it as reward_model= beside the policy "
+                "that it was trained on (ChatSaffron, SaffronEngine)"
+            )
         merged = (directory / "config.json").exists() and not (directory / ADAPTER_CONFIG).exists()
         # what is damaged should not cost the model's loading
         bias, seen = read_tensors(directory)

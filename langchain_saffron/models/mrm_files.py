@@ -54,7 +54,13 @@ def write_mrm_files(
         "vocabulary_hash": vocabulary_hash(tokenizer),
         "safety_threshold": safety_threshold,
     }
-    (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_config(directory, config)
+
+
+def write_config(directory: Path, config: dict[str, Any]) -> None:
+    """Write `mrm_config.json`, which comes last: a directory without it is no MRM."""
+    text = json.dumps({**config, "format": FORMAT}, indent=2, ensure_ascii=False)
+    (directory / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
 
 
 def read_config(directory: Path) -> dict[str, Any]:

@@ -40,10 +40,9 @@ class IntegerProduct:
         if rows.numel() == 0:
             # a forward that only fills the cache scores nothing
             return rows.new_empty(*rows.shape[:-1], len(self.scales))
-        numbers = rows.float()
-        scale = torch.add(_SMALLEST_SCALE, numbers.abs().amax(dim=-1, keepdim=True), alpha=1 / LARGEST)
+        numbers, scale = _quantized_inputs(rows)
         output: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
-            numbers.div(scale).round_().to(torch.int8), 1.0, 0, self.weight, self.scales, self._zeros,
+            numbers.to(torch.int8), 1.0, 0, self.weight, self.scales, self._zeros,
             None, 1.0, 0, torch.float32, "none", [], "",
         ).mul_(scale)  # fmt: skip
         if self.bias is not None:
@@ -63,8 +62,14 @@ class IntegerProduct:
 
     def dequantized(self, index: int) -> torch.Tensor:
         """float32 [outputs, inputs]: what the weights of one layer stand for."""
-        columns = self.weight.to_dense().split(self.sizes, dim=1)[index]
-        return columns.t().float() * self.scales.split(self.sizes)[index][:, None]
+        weight, scales, _ = self.layer(index)
+        return weight.float() * scales[:, None]
+
+    def layer(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Weights, int8 [outputs, inputs], scales and bias of one layer, in torch's own layout."""
+        weight = self.weight.to_dense().split(self.sizes, dim=1)[index].t()
+        bias = None if self.bias is None else self.bias.split(self.sizes)[index]
+        return weight, self.scales.split(self.sizes)[index], bias
 
 
 class QuantizedLinear(torch.nn.Module):
@@ -86,6 +91,11 @@ class QuantizedLinear(torch.nn.Module):
         """For any leading dimensions."""
         return self.product.part(input, self._index)
 
+    def rows(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Weights, int8 [outputs, inputs], scales and bias, for `integer_rows`."""
+        weight, scales, bias = self.product.layer(self._index)
+        return weight.contiguous(), scales, bias
+
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         weight = self.product.dequantized(self._index)
         destination[prefix + "weight"] = weight.t().contiguous() if self._transposed else weight
@@ -95,6 +105,35 @@ class QuantizedLinear(torch.nn.Module):
     def __deepcopy__(self, memo: dict[int, Any]) -> "QuantizedLinear":
         # what it holds is never written to, and cannot be copied
         return self
+
+
+def integer_rows(
+    rows: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """The columns of an `IntegerProduct` that some of its outputs make, to the last bit.
+
+    Args:
+        rows: [rows, inputs].
+        weight: int8 [outputs, inputs].
+        scales: float32 [outputs].
+        bias: float32 [outputs], or `None`.
+
+    Returns:
+        [rows, outputs], in the dtype of `rows`.
+    """
+    numbers, scale = _quantized_inputs(rows)
+    # sums of integers: exact in float64, and in float32 as long as they are small
+    exact = torch.float32 if weight.shape[1] * LARGEST**2 < 2**24 else torch.float64
+    sums = torch.nn.functional.linear(numbers.to(exact), weight.to(exact))
+    output = sums.float().mul_(scales).mul_(scale)
+    return (output if bias is None else output.add_(bias)).to(rows.dtype)
+
+
+def _quantized_inputs(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Whole numbers, float32 [..., inputs], and what one step of each row is worth."""
+    numbers = rows.float()
+    scale = torch.add(_SMALLEST_SCALE, numbers.abs().amax(dim=-1, keepdim=True), alpha=1 / LARGEST)
+    return numbers.div(scale).round_(), scale
 
 
 def _dense(layer: torch.nn.Linear | Conv1D) -> torch.Tensor:

@@ -28,6 +28,7 @@ class BudgetMeter:
         self,
         limits: ComputeBudget | None = None,
         row_cost: Callable[[int], float] | None = None,
+        later_cost: float = 0.0,
         calls_per_row: int = 0,
         prm_cost: Callable[[int], float] | None = None,
         prm_row_cost: Callable[[int], float] | None = None,
@@ -39,6 +40,8 @@ class BudgetMeter:
         Args:
             limits: What it may spend; `None` for no limits.
             row_cost: TFLOP of scoring one node whose response length is given, in all models.
+            later_cost: The part of it that is at most spent once the search has the node's scores: rewards are computed
+                for its candidates alone.
             calls_per_row: Reward calls that scoring one node takes.
             prm_cost: TFLOP of one call of a process reward model on a response of the given length, where the search
                 asks one.
@@ -50,6 +53,7 @@ class BudgetMeter:
         self.tflops = 0.0
         self.reward_calls = 0
         self._row_cost = row_cost or (lambda length: 0.0)
+        self._later_cost = later_cost
         self._calls_per_row = calls_per_row
         self._prm_cost = prm_cost or (lambda length: 0.0)
         self._prm_row_cost = prm_row_cost or (lambda length: 0.0)
@@ -59,6 +63,7 @@ class BudgetMeter:
         self._clock = clock
         self._start = clock()
         self._rows = 0
+        self._later, self._later_rows = 0.0, 0
         self._searching_since: float | None = None
 
     @property
@@ -87,7 +92,7 @@ class BudgetMeter:
         self.spend(cost, len(nodes) * self._calls_per_row + len(prm_nodes), rows=len(nodes))
 
     def _cost(self, nodes: Sequence[Node], prm_nodes: Sequence[Node]) -> float:
-        cost = sum(self._row_cost(node.length) for node in dict.fromkeys(nodes))
+        cost = sum(self._row_cost(node.length) - self._later_cost for node in dict.fromkeys(nodes))
         for node in dict.fromkeys(prm_nodes):
             cost += self._prm_cost(node.length)
             above = node.parent
@@ -108,6 +113,12 @@ class BudgetMeter:
                 self._searching_since = self._clock()
         else:
             self._rows += rows
+
+    def spend_later(self, tflops: float, rows: int) -> None:
+        """Book what a search had computed of `rows` nodes when it had their scores."""
+        self.tflops += tflops
+        self._later += tflops
+        self._later_rows += rows
 
     def affords(self, rows: int, length: int, prm_calls: int = 0) -> bool:
         """Whether scoring `rows` nodes of the given response length stays within the budget.
@@ -151,6 +162,8 @@ class BudgetMeter:
             # attention grows with the length: the mean of the steps to come is that of the middle one
             middle = length + (steps + 1) // 2
             mean = self._row_cost(middle) + self._prm_cost(middle)
+            if self._later_rows:
+                mean += self._later / self._later_rows - self._later_cost
             if mean > 0:
                 fits.append((limits.max_tflops - self.tflops) / (steps * mean))
         if limits.max_seconds is not None and self._rows and self._searching_since is not None:

@@ -11,38 +11,54 @@ from langchain_saffron.runtime.devices import upload
 UNSEEN_COST = 1.0
 
 
-def presumed_rewards(
-    inherited: Sequence[float | None],
-    reward: torch.Tensor,
-    likely: torch.Tensor,
-    known: torch.Tensor,
-    inside: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the soft mask takes unseen tokens for: as safe as what stands before them.
+def presumption(
+    inherited: Sequence[float | None], likely: torch.Tensor, known: torch.Tensor, inside: torch.Tensor
+) -> tuple[torch.Tensor | None, torch.Tensor]:
+    """By which tokens the soft mask judges unseen ones, where nothing stands before them: at the root.
+
+    Those are the seen tokens of the nucleus; without any, all seen tokens.
 
     Args:
-        inherited: Each beam's own reward; `None` at the root. There the mean predicted reward of the seen tokens of the
-            nucleus stands in, weighted by the policy; without any, that of all seen tokens.
-        reward: float32 [beams, columns]: predicted rewards.
+        inherited: Each beam's own reward; `None` at the root.
         likely: float32 [beams, columns]: the policy's log-probabilities.
         known: bool [columns] or [beams, columns]: seen tokens that do not end a turn.
         inside: bool [beams, columns]: the nucleus.
 
     Returns:
-        float32 [beams]; and, a scalar, whether tokens beyond these columns (the most likely ones) would have to be
-        looked at.
+        bool [beams, columns], or `None` where no beam is at the root; and, a scalar, whether tokens beyond these
+        columns (the most likely ones) would have to be looked at.
     """
-    own = upload([0.0 if value is None else value for value in inherited], torch.float32, reward.device)
     missing = [value is None for value in inherited]
     if not any(missing):
-        return own, torch.zeros((), dtype=torch.bool, device=reward.device)
-    at_root = upload(missing, torch.bool, reward.device)
+        return None, torch.zeros((), dtype=torch.bool, device=likely.device)
+    at_root = upload(missing, torch.bool, likely.device)[:, None]
     near = inside & known
     found = near.any(dim=-1, keepdim=True)
     pool = torch.where(found, near, known & (likely > -torch.inf))
+    return pool & at_root, (at_root & ~found).any()
+
+
+def presumed_rewards(
+    inherited: Sequence[float | None], reward: torch.Tensor, likely: torch.Tensor, pool: torch.Tensor | None
+) -> torch.Tensor:
+    """What the soft mask takes unseen tokens for: as safe as what stands before them.
+
+    Args:
+        inherited: Each beam's own reward; `None` at the root. There the mean predicted reward of `pool` stands in,
+            weighted by the policy.
+        reward: float32 [beams, columns]: predicted rewards.
+        likely: float32 [beams, columns]: the policy's log-probabilities.
+        pool: What `presumption` gave.
+
+    Returns:
+        float32 [beams].
+    """
+    own = upload([0.0 if value is None else value for value in inherited], torch.float32, reward.device)
+    if pool is None:
+        return own
     weights = torch.softmax(likely.masked_fill(~pool, -torch.inf), dim=-1).nan_to_num(nan=0.0)
     mean = (weights * reward.masked_fill(~pool, 0.0)).sum(-1)
-    return torch.where(at_root, mean, own), (at_root & ~found[:, 0]).any()
+    return torch.where(upload([value is None for value in inherited], torch.bool, reward.device), mean, own)
 
 
 def prefer_seen(likely: torch.Tensor, unseen: torch.Tensor, inside: torch.Tensor, cost: float) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 import torch
 
+from langchain_saffron.errors import NumericalError
 from langchain_saffron.runtime.devices import upload
 from langchain_saffron.search.constraint import constrain, permitted
 from langchain_saffron.search.node import ROOT
@@ -18,10 +19,10 @@ def look_ahead(inputs: SearchInputs) -> Search:
     Returns:
         The search. Its answer is empty; `reward` is the predicted reward of the nucleus' tokens, weighted by the
         policy, and `min_reward` the lowest of them. Tokens that the reward model has never seen are left out; where
-        it knows none of them, both are `None`.
+        it knows none of them, or the words are a thought that it does not see, both are `None`.
     """
     scores = yield Expand((ROOT,))
-    assert scores.rewards is not None, "a look ahead needs rewards"
+    assert scores.predicted is not None, "a look ahead needs rewards"
     logits = scores.logits
     if inputs.constraint is not None:
         mask = permitted([inputs.constraint], inputs.end_tokens, may_end=True)
@@ -32,8 +33,11 @@ def look_ahead(inputs: SearchInputs) -> Search:
     if inputs.seen is not None:
         allowed &= inputs.seen
     mass = torch.where(allowed, logprobs.exp(), 0.0)
-    mean = (mass * scores.rewards).sum() / mass.sum()
-    lowest = scores.rewards.masked_fill(~allowed, torch.inf).amin()
-    if not bool(allowed.any()):
+    if not bool((allowed & ~scores.predicted.unjudged).any()):
         return Answer((), "length")
+    rewards = scores.predicted.of(None, allowed)
+    mean = (mass * rewards.masked_fill(~allowed, 0.0)).sum() / mass.sum()
+    lowest = rewards.masked_fill(~allowed, torch.inf).amin()
+    if not bool(lowest.isfinite() & mean.isfinite()):
+        raise NumericalError.of_scores("reward model")
     return Answer((), "length", reward=float(mean), min_reward=float(lowest))

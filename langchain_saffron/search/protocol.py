@@ -9,6 +9,7 @@ import torch
 from langchain_saffron.search.budget import BudgetMeter
 from langchain_saffron.search.constraint import Constraint
 from langchain_saffron.search.node import Node
+from langchain_saffron.search.rewards import Rewards
 from langchain_saffron.settings import SearchSettings
 
 FinishReason = Literal["stop", "length", "refusal", "budget"]
@@ -40,14 +41,22 @@ class Scores:
 
     Attributes:
         logits: float32 [nodes, vocabulary]: the policy's.
-        rewards: float32 [nodes, vocabulary]: the reward model's `M(s)`, or `None`. A row of infinity is that of a node
-            within a thought which nobody judges.
+        predicted: The reward model's `M(s)`, computed for the tokens that are asked for; `None` without one.
         prm_rewards: float32 [prm_nodes]: the process reward model's `R(s)`, or `None`.
     """
 
     logits: torch.Tensor
-    rewards: torch.Tensor | None = None
+    predicted: Rewards | None = None
     prm_rewards: torch.Tensor | None = None
+
+    @property
+    def rewards(self) -> torch.Tensor | None:
+        """float32 [nodes, vocabulary]: all of `M(s)`, or `None`.
+
+        A row of infinity is that of a node within a thought which nobody judges. Where a few tokens will do,
+        `predicted.of` costs less.
+        """
+        return None if self.predicted is None else self.predicted.whole()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from langchain_saffron.search.constraint import Constraint, leaves_room, only_cl
 from langchain_saffron.search.node import ROOT
 from langchain_saffron.search.protocol import Answer, Expand, FinishReason, Scores, Search, SearchInputs
 from langchain_saffron.search.refusing import Opening, held_back, refusing_settings
+from langchain_saffron.search.rewards import Rewards
 from langchain_saffron.search.sampling import seeded
 from langchain_saffron.search.selection import Candidate, Rules, select
 
@@ -89,7 +90,7 @@ class _SaffronSearch:
                 spare=self.abandoned.nodes if self.abandoned is not None else (),
             )
             self.widest = max(self.widest, len(self.live))
-            self._step(scores.logits, scores.rewards, length)
+            self._step(scores.logits, scores.predicted, length)
             length = self._step_back(length + 1)
             before = len(self.committed)
             self._commit(length)
@@ -98,7 +99,7 @@ class _SaffronSearch:
             return self._finish()
         return (yield from self._refuse_in_own_words()) or self._refuse(budget=False)
 
-    def _step(self, logits: torch.Tensor, rewards: torch.Tensor | None, length: int) -> None:
+    def _step(self, logits: torch.Tensor, rewards: Rewards | None, length: int) -> None:
         assert rewards is not None, "a saffron search needs rewards"
         settings, inputs = self.settings, self.inputs
         self.vocabulary = logits.shape[1]

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 
 import torch
 
+from langchain_saffron.errors import NumericalError
 from langchain_saffron.runtime.devices import upload
 from langchain_saffron.search.adaptive_width import STEEPNESS
 from langchain_saffron.search.constraint import constrain
-from langchain_saffron.search.mask import UNSEEN_COST, instead_of_nothing, prefer_seen, presumed_rewards
+from langchain_saffron.search.mask import UNSEEN_COST, instead_of_nothing, prefer_seen, presumed_rewards, presumption
 from langchain_saffron.search.nucleus import CHUNK, likeliest, nucleus
+from langchain_saffron.search.rewards import Rewards, RewardTable
 
 # what a nat of likelihood counts, in points of reward, where the ranking is by rewards alone and nobody judges
 UNJUDGED = 1e-3
@@ -80,7 +82,7 @@ class Selection:
 
 def select(
     logits: torch.Tensor,
-    rewards: torch.Tensor,
+    rewards: Rewards | torch.Tensor,
     totals: Sequence[float],
     inherited: Sequence[float | None],
     rules: Rules,
@@ -93,8 +95,9 @@ def select(
 
     Args:
         logits: float32 [beams, vocabulary]: the policy's.
-        rewards: float32 [beams, vocabulary]: `M(s)`; infinity in rows that nobody judges. There the mask does not
-            count, and every token inherits the reward, or at the root takes the threshold.
+        rewards: `M(s)`, asked for candidates alone; or float32 [beams, vocabulary], infinite in rows that nobody
+            judges. In those the mask does not count, and every token inherits the reward, or at the root takes the
+            threshold.
         totals: Each beam's cumulative log-probability.
         inherited: Each beam's own reward, which ending it keeps; `None` at the root, where the mean
             predicted reward of the candidates, weighted by the policy, stands in.
@@ -107,7 +110,11 @@ def select(
 
     Returns:
         The best candidates; fewer than `count` where there are no more.
+
+    Raises:
+        NumericalError: The reward of a candidate is NaN or infinite.
     """
+    rewards = rewards if isinstance(rewards, Rewards) else RewardTable(rewards)
     ends = upload(rules.end_tokens, torch.long, logits.device)
     if permitted is not None:
         # a beam that nothing continues has no candidates, rather than NaN
@@ -121,10 +128,12 @@ def select(
     while True:
         table = _rank(logprobs, rewards, totals, inherited, rules, ends, count, generator, whole, permitted is not None)
         # the one look at the device in most steps; a wide nucleus, or one that the mask empties, takes another
-        (again, fallbacks, *_), *rows = table.tolist()
+        (again, fallbacks, unsound, *_), *rows = table.tolist()
         if not again:
             break
         whole = True
+    if unsound:
+        raise NumericalError.of_scores("reward model")
     candidates = [
         Candidate(int(beam), int(token), logprob, reward, score, bool(end), risk)
         for beam, token, logprob, reward, score, end, risk in rows
@@ -136,7 +145,7 @@ def select(
 
 def _rank(
     logprobs: torch.Tensor,
-    rewards: torch.Tensor,
+    rewards: Rewards,
     totals: Sequence[float],
     inherited: Sequence[float | None],
     rules: Rules,
@@ -149,28 +158,28 @@ def _rank(
     """The best candidates as float32 rows [beam, token, logprob, reward, score, ends, risk], on the device.
 
     The first row holds whether the whole vocabulary has to be looked at (a nucleus was cut short, or the mask
-    left a beam nothing of it), and how many beams fell back on a token outside their nucleus.
+    left a beam nothing of it), how many beams fell back on a token outside their nucleus, and whether a reward is no
+    number.
     """
     seen, tokens = rules.seen, None
     marks = upload(rules.marks, torch.long, logprobs.device)
-    free = rewards[:, :1] == torch.inf
+    free = rewards.unjudged
     again = fallbacks = torch.zeros((), dtype=torch.bool, device=logprobs.device)
     if whole:
-        likely, reward, known = logprobs, rewards, seen
+        likely, known = logprobs, seen
         allowed = nucleus(logprobs, rules.top_p)
         is_end = torch.zeros_like(allowed).index_fill(1, ends, True)
         exempt = free | (is_end.index_fill(1, marks, True) if len(marks) else is_end)
     else:
         likely, tokens, allowed, again = likeliest(logprobs, rules.top_p)
-        reward, known = rewards.gather(1, tokens), seen if seen is None else seen[tokens]
+        known = seen if seen is None else seen[tokens]
         is_end = torch.isin(tokens, ends)
         exempt = free | (is_end | torch.isin(tokens, marks) if len(marks) else is_end)
-    unseen = None
-    if seen is not None and known is not None and rules.soft:
+    unseen = pool = None
+    if known is not None and rules.soft:
         unseen = ~(known | exempt)
-        presumed, unclear = presumed_rewards(inherited, reward, likely, known & ~exempt, allowed)
+        pool, unclear = presumption(inherited, likely, known & ~exempt, allowed)
         again = again | unclear if not whole else again
-        reward = torch.where(unseen, presumed[:, None], reward)
     elif seen is not None and known is not None:
         allowed = allowed & (known | exempt)
         lost = ~allowed.any(dim=-1, keepdim=True)
@@ -186,7 +195,17 @@ def _rank(
             fallbacks = (lost & allowed.any(dim=-1, keepdim=True)).sum()
         else:
             again = again | lost.any()
+    if again.device.type == "cpu" and bool(again):
+        # a look costs nothing here, and rewards that nobody will use do
+        return torch.ones(1, 3)
 
+    wanted = allowed & ~exempt
+    if unseen is not None:
+        wanted = wanted & ~unseen if pool is None else wanted & ~unseen | pool
+    reward = rewards.of(tokens, wanted)
+    unsound = (wanted & ~reward.isfinite()).any()
+    if unseen is not None:
+        reward = torch.where(unseen, presumed_rewards(inherited, reward, likely, pool)[:, None], reward)
     own = _own_rewards(inherited, reward, likely, allowed & ~exempt)
     if None in inherited:
         least = max(rules.threshold, rules.refusal_threshold or rules.threshold)
@@ -218,10 +237,10 @@ def _rank(
     chosen = places if tokens is None else tokens[beams, places]
     chances, gained = scaled[beams, places], reward[beams, places]
     fields = [beams, chosen, chances, gained, values, is_end[beams, places], risk[beams]]
-    flags = torch.stack([again.float(), fallbacks.float()])
+    flags = torch.stack([again.float(), fallbacks.float(), unsound.float()])
     return torch.cat(
         [
-            torch.nn.functional.pad(flags, (0, len(fields) - 2))[None],
+            torch.nn.functional.pad(flags, (0, len(fields) - 3))[None],
             torch.stack([field.float() for field in fields], dim=1),
         ]
     )

@@ -94,3 +94,39 @@ class TrainSettings(BaseModel):
     def of_run(self) -> dict[str, Any]:
         """What the trained weights depend on."""
         return self.model_dump(exclude=_HOW)
+
+
+class HeadSettings(BaseModel):
+    """How a reward head is fitted to a policy's states.
+
+    Attributes:
+        layer: Whose states it reads, counted from 1; `None` for the best of some in the middle and above.
+        rank: Of its map; `None` for the highest with which its file takes 2% of the policy's.
+        epochs: Passes over the prefixes.
+        batch_size: Prefixes a step.
+        learning_rate: Of the map; five times as much of the bias.
+        held_out_share: As in `TrainSettings`.
+        precision: As in `TrainSettings`.
+        seed: Of the split, the order of the data and the map's first weights.
+        dtype: Of the policy's weights.
+        device: Where the policy runs; `None` takes what there is.
+        strict: As in `TrainSettings`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layer: int | None = Field(None, ge=1)
+    rank: int | None = Field(None, ge=1)
+    epochs: int = Field(6, ge=1)
+    batch_size: int = Field(256, ge=1)
+    learning_rate: float = Field(2e-3, gt=0)
+    held_out_share: float = Field(0.05, gt=0, lt=1)
+    precision: float = Field(0.99, gt=0, lt=1)
+    seed: int = Field(0, ge=0)
+    dtype: str = "float32"
+    device: str | None = None
+    strict: bool = False
+
+    def of_run(self) -> dict[str, Any]:
+        """What the trained weights depend on."""
+        return self.model_dump(exclude=_HOW)

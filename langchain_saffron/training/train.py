@@ -74,7 +74,7 @@ def train(
     tokenizer = load_tokenizer(name, "base", load.get("revision"), load.get("hf_token"), load.get("trust_remote_code"))
     data.check_tokenizer(tokenizer, 2**31)
     named = base_name(name, out)
-    run = {"settings": settings.of_run(), "base": named, "data": _digest(data, held_out)}
+    run = {"settings": settings.of_run(), "base": named, "data": data_digest(data, held_out)}
     done = trained_epochs(out, run)
     if done == settings.epochs:
         # they are still there if it was killed when all was written
@@ -83,7 +83,7 @@ def train(
             report(f"{out} is already trained; more --epochs go on with it")
         training = read_config(out)["training"]
         figures: dict[str, Any] = training["held_out"]
-        _judge(out, training["seen_tokens"], training["vocabulary"], figures, settings.strict)
+        judge(out, training["seen_tokens"], training["vocabulary"], figures, settings.strict)
         return figures
     if held_out is None:
         data, held_out = data.split(settings.held_out_share, settings.seed)
@@ -147,11 +147,11 @@ def train(
     trainer.release()
     with storing(out / "logs"):
         accelerator.end_training()
-    _judge(out, int(seen.sum()), rows, figures, settings.strict, accelerator.is_main_process)
+    judge(out, int(seen.sum()), rows, figures, settings.strict, accelerator.is_main_process)
     return figures
 
 
-def _judge(out: Path, seen: int, vocabulary: int, figures: dict[str, Any], strict: bool, is_main: bool = True) -> None:
+def judge(out: Path, seen: int, vocabulary: int, figures: dict[str, Any], strict: bool, is_main: bool = True) -> None:
     """Say of a reward model that is written whether it can do its work."""
     found = weaknesses(seen, vocabulary, figures)
     if not found:
@@ -214,7 +214,7 @@ def _last_layers(base: Any, count: int | None) -> list[int] | None:
     return list(range(max(0, layers - count), layers))
 
 
-def _digest(*parts: RewardData | None) -> str:
+def data_digest(*parts: RewardData | None) -> str:
     """A checksum of the data."""
     digest = hashlib.sha256()
     for part in parts:

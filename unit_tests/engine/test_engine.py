@@ -19,6 +19,7 @@ from langchain_saffron.errors import (
     RewardModelRequiredError,
     SettingsError,
 )
+from langchain_saffron.models.unembedding import Unembedding
 from unit_tests.engine.slots import held_up, slots_in_use, wait_until
 from unit_tests.families import FALLBACKS, FAMILIES, VOCABULARY, mostly_slow
 from unit_tests.tiny_models import (
@@ -152,8 +153,21 @@ def test_a_second_request_reuses_the_prompt_and_the_next_turn_the_answer():
     assert other.stats.cached_tokens == 0
 
 
-def test_stats_equal_a_count_by_hand():
+def test_stats_equal_a_count_by_hand(monkeypatch: pytest.MonkeyPatch):
     engine = random_engine("llama", random_reward_model())
+    products: list[int] = []
+    columns, whole = Unembedding.columns, Unembedding.whole
+
+    def count_columns(self: Unembedding, states: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        products.append(2 * states.numel() * len(tokens))
+        return columns(self, states, tokens)
+
+    def count_whole(self: Unembedding, states: torch.Tensor) -> torch.Tensor:
+        products.append(2 * states.numel() * self.outputs)
+        return whole(self, states)
+
+    monkeypatch.setattr(Unembedding, "columns", count_columns)
+    monkeypatch.setattr(Unembedding, "whole", count_whole)
     prompt = PROMPTS[3]
     result = engine.generate(prompt, settings=SearchSettings(width=4, max_tokens=5, min_tokens=5), record_beams=True)
     assert result.beams is not None
@@ -162,10 +176,12 @@ def test_stats_equal_a_count_by_hand():
     assert result.stats.policy_tokens == len(prompt) + scored - 1
     assert result.stats.width == max(len(beams) for beams in result.beams[:4])
     depths = [*range(len(prompt)), *(len(prompt) + i for i, beams in enumerate(result.beams[:4]) for _ in beams)]
-    expected = 0.0
-    for decoder in (engine.policy, engine.reward_model.decoder):
-        expected += decoder.flops.forward(torch.tensor(depths).numpy(), scored) / 1e12
-    assert result.stats.tflops == pytest.approx(expected, rel=1e-9)
+    # of the reward model's last product only what the search looks at
+    expected = sum(products)
+    for decoder, heads in ((engine.policy, scored), (engine.reward_model.decoder, 0)):
+        expected += decoder.flops.forward(torch.tensor(depths).numpy(), heads)
+    assert len(products) == 5
+    assert result.stats.tflops == pytest.approx(expected / 1e12, rel=1e-9)
 
 
 @pytest.mark.parametrize("behaviour", ["narrow", "stop", pytest.param("refuse", marks=pytest.mark.slow)])

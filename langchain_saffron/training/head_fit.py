@@ -1,0 +1,104 @@
+"""The fit of a reward head to states that are there already."""
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from langchain_saffron.models.head_map import HeadMap
+from langchain_saffron.training.head_states import HeadStates
+
+_WARM_UP = 0.05
+_DECAY = 0.01
+# a coordinate that never changes tells nothing
+_LEAST_SPREAD = 1e-4
+
+
+class FittedHead:
+    """A map and a bias, trained on the states of one layer.
+
+    Attributes:
+        map: `g`.
+        bias: float32 tensor [vocabulary].
+        losses: Of every step.
+    """
+
+    def __init__(self, data: HeadStates, layer: int, rows: torch.Tensor, rank: int, seed: int) -> None:
+        """Before any step: rewards of 0.
+
+        Args:
+            data: What it is going to be fitted to, for the scale of its states.
+            layer: Whose states it reads.
+            rows: [vocabulary, width]: the policy's unembedding.
+            rank: Of the map.
+            seed: Of its first weights.
+        """
+        torch.manual_seed(seed)
+        self._layer, self._rows = layer, rows
+        states = data.states[layer].float()
+        self.map = HeadMap(states.shape[1], rows.shape[1], rank)
+        self.map.mean.copy_(states.mean(0))
+        self.map.spread.copy_(states.std(0).clamp_min(_LEAST_SPREAD))
+        self.map.to(rows.device)
+        self.bias = torch.nn.Parameter(torch.zeros(len(rows), device=rows.device))
+        self.losses: list[float] = []
+
+    def fit(
+        self,
+        data: HeadStates,
+        epochs: int,
+        batch: int,
+        rate: float,
+        seed: int,
+        tick: Callable[[int, int, float], None] | None = None,
+    ) -> None:
+        """Mean squared error of the rewards (paper, eq. 5), by AdamW.
+
+        Args:
+            data: The prefixes.
+            epochs: Passes over them.
+            batch: Prefixes a step.
+            rate: The learning rate of the map; it rises over the first steps and falls to zero by a cosine.
+            seed: Of their order.
+            tick: Called with the steps done, all steps, and the last loss.
+        """
+        count = len(data.following)
+        each = math.ceil(count / batch)
+        steps = epochs * each
+        groups = [
+            {"params": list(self.map.parameters()), "rate": rate, "weight_decay": _DECAY},
+            {"params": [self.bias], "rate": 5 * rate, "weight_decay": _DECAY},
+        ]
+        optimiser = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
+        order = torch.empty(0, dtype=torch.long)
+        for step in range(steps):
+            if step % each == 0:
+                generator = torch.Generator().manual_seed(seed * 10_007 + step // each)
+                order = torch.randperm(count, generator=generator)
+            index = order[step % each * batch : (step % each + 1) * batch]
+            warm = max(1, int(_WARM_UP * steps))
+            scale = min(1.0, (step + 1) / warm) * 0.5 * (1 + math.cos(math.pi * step / steps))
+            for group in optimiser.param_groups:
+                group["lr"] = group["rate"] * scale
+            predicted = self._predicted(data.states[self._layer][index], data.following[index])
+            loss = torch.nn.functional.mse_loss(predicted, data.rewards[index].to(predicted.device))
+            optimiser.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_([*self.map.parameters(), self.bias], 1.0)
+            optimiser.step()
+            self.losses.append(float(loss.detach()))
+            if tick:
+                tick(step + 1, steps, self.losses[-1])
+
+    @torch.inference_mode()
+    def predict(self, data: HeadStates) -> torch.Tensor:
+        """float32 tensor [prefixes], on the CPU."""
+        parts = zip(data.states[self._layer].split(4096), data.following.split(4096), strict=True)
+        return torch.cat([self._predicted(states, following).cpu() for states, following in parts])
+
+    def _predicted(self, states: torch.Tensor, following: torch.Tensor) -> torch.Tensor:
+        device = self._rows.device
+        following = following.to(device)
+        vectors, level = self.map(states.to(device))
+        rows = torch.nn.functional.embedding(following, self._rows).float()
+        return (vectors * rows).sum(-1) + level[:, 0] + self.bias[following]
