@@ -131,6 +131,22 @@ class GuardFunction:
         prompts = {id(prompt): self._text(prompt) for prompt, _ in pairs}
         return self.rate([(prompts[id(prompt)], self._text(response)) for prompt, response in pairs])
 
+    def score_texts(self, pairs: Sequence[tuple[Sequence[int], str]]) -> torch.Tensor:
+        """The reward of answers that are given as text, as far as they are there.
+
+        Args:
+            pairs: (prompt_ids, answer).
+
+        Returns:
+            float32 tensor [len(pairs)].
+        """
+        if not self.of_conversations:
+            prompts = {id(prompt): self._text(prompt) for prompt, _ in pairs}
+            return self.rate([(prompts[id(prompt)], answer) for prompt, answer in pairs])
+        for prompt, _ in pairs:
+            self.check_prompt(prompt)
+        return self.rate([_messages(prompt, answer) for prompt, answer in pairs])  # type: ignore[arg-type]
+
     def rate(self, texts: Sequence[Any]) -> torch.Tensor:
         """The rewards of conversations, or of (prompt, answer), whichever the function takes.
 
@@ -181,8 +197,11 @@ class GuardFunction:
     def _conversation(self, prompt: Sequence[int], response: Sequence[int]) -> list[Message]:
         self.check_prompt(prompt)
         assert isinstance(prompt, PromptIds)
-        answer = self._text([*list(prompt)[prompt.start :], *response])
-        return [{"role": role, "content": text} for role, text in (*prompt.turns, ("assistant", answer))]
+        return _messages(prompt, self._text([*list(prompt)[prompt.start :], *response]))
 
     def _text(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+
+def _messages(prompt: PromptIds, answer: str) -> list[Message]:
+    return [{"role": role, "content": text} for role, text in (*prompt.turns, ("assistant", answer))]
