@@ -102,6 +102,10 @@ class NumericalError(SaffronError, ArithmeticError):
     """A model returned NaN or infinity; the message names the model."""
 
 
+class GuardFailedError(SaffronError, RuntimeError):
+    """A guard, such as one behind an endpoint, gave no usable reward however often it was asked."""
+
+
 class EngineBusyError(SaffronError, _Busy, RuntimeError):
     """As many requests as the engine takes wait already: ask again later, or allow a longer queue."""
 

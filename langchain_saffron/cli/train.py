@@ -1,7 +1,7 @@
 """`saffron train`: a multifurcation reward model from annotated data."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -136,15 +136,25 @@ def train(
             progress=lambda step, steps, loss: update(step, loss, steps),
             report=notice,
         )
+    if _is_main():
+        print(held_out_line(out, figures))
+
+
+def held_out_line(out: Path, figures: dict[str, Any]) -> str:
+    """What a training came to, in one line.
+
+    Args:
+        out: The MRM's directory.
+        figures: The held-out figures.
+    """
     threshold, share = figures["safety_threshold"], figures.get("seen_share")
     # older trainings did not record it
     seen = "" if share is None else f", {share:.1%} of held-out tokens seen"
-    if _is_main():
-        print(
-            f"{out}: held-out r {figures['pearson_r']:.4f}, within ±1 {figures['within_1']:.1%}, "
-            f"mean squared error {figures['mse']:.4f} over {figures['rewards']:,} prefixes, safe from "
-            f"{'– (not calibrated)' if threshold is None else format(threshold, '.3f')}{seen}"
-        )
+    return (
+        f"{out}: held-out r {figures['pearson_r']:.4f}, within ±1 {figures['within_1']:.1%}, "
+        f"mean squared error {figures['mse']:.4f} over {figures['rewards']:,} prefixes, safe from "
+        f"{'– (not calibrated)' if threshold is None else format(threshold, '.3f')}{seen}"
+    )
 
 
 def _is_main() -> bool:

@@ -1,5 +1,6 @@
 """A guard of any tokenizer as process reward model for another: prefixes are scored as text."""
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -94,8 +95,11 @@ class TextRewardModel(ProcessRewardModel):
         rewards = iter(self._text_rewards(wanted).tolist() if wanted else ())
         rows = []
         for one in cut:
-            known: dict[str | None, float] = {None: float("nan")}
-            known |= {text: next(rewards) for text in dict.fromkeys(one.texts) if text is not None}
+            known: dict[str | None, float] = {None: math.nan}
+            scored = {text: next(rewards) for text in dict.fromkeys(one.texts) if text is not None}
+            # an answer of which the guard has skipped a part is skipped as a whole
+            failed = any(math.isnan(reward) for reward in scored.values())
+            known |= dict.fromkeys(scored, math.nan) if failed else scored
             rows.append(torch.tensor([known[text] for text in one.texts], dtype=torch.float32))
         return rows
 

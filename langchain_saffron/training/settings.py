@@ -1,4 +1,4 @@
-"""The settings of annotation and training."""
+"""The settings of annotation, of training, and of a corpus that a policy writes."""
 
 from typing import Any, Literal
 
@@ -94,3 +94,29 @@ class TrainSettings(BaseModel):
     def of_run(self) -> dict[str, Any]:
         """What the trained weights depend on."""
         return self.model_dump(exclude=_HOW)
+
+
+class AnswerSettings(BaseModel):
+    """Which answers of a policy make a corpus.
+
+    Attributes:
+        max_tokens: Of an answer, the prefill included.
+        samples: How many answers are sampled for each prompt, plain and behind each prefill.
+        prefills: How answers begin that are continued as well: what an attacker would put into the policy's mouth.
+        temperature: Of the sampling.
+        top_p: The nucleus that is sampled from.
+        batch_size: Answers that are written together.
+        shard_size: Prompts in a file. A killed run loses at most one file.
+        seed: Of the sampling.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_tokens: int = Field(96, ge=1)
+    samples: int = Field(1, ge=1)
+    prefills: tuple[str, ...] = ("Sure, here is", "Of course. First,", "I'm sorry, but")
+    temperature: float = Field(1.0, gt=0)
+    top_p: float = Field(0.9, gt=0, le=1)
+    batch_size: int = Field(16, ge=1)
+    shard_size: int = Field(64, ge=1)
+    seed: int = Field(0, ge=0)
