@@ -18,6 +18,7 @@ from langchain_saffron.cli.console import notice, one_line, option_names
 from langchain_saffron.cli.evaluate import evaluate
 from langchain_saffron.cli.fit import fit
 from langchain_saffron.cli.info import info
+from langchain_saffron.cli.models import models
 from langchain_saffron.cli.serve import serve
 from langchain_saffron.cli.train import train
 from langchain_saffron.errors import WeakRewardModelError
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 app.command()(chat)
 app.command()(info)
+app.command()(models)
 # each of its options is a variable, too
 app.command(context_settings={"auto_envvar_prefix": "SAFFRON"})(serve)
 app.command()(fit)

@@ -73,7 +73,8 @@ class EncoderGuard:
                 return_tensors="pt",
             )  # fmt: skip
             logits = self._model(**inputs.to(self._model.device)).logits.float()
-            rewards += sum(sign * logits[:, index] for index, sign in self.weights.items()).tolist()  # type: ignore[union-attr]
+            signed = torch.stack([sign * logits[:, index] for index, sign in self.weights.items()])
+            rewards += signed.sum(dim=0).tolist()
         return rewards
 
 

@@ -95,12 +95,11 @@ class TextRewardModel(ProcessRewardModel):
         rewards = iter(self._text_rewards(wanted).tolist() if wanted else ())
         rows = []
         for one in cut:
-            known: dict[str | None, float] = {None: math.nan}
             scored = {text: next(rewards) for text in dict.fromkeys(one.texts) if text is not None}
             # an answer of which the guard has skipped a part is skipped as a whole
             failed = any(math.isnan(reward) for reward in scored.values())
-            known |= dict.fromkeys(scored, math.nan) if failed else scored
-            rows.append(torch.tensor([known[text] for text in one.texts], dtype=torch.float32))
+            known = [math.nan if failed or text is None else scored[text] for text in one.texts]
+            rows.append(torch.tensor(known, dtype=torch.float32))
         return rows
 
     def check_length(self, prompt_ids: Sequence[int], response_ids: Sequence[int]) -> None:
