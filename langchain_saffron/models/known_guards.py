@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from langchain_saffron.embedded import WORLDS, named_part
-from langchain_saffron.errors import ModelLoadError, SaffronError, VocabularyMismatchError
+from langchain_saffron.errors import ModelNotFoundError, SaffronError, VocabularyMismatchError
 from langchain_saffron.models.loading import find_gguf, load_tokenizer
 from langchain_saffron.models.vocabulary import check_vocabularies
 
@@ -108,6 +108,7 @@ def matching_guards(policy: str) -> tuple[str | None, list[Match]]:
         The name of its vocabulary, if that is known, and every guard, those that share it first.
 
     Raises:
+        ModelNotFoundError: It names a path where nothing is.
         ModelLoadError: It is here, but has no tokenizer that can be read.
     """
     tokenizer = _local_tokenizer(named_part(policy, "policy"))
@@ -149,7 +150,7 @@ def _local_tokenizer(source: str | Path) -> Any:
     if text.startswith((".", "/", "~")) or text.lower().endswith(".gguf"):
         # says that there is no such file
         find_gguf(source, "policy")
-        raise ModelLoadError(f"the policy {text!r} is not a directory that exists")
+        raise ModelNotFoundError(f"the policy {text!r} is not a directory that exists")
     return _cached_tokenizer(text)
 
 

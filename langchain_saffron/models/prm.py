@@ -94,7 +94,7 @@ class ProcessRewardModel:
             model: A hub id, a directory, a GGUF file or a loaded model. What its config names as a model for sequence
                 classification is loaded as such.
             guard: How it is asked: a preset (`"llama-guard-3"`, `"shieldgemma"`, `"granite-guardian"`, `"wildguard"`,
-                `"chat"` for any other guard with a chat template) or a `GuardPrompt`. `None` takes what
+                `"qwen3guard"`, `"chat"` for any other guard with a chat template) or a `GuardPrompt`. `None` takes what
                 `prm_config.json` in the directory says, else the preset that the model's name suggests.
             device: Where it runs.
             dtype: Of the weights; rewards are float32 all the same.

@@ -164,13 +164,13 @@ def _place(prm: ProcessRewardModel, tokenizer: Any, on: Place | None, base: str 
         problem = "this guard is no causal LM"
     elif prm.prompt is None and not has_head(prm.name):
         problem = "this guard is a classifier, whose body predicts no tokens"
-    elif not prm.name:
-        problem = "this guard was passed as a loaded model that does not say where it lies"
     else:
         try:
             check_vocabularies(tokenizer, prm.tokenizer)
         except VocabularyMismatchError as error:
             problem = str(error).partition(": their")[0].replace("reward model", "guard")
+    if not problem and not prm.name:
+        problem = "this guard was passed as a loaded model that does not say where it lies"
     if problem and on == "guard":
         raise SettingsError(f"on: no adapter can be put on the guard: {problem}. Use on='policy'")
     return "policy" if problem else "guard"
