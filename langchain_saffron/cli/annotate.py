@@ -42,7 +42,7 @@ def annotate(
         str | None,
         typer.Option(
             metavar="PATH|ID",
-            help="The tokenizer of the MRM to be trained. A function needs it; with it a guard scores prefixes as text.",
+            help="The tokenizer of the MRM to be trained. Functions need it; with it, guards score prefixes as text.",
         ),
     ] = None,
     max_tokens: Annotated[int, typer.Option(help="Tokens of a conversation, from its start.")] = 128,
