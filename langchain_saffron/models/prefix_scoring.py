@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from langchain_saffron.cache.prefix_forest import NO_PARENT
 from langchain_saffron.errors import CacheFullError, ContextOverflowError, NumericalError
 from langchain_saffron.models.decoder import TrieDecoder
 
@@ -138,35 +139,44 @@ class PrefixScorer:
 
     def _end_outputs(self, texts: Sequence[Sequence[int]], salt: str) -> torch.Tensor:
         forest = self.decoder.forest
-        paths: list[list[int]] = []
+        path: list[int] = []
+        before: Sequence[int] = ()
+        tips: list[int] = []
+        # what each text adds to those before it
+        tails: list[list[int]] = []
         try:
             for text in texts:
-                paths.append(forest.insert(text, salt=salt))
-            places = {end: i for i, end in enumerate(dict.fromkeys(path[-1] for path in paths))}
+                shared = _shared(text, before)
+                parent = path[shared - 1] if shared else NO_PARENT
+                tails.append(forest.insert(text[shared:], parent, salt))
+                path, before = [*path[:shared], *tails[-1]], text
+                tips.append(path[-1])
+            places = {tip: i for i, tip in enumerate(dict.fromkeys(tips))}
             if self.suffix:
-                self._fill(paths)
+                self._fill(tails)
                 outputs = torch.cat(list(self._questions([list(places)])))
             else:
-                outputs = torch.cat(list(self._tips(paths)))
-            return outputs[[places[path[-1]] for path in paths]]
+                outputs = torch.cat(list(self._tip_outputs(tails, tips)))
+            return outputs[[places[tip] for tip in tips]]
         finally:
-            for path in paths:
-                forest.release(path[-1])
+            for tip in tips:
+                forest.release(tip)
 
-    def _tips(self, paths: list[list[int]]) -> Iterator[torch.Tensor]:
-        """Outputs at the paths' last nodes, each once."""
+    def _tip_outputs(self, tails: list[list[int]], tips: list[int]) -> Iterator[torch.Tensor]:
+        """Outputs at the texts' last nodes, each once."""
         forward, done = _Forward(), set[int]()
-        for path in paths:
-            if path[-1] in done:
+        for tail, tip in zip(tails, tips, strict=True):
+            if tip in done:
                 continue
-            done.add(path[-1])
-            rows = [*self._missing(path[:-1], forward), path[-1]]
+            done.add(tip)
+            inner = [node for node in tail if node != tip]
+            rows = [*self._missing(inner, forward), tip]
             if forward.scored and len(forward.places) + len(rows) > MOST_ROWS:
                 yield self._run(forward)
                 forward = _Forward()
-                rows = [*self._missing(path[:-1], forward), path[-1]]
+                rows = [*self._missing(inner, forward), tip]
             if len(rows) > MOST_ROWS:
-                self._fill([path[:-1]])
+                self._fill([inner])
                 rows = rows[-1:]
             forward.add(rows, rows[-1:])
         if forward.scored:
@@ -267,8 +277,7 @@ def _branch_lots(texts: Sequence[Sequence[int]], most: int) -> Iterator[list[Seq
     tokens = 0
     before: Sequence[int] = ()
     for text in texts:
-        shared = next((i for i, (a, b) in enumerate(zip(text, before, strict=False)) if a != b), len(before))
-        added = len(text) - min(shared, len(text))
+        added = len(text) - _shared(text, before)
         if lot and tokens + added > most:
             yield lot
             lot, tokens, added = [], 0, len(text)
@@ -277,3 +286,9 @@ def _branch_lots(texts: Sequence[Sequence[int]], most: int) -> Iterator[list[Seq
         before = text
     if lot:
         yield lot
+
+
+def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many ids two texts begin with alike."""
+    shorter = min(len(one), len(other))
+    return next((i for i in range(shorter) if one[i] != other[i]), shorter)

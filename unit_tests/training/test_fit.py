@@ -67,27 +67,28 @@ class Killed(BaseException):
     """As Ctrl-C, wherever it comes."""
 
 
-def killing(at):
+def killing(phase=None, at=0):
+    """A progress that ends the run at one of the times that it is called in a phase."""
     told = []
 
     def progress(*said):
         told.append(said)
-        if len(told) - 1 == at:
+        if said[0] == phase and [one for one, *_ in told].count(phase) == at + 1:
             raise Killed
 
     return progress, told
 
 
 def test_a_run_that_is_killed_anywhere_ends_with_the_same_files(policy, prompts, tmp_path):
-    progress, told = killing(None)
+    progress, told = killing()
     whole = fit(policy, rule, tmp_path / "whole" / "mrm", prompts=prompts, progress=progress, **QUICK)
     assert {phase for phase, *_ in told} == {"writing answers", "annotating", "training"}
     wanted = content(tmp_path / "whole" / "mrm", "logs")
     assert {name.split("/")[0] for name in wanted} >= {CORPUS, REWARDS, "mrm.safetensors", "mrm_config.json"}
     out = tmp_path / "killed" / "mrm"
-    for at in (0, 3, len(told) - 1):
+    for at in (("writing answers", 0), ("annotating", 1), ("training", 0)):
         with pytest.raises(Killed):
-            fit(policy, rule, out, prompts=prompts, progress=killing(at)[0], **QUICK)
+            fit(policy, rule, out, prompts=prompts, progress=killing(*at)[0], **QUICK)
         assert not (out / "mrm_config.json").exists()
     assert fit(policy, rule, out, prompts=prompts, **QUICK) == whole
     assert content(out, "logs") == wanted
