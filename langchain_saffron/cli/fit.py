@@ -93,10 +93,16 @@ def fit(
     answer_tokens: Annotated[int, typer.Option(help="Of an answer.", rich_help_panel=ANSWERS)] = 96,
     max_tokens: Annotated[int, typer.Option(help="Tokens of a conversation that are annotated, from its start.")] = 128,
     limit: Annotated[int | None, typer.Option(help="Records from the start of the corpus.")] = None,
-    epochs: Annotated[int, typer.Option(help="Passes over the data.", rich_help_panel=FIT)] = 1,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the data; 1 on the guard, 3 on the policy.", rich_help_panel=FIT)
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Conversations a step.", rich_help_panel=FIT)] = 4,
-    learning_rate: Annotated[float, typer.Option(help="Of the adapter.", rich_help_panel=FIT)] = 5e-4,
-    rank: Annotated[int, typer.Option(help="Of the LoRA adapter.", rich_help_panel=FIT)] = 4,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Of the adapter; 5e-4 on the guard, 2e-3 on the policy.", rich_help_panel=FIT)
+    ] = None,
+    rank: Annotated[
+        int | None, typer.Option(help="Of the LoRA adapter; 4 on the guard, 16 on the policy.", rich_help_panel=FIT)
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the answers and the training.", rich_help_panel=FIT)] = 0,
     strict: Annotated[
         bool,
@@ -127,6 +133,8 @@ def fit(
     function = None if guard.startswith(("http://", "https://")) else named_function("guard", guard)
     retries = Retries(attempts, skip=skip_failed)
     own = {} if prefill is None else {"prefills": tuple(prefill)}
+    fitted: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate, "rank": rank}
+    fitted = {name: value for name, value in fitted.items() if value is not None}
     device = device or default_device()
     quieten(keep_progress=False, keep_warnings=False)
     with ExitStack() as bars:
@@ -146,8 +154,7 @@ def fit(
             answers=AnswerSettings(samples=samples, max_tokens=answer_tokens, seed=seed, **own),
             annotation=AnnotateSettings(max_tokens=max_tokens, limit=limit),
             training=TrainSettings(
-                epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, rank=rank, seed=seed, strict=strict,
-                device="cpu" if device == "cpu" else None,
+                batch_size=batch_size, seed=seed, strict=strict, device="cpu" if device == "cpu" else None, **fitted
             ),
             device=device,
             dtype=dtype or default_dtype(device),

@@ -28,6 +28,16 @@ Progress = Callable[[str, int, int, float], None]
 Report = Callable[[str], None]
 
 CORPUS, REWARDS = "corpus", "rewards"
+# a body that was trained to predict tokens has further to go than a guard's
+ON_POLICY: dict[str, Any] = {
+    "bias_start": "mean",
+    "rank": 16,
+    "alpha": 32.0,
+    "target_modules": ("all-linear",),
+    "learning_rate": 2e-3,
+    "bias_learning_rate": 2e-2,
+    "epochs": 3,
+}
 WRITING, ANNOTATING, TRAINING = "writing answers", "annotating", "training"
 
 
@@ -78,7 +88,7 @@ def fit(
             happened.
         answers: Which answers the policy writes.
         annotation: How much of each conversation is annotated.
-        training: How the adapter is fitted.
+        training: How the adapter is fitted. What it leaves at its default is, on the policy, that of `ON_POLICY`.
         device: Where policy and guard run; `None` takes an accelerator if there is one.
         dtype: Of their weights meanwhile.
         progress: Called with the phase, how much of it is done and how much there is, and a value.
@@ -139,7 +149,7 @@ def fit(
         RewardData.load(out / REWARDS),
         out,
         base=str(trained),
-        settings=training,
+        settings=_training(training, place),
         progress=(lambda step, steps, loss: progress(TRAINING, step, steps, loss)) if progress else None,
         report=report,
         **load,
@@ -174,6 +184,13 @@ def _place(prm: ProcessRewardModel, tokenizer: Any, on: Place | None, base: str 
     if problem and on == "guard":
         raise SettingsError(f"on: no adapter can be put on the guard: {problem}. Use on='policy'")
     return "policy" if problem else "guard"
+
+
+def _training(settings: TrainSettings | None, place: Place) -> TrainSettings:
+    settings = settings or TrainSettings()
+    if place == "guard":
+        return settings
+    return TrainSettings(**{**ON_POLICY, **settings.model_dump(include=settings.model_fields_set)})
 
 
 def _check_base(base: str | Path, tokenizer: Any) -> None:

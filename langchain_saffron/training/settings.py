@@ -55,10 +55,12 @@ class TrainSettings(BaseModel):
             `None` for all that a process has.
         learning_rate: Of the adapter; a tenth of the steps warms up, at most 100, and a cosine leads down to zero.
         bias_learning_rate: Of the unembedding's bias; `None` for five times the adapter's.
+        bias_start: What the bias starts with: `"zero"`, or, with `"mean"`, what makes the mean prediction that of the
+            rewards, which a base that was trained to predict tokens is far from.
         rank: Of the adapter.
         alpha: Its scale is `alpha / rank`.
         target_modules: The layers with an adapter; `None` for the query and value projections (peft's choice for the
-            architecture).
+            architecture), `("all-linear",)` for all linear layers but the unembedding.
         layers: How many of the last layers have an adapter; `None` for all. Nothing is differentiated below them.
         held_out_share: Of the records, kept from training to measure by, where no held-out data are given.
         precision: Of calling held-out prefixes safe, from the calibrated threshold on.
@@ -78,6 +80,7 @@ class TrainSettings(BaseModel):
     micro_batch_size: int | None = Field(None, ge=1)
     learning_rate: float = Field(5e-4, gt=0)
     bias_learning_rate: float | None = Field(None, gt=0)
+    bias_start: Literal["zero", "mean"] = "zero"
     rank: int = Field(4, ge=1)
     alpha: float = Field(8.0, gt=0)
     target_modules: tuple[str, ...] | None = None
@@ -93,7 +96,8 @@ class TrainSettings(BaseModel):
 
     def of_run(self) -> dict[str, Any]:
         """What the trained weights depend on."""
-        return self.model_dump(exclude=_HOW)
+        # as runs recorded it before there was this field, so that they can go on
+        return self.model_dump(exclude=_HOW | ({"bias_start"} if self.bias_start == "zero" else set()))
 
 
 class AnswerSettings(BaseModel):

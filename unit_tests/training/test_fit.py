@@ -100,6 +100,10 @@ def test_the_reward_model_of_a_guard_of_another_vocabulary_is_the_policys(policy
     figures = fit(policy, other_guard(), tmp_path / "mrm", corpus=corpus, **QUICK)
     assert figures["on"] == "policy"
     assert figures["annotation"]["rows"] == 8
+    config = json.loads((tmp_path / "mrm" / "adapter_config.json").read_text())
+    # what was not given is as a body that predicts tokens needs it
+    assert (config["r"], config["lora_alpha"]) == (2, 32.0)
+    assert "down_proj" in config["target_modules"]
     assert not (tmp_path / "mrm" / CORPUS).exists()
     mrm = MultifurcationRewardModel.from_pretrained(tmp_path / "mrm")
     assert vocabulary_hash(mrm.tokenizer) == vocabulary_hash(tiny_tokenizer())
@@ -116,6 +120,7 @@ def test_a_guard_of_the_policys_vocabulary_has_the_adapter(policy, tmp_path):
     assert figures["on"] == "guard"
     config = json.loads((tmp_path / "mrm" / "mrm_config.json").read_text())
     assert config["base_model"] == "../guard"
+    assert config["training"]["run"]["settings"]["target_modules"] is None
 
 
 def test_the_corpus_is_the_policys_answers_plain_and_behind_prefills(policy, prompts, tmp_path):
