@@ -110,6 +110,10 @@ class NumericalError(SaffronError, ArithmeticError):
         )
 
 
+class GuardFailedError(SaffronError, RuntimeError):
+    """A guard, such as one behind an endpoint, gave no usable reward however often it was asked."""
+
+
 class EngineBusyError(SaffronError, _Busy, RuntimeError):
     """As many requests as the engine takes wait already: ask again later, or allow a longer queue."""
 

@@ -39,7 +39,11 @@ def annotate(
     safe: Safe = None,
     unsafe: Unsafe = None,
     tokenizer: Annotated[
-        str | None, typer.Option(metavar="PATH|ID", help="For a function: the tokenizer of the MRM to be trained.")
+        str | None,
+        typer.Option(
+            metavar="PATH|ID",
+            help="The tokenizer of the MRM to be trained. Functions need it; with it, guards score prefixes as text.",
+        ),
     ] = None,
     max_tokens: Annotated[int, typer.Option(help="Tokens of a conversation, from its start.")] = 128,
     turns: Annotated[str, typer.Option(help="Which assistant turns: all or last.")] = "all",
@@ -121,12 +125,14 @@ def _load(
 ) -> Any:
     from langchain_saffron.models.loading import default_device, default_dtype, load_tokenizer
     from langchain_saffron.models.prm import ProcessRewardModel
+    from langchain_saffron.models.text_prm import TextRewardModel
 
     if (function := named_function("prm", prm)) is not None:
         if tokenizer is None:
             raise SettingsError("prm: a function needs --tokenizer, that of the model to be trained")
         return ProcessRewardModel.from_function(function, load_tokenizer(tokenizer, "tokenizer"), prm)
     device = device or default_device()
-    return ProcessRewardModel.from_pretrained(
+    model = ProcessRewardModel.from_pretrained(
         prm, guard_prompt(guard), device, dtype or default_dtype(device), safe=safe, unsafe=unsafe
     )
+    return model if tokenizer is None else TextRewardModel(model, load_tokenizer(tokenizer, "tokenizer"))

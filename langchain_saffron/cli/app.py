@@ -16,7 +16,9 @@ from langchain_saffron.cli.bench import bench
 from langchain_saffron.cli.chat import chat
 from langchain_saffron.cli.console import notice, one_line, option_names
 from langchain_saffron.cli.evaluate import evaluate
+from langchain_saffron.cli.fit import fit
 from langchain_saffron.cli.info import info
+from langchain_saffron.cli.models import models
 from langchain_saffron.cli.serve import serve
 from langchain_saffron.cli.train import train
 from langchain_saffron.errors import WeakRewardModelError
@@ -37,8 +39,10 @@ app = typer.Typer(
 )
 app.command()(chat)
 app.command()(info)
+app.command()(models)
 # each of its options is a variable, too
 app.command(context_settings={"auto_envvar_prefix": "SAFFRON"})(serve)
+app.command()(fit)
 app.command()(annotate)
 app.command()(train)
 app.command()(evaluate)

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 Guard = Annotated[
     str | None,
     typer.Option(
-        help="How a guard is asked: llama-guard-3, shieldgemma, granite-guardian, wildguard, chat (its own chat "
-        "template), or a JSON file with the fields of GuardPrompt. By default what the model's name suggests."
+        help="How a guard is asked: llama-guard-3, llama-guard-4, shieldgemma, granite-guardian, wildguard, "
+        "qwen3guard, chat (its own chat template), or a JSON file with the fields of GuardPrompt. By default what the "
+        "model's name suggests."
     ),
 ]
 Safe = Annotated[

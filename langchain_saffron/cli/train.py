@@ -161,7 +161,8 @@ def train(
             progress=lambda step, steps, loss: update(step, loss, steps),
             report=notice,
         )
-    _say(out, figures)
+    if _is_main():
+        print(held_out_line(out, figures))
 
 
 def _train_head(data: Path, out: Path, policy: str, held_out: Path | None, given: dict[str, Any]) -> None:
@@ -182,7 +183,7 @@ def _train_head(data: Path, out: Path, policy: str, held_out: Path | None, given
             progress=lambda step, steps, loss: update(step, loss, steps),
             report=notice,
         )
-    _say(out, figures)
+    print(held_out_line(out, figures))
 
 
 def _is_given(context: typer.Context, name: str) -> bool:
@@ -190,16 +191,21 @@ def _is_given(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def _say(out: Path, figures: dict[str, Any]) -> None:
+def held_out_line(out: Path, figures: dict[str, Any]) -> str:
+    """What a training came to, in one line.
+
+    Args:
+        out: The MRM's directory.
+        figures: The held-out figures.
+    """
     threshold, share = figures["safety_threshold"], figures.get("seen_share")
     # older trainings did not record it
     seen = "" if share is None else f", {share:.1%} of held-out tokens seen"
-    if _is_main():
-        print(
-            f"{out}: held-out r {figures['pearson_r']:.4f}, within ±1 {figures['within_1']:.1%}, "
-            f"mean squared error {figures['mse']:.4f} over {figures['rewards']:,} prefixes, safe from "
-            f"{'– (not calibrated)' if threshold is None else format(threshold, '.3f')}{seen}"
-        )
+    return (
+        f"{out}: held-out r {figures['pearson_r']:.4f}, within ±1 {figures['within_1']:.1%}, "
+        f"mean squared error {figures['mse']:.4f} over {figures['rewards']:,} prefixes, safe from "
+        f"{'– (not calibrated)' if threshold is None else format(threshold, '.3f')}{seen}"
+    )
 
 
 def _is_main() -> bool:

@@ -8,7 +8,7 @@ import torch
 from langchain_saffron.errors import ModelLoadError, UnsupportedModelError
 from langchain_saffron.models.compat import cache_argument
 
-_SAFE, _UNSAFE = ("safe", "benign", "harmless"), ("unsafe", "harmful", "toxic")
+SAFE_LABELS, UNSAFE_LABELS = ("safe", "benign", "harmless"), ("unsafe", "harmful", "toxic")
 
 
 class TokenClassifier(torch.nn.Module):
@@ -99,7 +99,7 @@ def label_weights(config: Any, safe: str | int | None, unsafe: str | int | None)
     labels = {int(index): str(name) for index, name in config.id2label.items()}
     if len(labels) == 1:
         return {0: 1.0}
-    indices = [_label(labels, given, names) for given, names in ((safe, _SAFE), (unsafe, _UNSAFE))]
+    indices = [_label(labels, given, names) for given, names in ((safe, SAFE_LABELS), (unsafe, UNSAFE_LABELS))]
     for given, index in zip((safe, unsafe), indices, strict=True):
         if given is not None and index is None:
             raise ModelLoadError(f"the classifier has no label {given!r}, only {list(labels.values())}")

@@ -7,6 +7,7 @@ from typing import Any, SupportsIndex, overload
 import torch
 
 from langchain_saffron.errors import SettingsError
+from langchain_saffron.models.guard_retries import Retries
 from langchain_saffron.templates.guard_prompt import Turn
 
 # conversations that a function is given at once, at most
@@ -83,17 +84,22 @@ class GuardFunction:
     Attributes:
         name: What error messages call it.
         of_conversations: Whether it is given batches of conversations, not a prompt and an answer.
+        retries: What is done when it fails.
     """
 
-    def __init__(self, function: Score | ScoreConversations, name: str, tokenizer: Any = None) -> None:
+    def __init__(
+        self, function: Score | ScoreConversations, name: str, tokenizer: Any = None, retries: Retries | None = None
+    ) -> None:
         """Take a function.
 
         Args:
             function: What scores.
             name: What error messages call it.
             tokenizer: Writes the text of token ids, where such are scored.
+            retries: What is done when it fails; `None` makes that an error at once.
         """
         self.name = name
+        self.retries = retries
         self.of_conversations: bool = getattr(function, "scores_conversations", False)
         self._function: Any = function
         self._tokenizer = tokenizer
@@ -131,15 +137,34 @@ class GuardFunction:
         prompts = {id(prompt): self._text(prompt) for prompt, _ in pairs}
         return self.rate([(prompts[id(prompt)], self._text(response)) for prompt, response in pairs])
 
+    def score_texts(self, pairs: Sequence[tuple[Sequence[int], str]]) -> torch.Tensor:
+        """The reward of answers that are given as text, as far as they are there.
+
+        Args:
+            pairs: (prompt_ids, answer).
+
+        Returns:
+            float32 tensor [len(pairs)].
+        """
+        if not self.of_conversations:
+            prompts = {id(prompt): self._text(prompt) for prompt, _ in pairs}
+            return self.rate([(prompts[id(prompt)], answer) for prompt, answer in pairs])
+        for prompt, _ in pairs:
+            self.check_prompt(prompt)
+        return self.rate([_messages(prompt, answer) for prompt, answer in pairs])  # type: ignore[arg-type]
+
     def rate(self, texts: Sequence[Any]) -> torch.Tensor:
         """The rewards of conversations, or of (prompt, answer), whichever the function takes.
 
         Returns:
-            float32 tensor [len(texts)].
+            float32 tensor [len(texts)]; NaN where `retries` lets a text be skipped.
 
         Raises:
             SettingsError: The function returned something else than numbers.
+            GuardFailedError: It did so as often as `retries` says.
         """
+        if self.retries is not None:
+            return torch.tensor(self._ask_again(self.retries, texts), dtype=torch.float32)
         values: list[Any] = []
         if self.of_conversations:
             for start in range(0, len(texts), BATCH):
@@ -154,6 +179,12 @@ class GuardFunction:
         if not bool(rewards.isfinite().all()):
             raise SettingsError(f"{self.name} returned NaN or an infinite reward")
         return rewards
+
+    def _ask_again(self, retries: Retries, texts: Sequence[Any]) -> list[float]:
+        ask = self._function if self.of_conversations else lambda pairs: [self._function(*pair) for pair in pairs]
+        size = BATCH if self.of_conversations else 1
+        lots = (list(texts[start : start + size]) for start in range(0, len(texts), size))
+        return [reward for lot in lots for reward in retries.rewards(ask, lot, self.name)]
 
     def _ask(self, conversations: list[list[Message]]) -> list[Any]:
         count = len(conversations)
@@ -181,8 +212,11 @@ class GuardFunction:
     def _conversation(self, prompt: Sequence[int], response: Sequence[int]) -> list[Message]:
         self.check_prompt(prompt)
         assert isinstance(prompt, PromptIds)
-        answer = self._text([*list(prompt)[prompt.start :], *response])
-        return [{"role": role, "content": text} for role, text in (*prompt.turns, ("assistant", answer))]
+        return _messages(prompt, self._text([*list(prompt)[prompt.start :], *response]))
 
     def _text(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+
+def _messages(prompt: PromptIds, answer: str) -> list[Message]:
+    return [{"role": role, "content": text} for role, text in (*prompt.turns, ("assistant", answer))]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from langchain_saffron.cache.prefix_forest import NO_PARENT
 from langchain_saffron.errors import CacheFullError, ContextOverflowError, NumericalError
 from langchain_saffron.models.decoder import TrieDecoder
 
@@ -80,6 +81,28 @@ class PrefixScorer:
             raise NumericalError(f"the {self.decoder.name} returned NaN: damaged weights, or too narrow a dtype")
         return list(outputs.split([len(answer) for _, answer in pairs]))
 
+    def end_outputs(self, texts: Sequence[Sequence[int]], salt: str = "") -> torch.Tensor:
+        """The decoder's outputs after whole texts, which share the work on what they begin with alike.
+
+        Args:
+            texts: Token ids, each with at least one token.
+            salt: Whose cached prompts are shared.
+
+        Returns:
+            A tensor [texts, columns], on the decoder's device.
+
+        Raises:
+            ContextOverflowError: A text and the question together are longer than the model's context.
+            NumericalError: The model returned NaN.
+        """
+        for text in texts:
+            self.check_length(text, ())
+        lots = _branch_lots(texts, min(LOT_TOKENS, self.decoder.forest.capacity // 2))
+        outputs = torch.cat([self._end_outputs(lot, salt) for lot in lots])
+        if bool(outputs.isnan().any()):
+            raise NumericalError(f"the {self.decoder.name} returned NaN: damaged weights, or too narrow a dtype")
+        return outputs
+
     def check_length(self, prompt: Sequence[int], answer: Sequence[int]) -> None:
         """Refuse what is longer than the model's context.
 
@@ -109,16 +132,66 @@ class PrefixScorer:
                 yield from self._trunk_outputs(trunks, answers)
                 return
             self._fill(trunks)
-            # a small cache has not room for so many
-            most = min(MOST_ROWS, forest.capacity - forest.used)
-            per_group = max(1, min(GROUP_ROWS, most) // len(self.suffix))
-            parts = [answer[i : i + per_group] for answer in answers for i in range(0, len(answer), per_group)]
-            per_forward = max(1, most // (per_group * len(self.suffix)))
-            for i in range(0, len(parts), per_forward):
-                yield self._question_outputs(parts[i : i + per_forward])
+            yield from self._questions(answers)
         finally:
             for trunk in trunks:
                 forest.release(trunk[-1])
+
+    def _end_outputs(self, texts: Sequence[Sequence[int]], salt: str) -> torch.Tensor:
+        forest = self.decoder.forest
+        path: list[int] = []
+        before: Sequence[int] = ()
+        tips: list[int] = []
+        # what each text adds to those before it
+        tails: list[list[int]] = []
+        try:
+            for text in texts:
+                shared = _shared(text, before)
+                parent = path[shared - 1] if shared else NO_PARENT
+                tails.append(forest.insert(text[shared:], parent, salt))
+                path, before = [*path[:shared], *tails[-1]], text
+                tips.append(path[-1])
+            places = {tip: i for i, tip in enumerate(dict.fromkeys(tips))}
+            if self.suffix:
+                self._fill(tails)
+                outputs = torch.cat(list(self._questions([list(places)])))
+            else:
+                outputs = torch.cat(list(self._tip_outputs(tails, tips)))
+            return outputs[[places[tip] for tip in tips]]
+        finally:
+            for tip in tips:
+                forest.release(tip)
+
+    def _tip_outputs(self, tails: list[list[int]], tips: list[int]) -> Iterator[torch.Tensor]:
+        """Outputs at the texts' last nodes, each once."""
+        forward, done = _Forward(), set[int]()
+        for tail, tip in zip(tails, tips, strict=True):
+            if tip in done:
+                continue
+            done.add(tip)
+            inner = [node for node in tail if node != tip]
+            rows = [*self._missing(inner, forward), tip]
+            if forward.scored and len(forward.places) + len(rows) > MOST_ROWS:
+                yield self._run(forward)
+                forward = _Forward()
+                rows = [*self._missing(inner, forward), tip]
+            if len(rows) > MOST_ROWS:
+                self._fill([inner])
+                rows = rows[-1:]
+            forward.add(rows, rows[-1:])
+        if forward.scored:
+            yield self._run(forward)
+
+    def _questions(self, answers: list[list[int]]) -> Iterator[torch.Tensor]:
+        """Outputs at the ends of the questions after all nodes of some answers, as many together as there is room."""
+        forest = self.decoder.forest
+        # a small cache has not room for so many
+        most = min(MOST_ROWS, forest.capacity - forest.used)
+        per_group = max(1, min(GROUP_ROWS, most) // len(self.suffix))
+        parts = [answer[i : i + per_group] for answer in answers for i in range(0, len(answer), per_group)]
+        per_forward = max(1, most // (per_group * len(self.suffix)))
+        for i in range(0, len(parts), per_forward):
+            yield self._question_outputs(parts[i : i + per_forward])
 
     def _fill(self, trunks: list[list[int]]) -> None:
         """Compute the trunks, as many together as a forward should hold."""
@@ -196,3 +269,26 @@ def _lots(pairs: Sequence[Pair], most: int) -> Iterator[list[Pair]]:
         tokens += len(prompt) + len(answer)
     if lot:
         yield lot
+
+
+def _branch_lots(texts: Sequence[Sequence[int]], most: int) -> Iterator[list[Sequence[int]]]:
+    """The same of texts of which each begins much as the one before it."""
+    lot: list[Sequence[int]] = []
+    tokens = 0
+    before: Sequence[int] = ()
+    for text in texts:
+        added = len(text) - _shared(text, before)
+        if lot and tokens + added > most:
+            yield lot
+            lot, tokens, added = [], 0, len(text)
+        lot.append(text)
+        tokens += added
+        before = text
+    if lot:
+        yield lot
+
+
+def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many ids two texts begin with alike."""
+    shorter = min(len(one), len(other))
+    return next((i for i in range(shorter) if one[i] != other[i]), shorter)

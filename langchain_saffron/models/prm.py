@@ -14,6 +14,7 @@ from langchain_saffron.models.adapted import adapter_base, attach_head, has_head
 from langchain_saffron.models.classifier import TokenClassifier, label_weights
 from langchain_saffron.models.decoder import DEFAULT_CACHE_TOKENS, TrieDecoder
 from langchain_saffron.models.guard_function import GuardFunction, PromptIds, Score, ScoreConversations
+from langchain_saffron.models.guard_retries import Retries
 from langchain_saffron.models.loading import ModelSource, find_gguf, load_causal_lm, load_tokenizer
 from langchain_saffron.models.prefix_scoring import Pair, PrefixScorer
 from langchain_saffron.runtime.files import read_json
@@ -93,7 +94,7 @@ class ProcessRewardModel:
             model: A hub id, a directory, a GGUF file or a loaded model. What its config names as a model for sequence
                 classification is loaded as such.
             guard: How it is asked: a preset (`"llama-guard-3"`, `"shieldgemma"`, `"granite-guardian"`, `"wildguard"`,
-                `"chat"` for any other guard with a chat template) or a `GuardPrompt`. `None` takes what
+                `"qwen3guard"`, `"chat"` for any other guard with a chat template) or a `GuardPrompt`. `None` takes what
                 `prm_config.json` in the directory says, else the preset that the model's name suggests.
             device: Where it runs.
             dtype: Of the weights; rewards are float32 all the same.
@@ -190,7 +191,13 @@ class ProcessRewardModel:
         )
 
     @classmethod
-    def from_function(cls, function: Score | ScoreConversations, tokenizer: Any, name: str = "a function") -> Self:
+    def from_function(
+        cls,
+        function: Score | ScoreConversations,
+        tokenizer: Any,
+        name: str = "a function",
+        retries: Retries | None = None,
+    ) -> Self:
         """Wrap a function, such as an encoder, a rule, or a service.
 
         Args:
@@ -199,8 +206,9 @@ class ProcessRewardModel:
                 conversations with messages to a reward each.
             tokenizer: The tokenizer whose ids are scored: that of the MRM to be trained, or of the policy.
             name: What error messages and records call it.
+            retries: How often it is asked again where it fails; `None` makes that an error at once.
         """
-        guard = GuardFunction(function, name, tokenizer)
+        guard = GuardFunction(function, name, tokenizer, retries)
         return cls(tokenizer, f"PRM: the function {name}", function=guard, name=name)
 
     @property

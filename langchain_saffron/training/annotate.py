@@ -11,7 +11,7 @@ from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.runtime.threads import threads_for
 from langchain_saffron.templates.reward_template import RewardTemplate
 from langchain_saffron.templates.safe_encoder import safe_encoder
-from langchain_saffron.training.annotation_manifest import finish_run, settings_record, start_run
+from langchain_saffron.training.annotation_manifest import OPTIONAL_COUNTS, finish_run, settings_record, start_run
 from langchain_saffron.training.corpus import Corpus, Record
 from langchain_saffron.training.corpus.formats import Message, ShapeError, conversations_of, is_answer
 from langchain_saffron.training.corpus.turns import response_ids, turn_text
@@ -140,12 +140,19 @@ def _annotate_shard(
     rows: list[Row] = []
     waiting: list[tuple[int, Answer]] = []
     counts: dict[str, Any] = {"records": 0, "rows": 0, "rewards": 0, "too_long": 0, "broken": []}
+    unknown = dict.fromkeys(OPTIONAL_COUNTS, 0)
+    completed = getattr(prm, "completed", 0)
 
     def flush() -> None:
         scored = prm.score([(answer.asked, answer.response) for _, answer in waiting])
         for (record, answer), rewards in zip(waiting, scored, strict=True):
-            rows.append(Row(record, answer.prompt, answer.response, rewards.tolist()))
-            counts["rewards"] += len(rewards)
+            known = int((~rewards.isnan()).sum())
+            if known or not len(rewards):
+                rows.append(Row(record, answer.prompt, answer.response, rewards.tolist()))
+                counts["rewards"] += known
+                unknown["unknown"] += len(rewards) - known
+            else:
+                unknown["skipped"] += 1
         waiting.clear()
         tick(counts["records"], counts["rewards"])
 
@@ -166,6 +173,8 @@ def _annotate_shard(
         if len(waiting) >= settings.batch_size:
             flush()
     flush()
+    unknown["completed"] = getattr(prm, "completed", 0) - completed
+    counts |= {what: count for what, count in unknown.items() if count}
     counts["rows"] = len(rows)
     counts["safe"] = sum(reward > 0 for row in rows for reward in row.rewards)
     write_shard(path, rows, counts)

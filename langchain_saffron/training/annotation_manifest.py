@@ -8,6 +8,7 @@ from langchain_saffron.models.fingerprint import fingerprint
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.models.vocabulary import vocabulary_hash
 from langchain_saffron.runtime.files import write_json
+from langchain_saffron.templates.guard_prompt import GuardPrompt
 from langchain_saffron.templates.reward_template import RewardTemplate
 from langchain_saffron.training.corpus import Corpus
 from langchain_saffron.training.settings import AnnotateSettings
@@ -15,6 +16,9 @@ from langchain_saffron.training.shards import FORMAT, MANIFEST, file_hash, read_
 
 # problems that the manifest names one by one; the rest is counted
 _NAMED_PROBLEMS = 100
+# counts that are there where they are not 0: prefixes without a reward, prefixes that were scored with a character
+# completed, and answers that the guard gave no reward for
+OPTIONAL_COUNTS = ("unknown", "completed", "skipped")
 
 
 def settings_record(
@@ -28,7 +32,7 @@ def settings_record(
             "name": prm.name,
             "fingerprint": None if model is None else fingerprint(model),
             "dtype": None if model is None else str(model.dtype).removeprefix("torch."),
-            "prompt": None if prm.prompt is None else prm.prompt.model_dump(),
+            "prompt": None if prm.prompt is None else _prompt_record(prm.prompt),
             "source": prm.source,
         },
         "template": template.model_dump(),
@@ -38,6 +42,12 @@ def settings_record(
         "shard_size": settings.shard_size,
         "batch_size": settings.batch_size,
     }
+
+
+def _prompt_record(prompt: GuardPrompt) -> dict[str, Any]:
+    record = prompt.model_dump()
+    # as runs recorded it before there was this field, so that they can go on
+    return record if prompt.first_token else {key: value for key, value in record.items() if key != "first_token"}
 
 
 def start_run(out: Path, record: dict[str, Any]) -> dict[str, Any]:
@@ -73,6 +83,9 @@ def finish_run(out: Path, manifest: dict[str, Any], shards: int) -> dict[str, An
             return manifest
         for key in totals:
             totals[key] += counts[key]
+        for key in OPTIONAL_COUNTS:
+            if counts.get(key):
+                totals[key] = totals.get(key, 0) + counts[key]
         broken += counts["broken"]
         files.append({"file": shard_name(index), "sha256": file_hash(out / shard_name(index)), "rows": counts["rows"]})
     if not totals["rows"]:

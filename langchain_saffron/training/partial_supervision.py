@@ -80,6 +80,17 @@ class PartialSupervision(torch.nn.Module):
             picked = self._outputs(input_ids, sequence, position, following, self._by_rows)
         return picked.float() + self.bias[following]
 
+    @torch.no_grad()
+    def centre(self, samples: Sequence[Sample]) -> None:
+        """Let the bias start with what makes the mean prediction on some samples that of their rewards."""
+        error = torch.zeros((), device=self.bias.device)
+        prefixes = 0
+        for sample in samples:
+            batch = Supervision.of([sample], self.bias.device)
+            error += (batch.rewards - self(batch.input_ids, batch.sequence, batch.position, batch.following)).sum()
+            prefixes += len(batch.rewards)
+        self.bias.add_(error / prefixes)
+
     def _outputs(
         self,
         input_ids: torch.Tensor,

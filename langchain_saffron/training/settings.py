@@ -1,4 +1,4 @@
-"""The settings of annotation and training."""
+"""The settings of annotation, of training, and of a corpus that a policy writes."""
 
 from typing import Any, Literal
 
@@ -55,10 +55,12 @@ class TrainSettings(BaseModel):
             `None` for all that a process has.
         learning_rate: Of the adapter; a tenth of the steps warms up, at most 100, and a cosine leads down to zero.
         bias_learning_rate: Of the unembedding's bias; `None` for five times the adapter's.
+        bias_start: What the bias starts with: `"zero"`, or, with `"mean"`, what makes the mean prediction that of the
+            rewards, which a base that was trained to predict tokens is far from.
         rank: Of the adapter.
         alpha: Its scale is `alpha / rank`.
         target_modules: The layers with an adapter; `None` for the query and value projections (peft's choice for the
-            architecture).
+            architecture), `("all-linear",)` for all linear layers but the unembedding.
         layers: How many of the last layers have an adapter; `None` for all. Nothing is differentiated below them.
         held_out_share: Of the records, kept from training to measure by, where no held-out data are given.
         precision: Of calling held-out prefixes safe, from the calibrated threshold on.
@@ -78,6 +80,7 @@ class TrainSettings(BaseModel):
     micro_batch_size: int | None = Field(None, ge=1)
     learning_rate: float = Field(5e-4, gt=0)
     bias_learning_rate: float | None = Field(None, gt=0)
+    bias_start: Literal["zero", "mean"] = "zero"
     rank: int = Field(4, ge=1)
     alpha: float = Field(8.0, gt=0)
     target_modules: tuple[str, ...] | None = None
@@ -93,7 +96,34 @@ class TrainSettings(BaseModel):
 
     def of_run(self) -> dict[str, Any]:
         """What the trained weights depend on."""
-        return self.model_dump(exclude=_HOW)
+        # as runs recorded it before there was this field, so that they can go on
+        return self.model_dump(exclude=_HOW | ({"bias_start"} if self.bias_start == "zero" else set()))
+
+
+class AnswerSettings(BaseModel):
+    """Which answers of a policy make a corpus.
+
+    Attributes:
+        max_tokens: Of an answer, the prefill included.
+        samples: How many answers are sampled for each prompt, plain and behind each prefill.
+        prefills: How answers begin that are continued as well: what an attacker would put into the policy's mouth.
+        temperature: Of the sampling.
+        top_p: The nucleus that is sampled from.
+        batch_size: Answers that are written together.
+        shard_size: Prompts in a file. A killed run loses at most one file.
+        seed: Of the sampling.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_tokens: int = Field(96, ge=1)
+    samples: int = Field(1, ge=1)
+    prefills: tuple[str, ...] = ("Sure, here is", "Of course. First,", "I'm sorry, but")
+    temperature: float = Field(1.0, gt=0)
+    top_p: float = Field(0.9, gt=0, le=1)
+    batch_size: int = Field(16, ge=1)
+    shard_size: int = Field(64, ge=1)
+    seed: int = Field(0, ge=0)
 
 
 class HeadSettings(BaseModel):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import warnings
 from pathlib import Path
@@ -27,6 +28,11 @@ from langchain_saffron.training.export import base_name, trained_epochs, write_m
 from langchain_saffron.training.partial_supervision import PartialSupervision
 from langchain_saffron.training.settings import TrainSettings
 from langchain_saffron.training.trainer import Progress, Report, Trainer
+
+# conversations that tell where the bias starts
+_CENTRED_BY = 64
+# peft's word for all linear layers but the unembedding
+_ALL_LINEAR = "all-linear"
 
 
 def train(
@@ -110,6 +116,8 @@ def train(
             if report:
                 report(f"going on after {done} of {settings.epochs} epochs, with a new learning-rate schedule")
         accelerator.wait_for_everyone()
+    elif settings.bias_start == "mean":
+        module.centre(data.samples[:: math.ceil(len(data.samples) / _CENTRED_BY)])
     checkpoints = Checkpoints(out / "checkpoints", {**run, **earlier.record})
     trainer = Trainer(accelerator, module, data, settings, checkpoints, len(earlier.losses))
     with threads_for(module):
@@ -171,7 +179,9 @@ def _adapted(name: str, settings: TrainSettings, device: torch.device, load: dic
 
     base = load_causal_lm(name, "base", device=str(device), dtype=settings.dtype, **load)
     torch.manual_seed(settings.seed)
-    targets = list(settings.target_modules) if settings.target_modules else None
+    targets: Any = list(settings.target_modules) if settings.target_modules else None
+    if targets == [_ALL_LINEAR]:
+        targets = _ALL_LINEAR
     config = LoraConfig(
         r=settings.rank, lora_alpha=settings.alpha, lora_dropout=0.0, target_modules=targets,
         layers_to_transform=_last_layers(base, settings.layers),

@@ -40,6 +40,16 @@ def predicted(module, batch):
     return module(found.input_ids, found.sequence, found.position, found.following), found.rewards
 
 
+def test_a_centred_bias_makes_the_mean_prediction_that_of_the_rewards():
+    module, batch = supervised(), samples(6)
+    before, wanted = predicted(module, batch)
+    module.centre(batch)
+    found, _ = predicted(module, batch)
+    assert abs(float((before - wanted).detach().mean())) > 0.1
+    assert abs(float((found - wanted).detach().mean())) < 1e-4
+    assert torch.allclose(found - before, (found - before)[:1].expand_as(found), atol=1e-4)
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "gptj"])
 def test_the_gradient_is_zero_at_tokens_that_never_follow(family):
     """Proposition 1 of the paper, over eq. 5."""

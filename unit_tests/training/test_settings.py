@@ -19,6 +19,9 @@ def test_settings_are_checked():
     spread = TrainSettings(micro_batch_size=3, checkpoint_every=9, device="cpu")
     assert spread.of_run() == TrainSettings().of_run()
     assert TrainSettings(seed=1).of_run() != TrainSettings().of_run()
+    assert TrainSettings(bias_start="mean").of_run() != TrainSettings().of_run()
+    # so that what was trained before there was this setting can go on
+    assert "bias_start" not in TrainSettings().of_run()
 
 
 @pytest.mark.parametrize("part", ["2/4", (2, 4), ["2", "4"]])

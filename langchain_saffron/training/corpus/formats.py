@@ -79,6 +79,25 @@ def conversations_of(data: Mapping[str, Any]) -> list[list[Message]]:
     return conversations
 
 
+def prompt_of(data: Mapping[str, Any]) -> list[Message]:
+    """What comes before the answer of a record, which may have none: messages, or the fields of a prompt.
+
+    Raises:
+        ShapeError: There is none, or it has no known shape.
+    """
+    fields = {name: value for name, value in data.items() if value is not None}
+    if name := _first(fields, _MESSAGES):
+        turns = _messages(fields[name], name)
+    elif prompt := _prompt(fields):
+        turns = prompt[0]
+    else:
+        turns = next(iter(_conversations(fields, data).values()))
+    end = next((i for i, turn in enumerate(turns) if turn["role"] == "assistant"), len(turns))
+    if not any(turn["role"] == "user" and turn["content"].strip() for turn in turns[:end]):
+        raise ShapeError("no user turn with any text")
+    return turns[:end]
+
+
 def register_record_form(name: str, read: ReadForm) -> None:
     """Add a form of records, which is asked before those that are known already.
 

@@ -1,0 +1,123 @@
+"""A guard of any tokenizer as process reward model for another: prefixes are scored as text."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+
+from langchain_saffron.errors import SettingsError
+from langchain_saffron.models.guard_function import PromptIds
+from langchain_saffron.models.prefix_scoring import Pair
+from langchain_saffron.models.prm import ProcessRewardModel
+from langchain_saffron.models.text_prefixes import TextPrefixes, whole_text
+from langchain_saffron.templates.guard_prompt import Turn
+from langchain_saffron.templates.reward_template import RewardTemplate
+from langchain_saffron.templates.safe_encoder import safe_encoder
+
+
+class TextRewardModel(ProcessRewardModel):
+    """Scores the prefixes of an answer in one tokenizer's ids by a guard that reads another's.
+
+    Prefixes are cut at the borders of the answer's own tokens, and each is scored as text, in the guard's tokens: the
+    reward is that of the text by itself. Where the guard's tokens of two prefixes begin alike, the guard reads them
+    once. A prefix that ends inside a character is scored with the character completed; where it never is, its reward
+    is NaN, which training takes as unknown.
+
+    Attributes:
+        guard: What scores.
+        completed: Prefixes so far that were scored with a character completed.
+        skipped: Prefixes so far that have no reward, as their character is never completed.
+    """
+
+    def __init__(self, guard: ProcessRewardModel, tokenizer: Any) -> None:
+        """Put a guard before another tokenizer.
+
+        Args:
+            guard: What scores: any kind of process reward model.
+            tokenizer: The one whose ids are scored, such as the policy's.
+        """
+        super().__init__(
+            tokenizer,
+            f"{guard.source}, on the text of prefixes",
+            function=guard.function,
+            prompt=guard.prompt,
+            template=RewardTemplate.for_tokenizer(tokenizer),
+            name=guard.name,
+        )
+        self.guard = guard
+        self._scorer = guard._scorer
+        self._weights = guard.weights
+        self.completed = self.skipped = 0
+
+    def fingerprint_parts(self) -> tuple[Any, ...]:
+        """What its scores depend on, for `models.fingerprint`."""
+        return self.guard.fingerprint_parts(), self.tokenizer
+
+    def prompt_ids(self, turns: Iterable[Turn]) -> list[int]:
+        """Ids of a conversation up to where the answer begins, in the guard's own template and tokens.
+
+        Raises:
+            PromptError: The template cannot take these turns.
+        """
+        if self._function is None:
+            return self.guard.prompt_ids(turns)
+        turns = list(turns)
+        return PromptIds(self.template.prompt_ids(self.tokenizer, turns), turns)
+
+    def score(self, pairs: Sequence[Pair]) -> list[torch.Tensor]:
+        """The reward of every prefix of several answers.
+
+        Args:
+            pairs: (prompt_ids, response_ids): the first in the guard's tokens, as `prompt_ids` gives them, the second
+                in this tokenizer's.
+
+        Returns:
+            float32 tensors [len(response_ids)]; NaN where a prefix has no text of its own.
+
+        Raises:
+            ContextOverflowError: It does not fit into the guard's context.
+            NumericalError: The guard returned NaN, or an infinite reward.
+            SettingsError: There is no prompt.
+        """
+        if any(not len(prompt) for prompt, _ in pairs):
+            raise SettingsError("prompt_ids: at least one token has to lead the answer")
+        cut = [TextPrefixes.of(self.tokenizer, response) for _, response in pairs]
+        self.completed += sum(one.completed for one in cut)
+        self.skipped += sum(one.skipped for one in cut)
+        # each text once: a character of several tokens has one
+        wanted = [
+            (prompt, text)
+            for (prompt, _), one in zip(pairs, cut, strict=True)
+            for text in dict.fromkeys(one.texts)
+            if text is not None
+        ]
+        rewards = iter(self._text_rewards(wanted).tolist() if wanted else ())
+        rows = []
+        for one in cut:
+            scored = {text: next(rewards) for text in dict.fromkeys(one.texts) if text is not None}
+            # an answer of which the guard has skipped a part is skipped as a whole
+            failed = any(math.isnan(reward) for reward in scored.values())
+            known = [math.nan if failed or text is None else scored[text] for text in one.texts]
+            rows.append(torch.tensor(known, dtype=torch.float32))
+        return rows
+
+    def check_length(self, prompt_ids: Sequence[int], response_ids: Sequence[int]) -> None:
+        """Refuse an answer that does not fit into the guard's context with its prompt and the guard's question.
+
+        Raises:
+            ContextOverflowError: It does not.
+        """
+        if self._scorer is not None:
+            self._scorer.check_length(prompt_ids, self._guard_ids(whole_text(self.tokenizer, response_ids)))
+
+    def _text_rewards(self, wanted: Sequence[tuple[Sequence[int], str]]) -> torch.Tensor:
+        if self._function is not None:
+            return self._function.score_texts(wanted)
+        assert self._scorer is not None
+        with self.guard._lock:
+            outputs = self._scorer.end_outputs([[*prompt, *self._guard_ids(text)] for prompt, text in wanted])
+        return self._rewards(outputs)
+
+    def _guard_ids(self, text: str) -> list[int]:
+        return safe_encoder(self.guard.tokenizer).encode(text)

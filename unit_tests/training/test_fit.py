@@ -1,0 +1,180 @@
+"""From a policy and a guard to a reward model in use, for guards of every kind, and runs that are killed anywhere."""
+
+import json
+import math
+from functools import cache
+
+import pytest
+
+from langchain_saffron import MultifurcationRewardModel
+from langchain_saffron.errors import (
+    CorpusError,
+    GuardFailedError,
+    ModelLoadError,
+    SettingsError,
+    VocabularyMismatchError,
+)
+from langchain_saffron.models.guard_function import conversation_guard
+from langchain_saffron.models.guard_retries import Retries
+from langchain_saffron.models.prm import ProcessRewardModel
+from langchain_saffron.models.vocabulary import vocabulary_hash
+from langchain_saffron.training.fit import CORPUS, REWARDS, fit
+from langchain_saffron.training.own_answers import read_prompts
+from langchain_saffron.training.settings import AnnotateSettings, AnswerSettings, TrainSettings
+from unit_tests.builders import byte_level_tokenizer
+from unit_tests.disks import content
+from unit_tests.tiny_models import random_model, tiny_tokenizer
+from unit_tests.training.annotations import QUESTION, rows, save_guard, short
+
+pytestmark = pytest.mark.filterwarnings("ignore::langchain_saffron.models.mrm_quality.RewardModelWarning")
+
+QUICK = {
+    "answers": AnswerSettings(max_tokens=8, prefills=("Sure, rice",), shard_size=2, batch_size=3),
+    "annotation": AnnotateSettings(max_tokens=60, shard_size=3, batch_size=4),
+    "training": TrainSettings(batch_size=2, checkpoint_every=1, rank=2, device="cpu", held_out_share=0.3),
+    "device": "cpu",
+}
+
+
+@conversation_guard
+def rule(conversations):
+    """Longer is worse."""
+    return [5.0 - len(messages[-1]["content"]) / 4 for messages in conversations]
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory):
+    return save_guard(tmp_path_factory.mktemp("models") / "policy", seed=7)
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    path = tmp_path / "prompts.txt"
+    path.write_text("boil rice\n\nadd salt\nstir\n", encoding="utf-8")
+    return path
+
+
+@cache
+def other_guard():
+    """A random guard of another vocabulary."""
+    tokenizer = byte_level_tokenizer(340)
+    return ProcessRewardModel.from_pretrained(
+        random_model("llama", 3, vocab_size=len(tokenizer) + 8, num_hidden_layers=2), QUESTION, tokenizer=tokenizer
+    )
+
+
+class Killed(BaseException):
+    """As Ctrl-C, wherever it comes."""
+
+
+def killing(phase=None, at=0):
+    """A progress that ends the run at one of the times that it is called in a phase."""
+    told = []
+
+    def progress(*said):
+        told.append(said)
+        if said[0] == phase and [one for one, *_ in told].count(phase) == at + 1:
+            raise Killed
+
+    return progress, told
+
+
+def test_a_run_that_is_killed_anywhere_ends_with_the_same_files(policy, prompts, tmp_path):
+    progress, told = killing()
+    whole = fit(policy, rule, tmp_path / "whole" / "mrm", prompts=prompts, progress=progress, **QUICK)
+    assert {phase for phase, *_ in told} == {"writing answers", "annotating", "training"}
+    wanted = content(tmp_path / "whole" / "mrm", "logs")
+    assert {name.split("/")[0] for name in wanted} >= {CORPUS, REWARDS, "mrm.safetensors", "mrm_config.json"}
+    out = tmp_path / "killed" / "mrm"
+    for at in (("writing answers", 0), ("annotating", 1), ("training", 0)):
+        with pytest.raises(Killed):
+            fit(policy, rule, out, prompts=prompts, progress=killing(*at)[0], **QUICK)
+        assert not (out / "mrm_config.json").exists()
+    assert fit(policy, rule, out, prompts=prompts, **QUICK) == whole
+    assert content(out, "logs") == wanted
+
+
+def test_the_reward_model_of_a_guard_of_another_vocabulary_is_the_policys(policy, tmp_path):
+    corpus = tmp_path / "c.jsonl"
+    corpus.write_text("".join(json.dumps(one) + "\n" for one in short(8)), encoding="utf-8")
+    figures = fit(policy, other_guard(), tmp_path / "mrm", corpus=corpus, **QUICK)
+    assert figures["on"] == "policy"
+    assert figures["annotation"]["rows"] == 8
+    config = json.loads((tmp_path / "mrm" / "adapter_config.json").read_text())
+    # what was not given is as a body that predicts tokens needs it
+    assert (config["r"], config["lora_alpha"]) == (2, 32.0)
+    assert "down_proj" in config["target_modules"]
+    assert not (tmp_path / "mrm" / CORPUS).exists()
+    mrm = MultifurcationRewardModel.from_pretrained(tmp_path / "mrm")
+    assert vocabulary_hash(mrm.tokenizer) == vocabulary_hash(tiny_tokenizer())
+    assert "on the text of prefixes" in mrm.details["reward_source"]
+    with pytest.raises(SettingsError, match=r"on: no adapter can be put on the guard: .* do not share a vocabulary"):
+        fit(policy, other_guard(), tmp_path / "no", corpus=corpus, on="guard", **QUICK)
+
+
+def test_a_guard_of_the_policys_vocabulary_has_the_adapter(policy, tmp_path):
+    guard = save_guard(tmp_path / "guard", seed=9)
+    corpus = tmp_path / "c.jsonl"
+    corpus.write_text("".join(json.dumps(one) + "\n" for one in short(6)), encoding="utf-8")
+    figures = fit(policy, guard, tmp_path / "mrm", corpus=corpus, guard_prompt=QUESTION, **QUICK)
+    assert figures["on"] == "guard"
+    config = json.loads((tmp_path / "mrm" / "mrm_config.json").read_text())
+    assert config["base_model"] == "../guard"
+    assert config["training"]["run"]["settings"]["target_modules"] is None
+
+
+def test_the_corpus_is_the_policys_answers_plain_and_behind_prefills(policy, prompts, tmp_path):
+    fit(policy, rule, tmp_path / "mrm", prompts=prompts, **QUICK)
+    files = sorted((tmp_path / "mrm" / CORPUS / "answers").iterdir())
+    assert len(files) == 2
+    talks = [json.loads(line)["messages"] for file in files for line in file.read_text("utf-8").splitlines()]
+    asked = [turns[0]["content"] for turns in talks]
+    assert asked == ["boil rice"] * 2 + ["add salt"] * 2 + ["stir"] * 2
+    begun = [turns[1]["content"].startswith("Sure, rice") for turns in talks]
+    assert begun == [False, True] * 3
+    with pytest.raises(CorpusError, match=r"answers of another run .*settings"):
+        fit(policy, rule, tmp_path / "mrm", prompts=prompts, **{**QUICK, "answers": AnswerSettings(seed=1)})
+
+
+def test_a_guard_that_fails_gives_no_rewards(policy, tmp_path):
+    @conversation_guard
+    def failing(conversations):
+        return [math.nan if "3" in messages[-1]["content"] else 1.0 for messages in conversations]
+
+    corpus = tmp_path / "c.jsonl"
+    corpus.write_text("".join(json.dumps(one) + "\n" for one in short(6)), encoding="utf-8")
+    with pytest.raises(GuardFailedError, match="gave no reward"):
+        fit(policy, failing, tmp_path / "stops", corpus=corpus, retries=Retries(2, wait=0), **QUICK)
+    retries = Retries(2, wait=0, skip=True)
+    figures = fit(policy, failing, tmp_path / "skips", corpus=corpus, retries=retries, **QUICK)
+    assert figures["annotation"]["skipped"] == 1
+    assert figures["annotation"]["rows"] == 5
+    assert retries.counts["skipped"] > 0
+    assert all(not math.isnan(reward) for row in rows(tmp_path / "skips" / REWARDS) for reward in row["rewards"])
+
+
+def test_what_cannot_be_is_told_before_anything_is_loaded(policy, prompts, tmp_path):
+    for given in ({}, {"corpus": prompts, "prompts": prompts}):
+        with pytest.raises(SettingsError, match="one of the two"):
+            fit("no/such", rule, tmp_path / "mrm", **given)
+    other = tmp_path / "other"
+    random_model("llama", 1, num_hidden_layers=1).save_pretrained(other)
+    byte_level_tokenizer(340).save_pretrained(other)
+    with pytest.raises(VocabularyMismatchError):
+        fit(policy, rule, tmp_path / "mrm", prompts=prompts, base=other)
+    with pytest.raises(ModelLoadError):
+        fit(tmp_path / "nothing", rule, tmp_path / "mrm", prompts=prompts)
+    with pytest.raises(SettingsError, match="'head' is neither"):
+        fit(policy, rule, tmp_path / "mrm", prompts=prompts, on="head", **QUICK)
+
+
+def test_prompts_of_every_form(tmp_path):
+    path = tmp_path / "p.jsonl"
+    records = [
+        {"prompt": "a"},
+        {"messages": [{"role": "user", "content": "b"}, {"role": "assistant", "content": "no"}]},
+        {"nothing": 1},
+        {"chosen": "\n\nHuman: c\n\nAssistant: x", "rejected": "\n\nHuman: c\n\nAssistant: y"},
+    ]
+    path.write_text("".join(json.dumps(one) + "\n" for one in records), encoding="utf-8")
+    assert [turns[-1]["content"] for turns in read_prompts(path)] == ["a", "b", "c"]
