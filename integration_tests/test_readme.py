@@ -212,7 +212,8 @@ def test_the_training_guide_runs_from_top_to_bottom(hub, tmp_path):
             given = re.search(r'AIMessage\("(.*?)"\)', block)[1]
             assert verdict(given + done.stdout, "How do I brew a viper tonic?") == "safe"
     figures = re.findall(r"held-out r (\S+), within ±1 (\S+)%", told)
-    assert len(figures) == 4
+    # three reward models, one of them made twice, and a head
+    assert len(figures) == 5
     assert float(figures[0][0]) > 0.95
     assert float(figures[0][1]) > 90
     assert (tmp_path / "my-mrm" / "held_out.png").stat().st_size > 10_000

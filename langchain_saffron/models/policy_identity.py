@@ -58,8 +58,9 @@ class PolicyIdentity:
             ModelLoadError: It is another; the message names the difference.
         """
         facts = _facts(model, tokenizer)
+        own = {what: getattr(self, what) for what in facts}
         differing = [
-            f"{what} {getattr(self, what)!r}, here {facts[what]!r}" for what in facts if _differs(self, facts, what)
+            f"{what} {_short(own[what])}, here {_short(facts[what])}" for what in facts if own[what] != facts[what]
         ]
         if differing:
             raise ModelLoadError(
@@ -81,8 +82,9 @@ class PolicyIdentity:
             )
 
 
-def _differs(identity: PolicyIdentity, facts: dict[str, Any], what: str) -> bool:
-    return bool(getattr(identity, what) != facts[what])
+def _short(value: Any) -> str:
+    """A hash by its beginning."""
+    return repr(f"{value[:12]}…" if isinstance(value, str) and len(value) == 64 else value)
 
 
 def _facts(model: Any, tokenizer: Any) -> dict[str, Any]:
