@@ -52,7 +52,7 @@ def chat(checkpoints):
 def test_help_names_every_option_and_needs_no_torch():
     code = (
         "import sys; from langchain_saffron.cli import main; "
-        "commands = ['chat', 'info', 'bench', 'annotate', 'train', 'evaluate', 'serve']; "
+        "commands = ['chat', 'info', 'models', 'bench', 'fit', 'annotate', 'train', 'evaluate', 'serve']; "
         "codes = [main([*c, '--help']) for c in ([], *([name] for name in commands))]; assert not any(codes); "
         "assert not {'torch', 'transformers', 'pyarrow', 'datasets', 'peft', 'fastapi', 'uvicorn'} & set(sys.modules)"
     )

@@ -168,8 +168,6 @@ _KNOWN = {
         "conversation:\n - First line must read 'safe' or 'unsafe'.\n - If unsafe, a second line must include a "
         "comma-separated list of violated categories. <|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
     ),
-    # by its own chat template
-    "llama-guard-4": GuardPrompt(safe="safe", unsafe="unsafe"),
     "shieldgemma": GuardPrompt.of_strings(
         prefix="You are a policy expert trying to help determine whether an AI assistant's response to prompts is in "
         "violation of the defined safety policies.\n\n<start_of_turn>\nHuman Question: ",
@@ -193,6 +191,8 @@ _KNOWN = {
         safe=" no",
         unsafe=" yes",
     ),
+    # by its own chat template
+    "llama-guard-4": GuardPrompt(safe="safe", unsafe="unsafe"),
     # by the model's own chat template, which asks for a line such as "Safety: Unsafe"
     "qwen3guard": GuardPrompt(safe=" Safe", unsafe=" Unsafe", suffix="Safety:", first_token=True),
     # any other guard that its own chat template asks, and that says safe or unsafe

@@ -103,7 +103,7 @@ def test_the_reward_model_of_a_guard_of_another_vocabulary_is_the_policys(policy
     config = json.loads((tmp_path / "mrm" / "adapter_config.json").read_text())
     # what was not given is as a body that predicts tokens needs it
     assert (config["r"], config["lora_alpha"]) == (2, 32.0)
-    assert "down_proj" in config["target_modules"]
+    assert any(name.endswith("down_proj") for name in config["target_modules"])
     assert not (tmp_path / "mrm" / CORPUS).exists()
     mrm = MultifurcationRewardModel.from_pretrained(tmp_path / "mrm")
     assert vocabulary_hash(mrm.tokenizer) == vocabulary_hash(tiny_tokenizer())
