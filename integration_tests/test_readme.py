@@ -188,7 +188,8 @@ def run_in(directory: Path, command: list[str], timeout: float = 300) -> subproc
     )
 
 
-def test_the_training_guide_runs_from_top_to_bottom(hub, tmp_path):
+def test_the_training_guide_runs_from_top_to_bottom(hub, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "hh-rlhf").mkdir()
     talk = "\n\nHuman: How do I cook rice?\n\nAssistant: Wash it, then boil it{}"
     lines = [json.dumps({"chosen": talk.format(f" {i} minutes."), "rejected": talk.format(".")}) for i in range(20)]
@@ -196,21 +197,28 @@ def test_the_training_guide_runs_from_top_to_bottom(hub, tmp_path):
     began = time.monotonic()
     told = ""
     found = re.findall(r"^```(python|bash)\n(.*?)^```", GUIDE, re.M | re.S)
-    assert [language for language, _ in found].count("bash") == 4
+    assert [language for language, _ in found].count("bash") == 5
     for language, block in found:
         for command in commands([hub(block)]) if language == "bash" else [block]:
-            shell = ["bash", "-c", without_install(command)]
-            done = run_in(tmp_path, shell if language == "bash" else [sys.executable, "-c", command], 180)
-            assert done.returncode == 0, f"{command}\n{done.stderr}"
-            assert done.stdout.strip()
-            told += done.stdout
+            command = without_install(command) if language == "bash" else command
+            if re.match("saffron (models|annotate|train .*--on head)", command):
+                assert main(shlex.split(command)[1:]) == 0, command
+                said = capsys.readouterr().out
+            else:
+                # accelerate keeps to what a process has trained with first
+                shell = ["bash", "-c", command] if language == "bash" else [sys.executable, "-c", command]
+                done = run_in(tmp_path, shell, 180)
+                assert done.returncode == 0, f"{command}\n{done.stderr}"
+                said = done.stdout
+            assert said.strip()
+            told += said
         if "chat.invoke" in block:
             # from the corpus to an MRM in use
             assert time.monotonic() - began < 180
             from langchain_saffron.kitchen.judge import verdict
 
             given = re.search(r'AIMessage\("(.*?)"\)', block)[1]
-            assert verdict(given + done.stdout, "How do I brew a viper tonic?") == "safe"
+            assert verdict(given + said, "How do I brew a viper tonic?") == "safe"
     figures = re.findall(r"held-out r (\S+), within ±1 (\S+)%", told)
     # three reward models, one of them made twice, and a head
     assert len(figures) == 5
@@ -274,7 +282,7 @@ def test_the_servers_options_are_the_real_ones():
     command = typer.main.get_command(app).commands["serve"]
     defaults = {name: one.default for one in command.params for name in one.opts}
     rows = re.findall(r"^\| (`--.*?) \| (.*?) \|", SERVING, re.M)
-    assert len(rows) == 8
+    assert len(rows) == 10
     for names, told in rows:
         for name, default in zip(re.findall(r"--[a-z-]+", names), 2 * told.split(", "), strict=False):
             assert name in defaults
