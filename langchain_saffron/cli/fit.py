@@ -44,9 +44,10 @@ def fit(
     on: Annotated[
         str | None,
         typer.Option(
-            metavar="guard|policy",
+            metavar="guard|policy|head",
             help="What the adapter is put on: the guard, if it is a causal LM with the policy's vocabulary, or the "
-            "policy itself. By default the guard where that can be.",
+            "policy itself. By default the guard where that can be. head: a small map on the policy's states instead, "
+            "which costs no second model.",
         ),
     ] = None,
     base: Annotated[
@@ -94,11 +95,15 @@ def fit(
     max_tokens: Annotated[int, typer.Option(help="Tokens of a conversation that are annotated, from its start.")] = 128,
     limit: Annotated[int | None, typer.Option(help="Records from the start of the corpus.")] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Passes over the data; 1 on the guard, 3 on the policy.", rich_help_panel=FIT)
+        int | None,
+        typer.Option(help="Passes over the data; 1 on the guard, 3 on the policy, 6 of a head.", rich_help_panel=FIT),
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Conversations a step.", rich_help_panel=FIT)] = 4,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Conversations a step, 4; of a head prefixes, 256.", rich_help_panel=FIT)
+    ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Of the adapter; 5e-4 on the guard, 2e-3 on the policy.", rich_help_panel=FIT)
+        float | None,
+        typer.Option(help="Of the adapter; 5e-4 on the guard, 2e-3 on the policy and of a head.", rich_help_panel=FIT),
     ] = None,
     rank: Annotated[
         int | None, typer.Option(help="Of the LoRA adapter; 4 on the guard, 16 on the policy.", rich_help_panel=FIT)
@@ -128,14 +133,15 @@ def fit(
     from langchain_saffron.models.guard_retries import Retries
     from langchain_saffron.models.loading import default_device, default_dtype
     from langchain_saffron.training.fit import fit as run
-    from langchain_saffron.training.settings import AnnotateSettings, AnswerSettings, TrainSettings
+    from langchain_saffron.training.settings import AnnotateSettings, AnswerSettings, HeadSettings, TrainSettings
 
     function = None if guard.startswith(("http://", "https://")) else named_function("guard", guard)
     retries = Retries(attempts, skip=skip_failed)
     own = {} if prefill is None else {"prefills": tuple(prefill)}
-    fitted: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate, "rank": rank}
-    fitted = {name: value for name, value in fitted.items() if value is not None}
+    given: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate, "rank": rank, "batch_size": batch_size}
+    fitted = {name: value for name, value in given.items() if value is not None}
     device = device or default_device()
+    kind = HeadSettings if on == "head" else TrainSettings
     quieten(keep_progress=False, keep_warnings=False)
     with ExitStack() as bars:
         figures = run(
@@ -153,9 +159,7 @@ def fit(
             retries=retries,
             answers=AnswerSettings(samples=samples, max_tokens=answer_tokens, seed=seed, **own),
             annotation=AnnotateSettings(max_tokens=max_tokens, limit=limit),
-            training=TrainSettings(
-                batch_size=batch_size, seed=seed, strict=strict, device="cpu" if device == "cpu" else None, **fitted
-            ),
+            training=kind(seed=seed, strict=strict, device="cpu" if device == "cpu" else None, **fitted),
             device=device,
             dtype=dtype or default_dtype(device),
             progress=_progress(bars),
@@ -169,7 +173,7 @@ def fit(
         + (f"; {counts['completed']:,} with a character completed" if counts.get("completed") else "")
         + (f"; {counts['unknown']:,} prefixes without" if counts.get("unknown") else "")
         + (f"; {counts['skipped']:,} answers skipped" if counts.get("skipped") else "")
-        + f"; an adapter on the {figures['on']}"
+        + ("; a head on the policy" if figures["on"] == "head" else f"; an adapter on the {figures['on']}")
     )
     print(held_out_line(out, figures))
 

@@ -76,7 +76,7 @@ VOCABULARIES = (
     _vocabulary("Llama 4", r"llama-?(guard-)?4"),
     _vocabulary("Qwen 2 and 3", r"qwen-?(2|2\.5|3)(guard)?(?![.\d])|qwq|deepseek-r1-distill-qwen", Hello=9707),
     _vocabulary("Gemma 1 and 2", r"(?<!shield)gemma-?(2|1\.1)?-\d+b|shieldgemma-(2|9|27)b", Hello=4521),
-    _vocabulary("Gemma 3", r"gemma-?3|shieldgemma-2-4b"),
+    _vocabulary("Gemma 3", r"gemma-?3|shieldgemma-2-4b", Hello=9259),
     _vocabulary("Granite 3", r"granite-(guardian-)?3"),
     _vocabulary("Mistral v1", r"mistral-7b-(instruct-)?v0\.[12]", _Hello=22557),
     _vocabulary("Mistral v3", r"mistral-7b-(instruct-)?v0\.3|wildguard", _Hello=23325),

@@ -2,7 +2,8 @@
 
 import json
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def trained_epochs(out: Path, run: dict[str, Any]) -> int:
     """
     if out.exists() and not out.is_dir():
         raise TrainingError(f"{out} is a file: --out has to be a directory")
-    _unstage(out)
+    unstage(out)
     if not (out / CONFIG_FILE).exists():
         if any((out / name).exists() for name in _OTHERS):
             raise TrainingError(f"{out} holds another model: choose another --out")
@@ -90,8 +91,7 @@ def write_mrm(
     Raises:
         StorageError: It could not be written.
     """
-    with whole(out / _STAGED) as staged:
-        staged.mkdir(parents=True)
+    with staging(out) as staged:
         adapted.save_pretrained(staged, save_embedding_layers=False)
         config = json.loads((staged / ADAPTER_CONFIG).read_text(encoding="utf-8"))
         # peft writes the path at which it found the base, which is of no use elsewhere
@@ -105,10 +105,22 @@ def write_mrm(
         write_mrm_files(staged, bias, seen, tokenizer, template, threshold, base, details)
         for file in staged.iterdir():
             file.chmod(0o644)
-    _unstage(out)
 
 
-def _unstage(out: Path) -> None:
+@contextmanager
+def staging(out: Path) -> Iterator[Path]:
+    """An empty directory whose files go to `out` if all went well, the config last: an unfinished MRM is none.
+
+    Raises:
+        StorageError: They could not be written.
+    """
+    with whole(out / _STAGED) as staged:
+        staged.mkdir(parents=True)
+        yield staged
+    unstage(out)
+
+
+def unstage(out: Path) -> None:
     """Move what is staged to its place, the config last; several processes may do so at once."""
     with storing(out), suppress(FileNotFoundError):
         for file in sorted((out / _STAGED).iterdir(), key=lambda file: file.name == CONFIG_FILE):

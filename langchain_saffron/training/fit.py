@@ -19,10 +19,11 @@ from langchain_saffron.training.corpus import Corpus
 from langchain_saffron.training.dataset import RewardData
 from langchain_saffron.training.guards import Guard, load_guard
 from langchain_saffron.training.own_answers import read_prompts, write_answers
-from langchain_saffron.training.settings import AnnotateSettings, AnswerSettings, TrainSettings
+from langchain_saffron.training.settings import AnnotateSettings, AnswerSettings, HeadSettings, TrainSettings
 from langchain_saffron.training.train import train
+from langchain_saffron.training.train_head import train_head
 
-Place = Literal["guard", "policy"]
+Place = Literal["guard", "policy", "head"]
 # the phase, how much of it is done, of how much, and a value to show
 Progress = Callable[[str, int, int, float], None]
 Report = Callable[[str], None]
@@ -57,7 +58,7 @@ def fit(
     retries: Retries | None = None,
     answers: AnswerSettings | None = None,
     annotation: AnnotateSettings | None = None,
-    training: TrainSettings | None = None,
+    training: TrainSettings | HeadSettings | None = None,
     device: str | None = None,
     dtype: str = "float32",
     progress: Progress | None = None,
@@ -77,7 +78,8 @@ def fit(
         corpus: Conversations. Without them the policy answers `prompts`.
         prompts: A file of prompts: `.txt` with one a line, or records.
         on: What the adapter is put on: `"guard"`, which has to be a causal LM with the policy's vocabulary, or
-            `"policy"`, where prefixes are scored as text. `None` for the guard where that can be, else the policy.
+            `"policy"`, where prefixes are scored as text. `"head"` fits a small map on the policy's states instead,
+            which needs no second model in use. `None` for the guard where that can be, else the policy.
         base: With `on="policy"`, another model with the policy's vocabulary to train in its place, such as a smaller
             one of its family.
         guard_prompt: How a causal LM is asked: a preset's name or a `GuardPrompt`.
@@ -88,7 +90,8 @@ def fit(
             happened.
         answers: Which answers the policy writes.
         annotation: How much of each conversation is annotated.
-        training: How the adapter is fitted. What it leaves at its default is, on the policy, that of `ON_POLICY`.
+        training: How the adapter is fitted; `HeadSettings` with `on="head"`. What it leaves at its default is, on the
+            policy, that of `ON_POLICY`.
         device: Where policy and guard run; `None` takes an accelerator if there is one.
         dtype: Of their weights meanwhile.
         progress: Called with the phase, how much of it is done and how much there is, and a value.
@@ -107,6 +110,7 @@ def fit(
     """
     out, policy = Path(out), named_part(policy, "policy")
     device = device or default_device()
+    _check_place(on, base, training)
     if (corpus is None) == (prompts is None):
         raise SettingsError("corpus: give a corpus, or prompts= for the policy to answer; one of the two")
     # mistakes in files should not cost the models' loading
@@ -131,7 +135,7 @@ def fit(
         **loading,
     )  # fmt: skip
     place = _place(prm, tokenizer, on, base)
-    if place == "policy":
+    if place != "guard":
         prm = TextRewardModel(prm, tokenizer)
     limit = annotation.limit if annotation and annotation.limit else len(source)
     manifest = annotate(
@@ -142,9 +146,21 @@ def fit(
         progress=_phase(progress, ANNOTATING, min(limit, len(source))),
         report=report,
     )
-    trained = (base or policy) if place == "policy" else prm.name
+    trained = prm.name if place == "guard" else base or policy
     del prm
     gc.collect()
+    if place == "head":
+        figures = train_head(
+            RewardData.load(out / REWARDS),
+            out,
+            policy=policy,
+            settings=training if isinstance(training, HeadSettings) else HeadSettings(),
+            progress=(lambda step, steps, loss: progress(TRAINING, step, steps, loss)) if progress else None,
+            report=report,
+            **load,
+        )
+        return {**figures, "on": place, "annotation": manifest["counts"]}
+    assert not isinstance(training, HeadSettings)
     figures = train(
         RewardData.load(out / REWARDS),
         out,
@@ -157,14 +173,28 @@ def fit(
     return {**figures, "on": place, "annotation": manifest["counts"]}
 
 
+def _check_place(on: Place | None, base: str | Path | None, training: TrainSettings | HeadSettings | None) -> None:
+    """Refuse what cannot be, before anything is loaded.
+
+    Raises:
+        SettingsError: An unknown place, or settings that are for another.
+    """
+    if on not in (None, "guard", "policy", "head"):
+        raise SettingsError(f"on: {on!r} is none of 'guard', 'policy' and 'head'")
+    if on == "head" and base is not None:
+        raise SettingsError("base= is for on='policy': a head reads the policy itself")
+    if training is not None and isinstance(training, HeadSettings) != (on == "head"):
+        raise SettingsError("training: HeadSettings go with on='head', TrainSettings with adapters")
+
+
 def _place(prm: ProcessRewardModel, tokenizer: Any, on: Place | None, base: str | Path | None) -> Place:
     """Where the adapter goes.
 
     Raises:
         SettingsError: It cannot go there.
     """
-    if on not in (None, "guard", "policy"):
-        raise SettingsError(f"on: {on!r} is neither 'guard' nor 'policy'")
+    if on == "head":
+        return "head"
     if on == "policy" or (on is None and base is not None):
         return "policy"
     problem = ""

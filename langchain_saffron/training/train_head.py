@@ -14,10 +14,10 @@ from langchain_saffron.models.loading import default_device, load_causal_lm, loa
 from langchain_saffron.models.mrm_files import CONFIG_FILE, read_config
 from langchain_saffron.models.policy_identity import PolicyIdentity
 from langchain_saffron.models.reward_head import KIND, RewardHead
-from langchain_saffron.runtime.files import whole
 from langchain_saffron.runtime.threads import threads_for
 from langchain_saffron.training.calibration import agreement, safety_threshold
 from langchain_saffron.training.dataset import RewardData
+from langchain_saffron.training.export import staging, unstage
 from langchain_saffron.training.head_fit import FittedHead
 from langchain_saffron.training.head_states import HeadStates
 from langchain_saffron.training.policy_prompts import PolicyPrompts
@@ -127,7 +127,7 @@ def train_head(
             "held_out": figures,
         },
     }
-    with whole(out) as staged:
+    with staging(out) as staged:
         head.save_pretrained(staged, **details)
     judge(out, int(seen.sum()), len(rows), figures, settings.strict)
     return figures
@@ -141,11 +141,14 @@ def _finished(out: Path, run: dict[str, Any]) -> dict[str, Any] | None:
     """
     if not out.exists():
         return None
+    if out.is_dir():
+        unstage(out)
     config = read_config(out) if out.is_dir() else {}
     training: dict[str, Any] = config.get("training") or {}
     if config.get("kind") == KIND and training.get("run") == run:
         return training
-    if not out.is_dir() or any(out.iterdir()):
+    # what a head is fitted from may lie beneath
+    if not out.is_dir() or any(not entry.is_dir() for entry in out.iterdir()):
         what = "another reward model" if (out / CONFIG_FILE).exists() else "something else"
         raise TrainingError(f"{out} holds {what}: choose another --out, or delete it")
     return None

@@ -6,12 +6,13 @@ from functools import cache
 
 import pytest
 
-from langchain_saffron import MultifurcationRewardModel
+from langchain_saffron import MultifurcationRewardModel, SaffronEngine, SearchSettings
 from langchain_saffron.errors import (
     CorpusError,
     GuardFailedError,
     ModelLoadError,
     SettingsError,
+    TrainingError,
     VocabularyMismatchError,
 )
 from langchain_saffron.models.guard_function import conversation_guard
@@ -20,7 +21,7 @@ from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.models.vocabulary import vocabulary_hash
 from langchain_saffron.training.fit import CORPUS, REWARDS, fit
 from langchain_saffron.training.own_answers import read_prompts
-from langchain_saffron.training.settings import AnnotateSettings, AnswerSettings, TrainSettings
+from langchain_saffron.training.settings import AnnotateSettings, AnswerSettings, HeadSettings, TrainSettings
 from unit_tests.builders import byte_level_tokenizer
 from unit_tests.disks import content
 from unit_tests.tiny_models import random_model, tiny_tokenizer
@@ -94,6 +95,27 @@ def test_a_run_that_is_killed_anywhere_ends_with_the_same_files(policy, prompts,
     assert content(out, "logs") == wanted
 
 
+def test_a_head_is_fitted_to_a_guard_of_another_vocabulary_and_goes_on_where_it_was_killed(policy, prompts, tmp_path):
+    quick = {**QUICK, "training": HeadSettings(rank=2, epochs=2, device="cpu", held_out_share=0.3)}
+    out = tmp_path / "mrm"
+    with pytest.raises(Killed):
+        fit(policy, other_guard(), out, prompts=prompts, on="head", progress=killing("training", 0)[0], **quick)
+    assert not (out / "mrm_config.json").exists()
+    figures = fit(policy, other_guard(), out, prompts=prompts, on="head", **quick)
+    assert (figures["on"], figures["annotation"]["rows"]) == ("head", 6)
+    before = content(out)
+    # finished, it is left alone
+    assert fit(policy, other_guard(), out, prompts=prompts, on="head", **quick) == figures
+    assert content(out) == before
+    engine = SaffronEngine.from_pretrained(policy, out)
+    result = engine.generate([3, 5, 7], [3, 5, 7], SearchSettings(width=2, max_tokens=4))
+    assert result.stats.reward_calls > 0
+    assert result.reward is not None
+    engine.close()
+    with pytest.raises(TrainingError, match="another reward model"):
+        fit(policy, other_guard(), out, prompts=prompts, on="head", **{**quick, "training": HeadSettings(rank=3)})
+
+
 def test_the_reward_model_of_a_guard_of_another_vocabulary_is_the_policys(policy, tmp_path):
     corpus = tmp_path / "c.jsonl"
     corpus.write_text("".join(json.dumps(one) + "\n" for one in short(8)), encoding="utf-8")
@@ -164,8 +186,12 @@ def test_what_cannot_be_is_told_before_anything_is_loaded(policy, prompts, tmp_p
         fit(policy, rule, tmp_path / "mrm", prompts=prompts, base=other)
     with pytest.raises(ModelLoadError):
         fit(tmp_path / "nothing", rule, tmp_path / "mrm", prompts=prompts)
-    with pytest.raises(SettingsError, match="'head' is neither"):
-        fit(policy, rule, tmp_path / "mrm", prompts=prompts, on="head", **QUICK)
+    with pytest.raises(SettingsError, match="'body' is none of"):
+        fit("no/such", rule, tmp_path / "mrm", prompts=prompts, on="body")
+    with pytest.raises(SettingsError, match="HeadSettings go with"):
+        fit("no/such", rule, tmp_path / "mrm", prompts=prompts, on="head", **QUICK)
+    with pytest.raises(SettingsError, match="a head reads the policy itself"):
+        fit("no/such", rule, tmp_path / "mrm", prompts=prompts, on="head", base=policy)
 
 
 def test_prompts_of_every_form(tmp_path):
