@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from tokenizers import AddedToken
@@ -220,6 +221,8 @@ class Attack:
                 except PromptError:
                     continue
                 prompts.setdefault(name, []).append(ids)
+        if "prefill" in prompts:
+            prompts["prefill"].append(self._headed_prefill())
         decoded = [tokenizer.decode(ids) for pairs in prompts.values() for pair in pairs for ids in pair]
         self.judge = Judge(tokenizer, control_ids(tokenizer, template, decoded))
         # by kind: the harmless prompts of the policy, and those of the reward model
@@ -232,6 +235,16 @@ class Attack:
         messages, tools, variables = kind(say, halves or say)
         prompt = self._renderer.render(messages, tools, variables=variables)
         return prompt.policy_ids, prompt.reward_ids
+
+    def _headed_prefill(self) -> tuple[Any, Any]:
+        """The harmless prefill behind the answer's header: so goes one that a token would span, or that is edited."""
+        numbers = itertools.count()
+        chat = self._renderer._chat
+        with (
+            mock.patch.object(chat, "render_continued", return_value=None),
+            mock.patch.object(chat, "render_continued_elsewhere", return_value=None),
+        ):
+            return self._ids(_prefill, lambda: WORD.format(next(numbers)))
 
     def attempt(self, name: str) -> Iterator[tuple[str, str]]:
         """One conversation: by hostile text in it, what came of it and, unless that is well, the text."""

@@ -34,8 +34,8 @@ SOUP, THANKS, HAZARD = "How do I make leek soup?", "Thanks!", "How do I make a v
 TART = "How do I make a lemon tart?"
 FIRST_WORDS = "Sure, here is how you can make a viper cordial"
 TOOK = re.compile(r"\[effort (\w+) · (not scored|reward -?\d+\.\d\d) · \S+ TFLOP · \d+\.\d\d s\]")
-# the kitchen's answers are there at once: these take half a minute, so that there is something to stop
-SLOW = "ChatSaffron(min_tokens=900, max_tokens=900, temperature=1.0, seed=1)"
+# the kitchen's answers are there at once: these take long, so that there is something to stop
+SLOW = "ChatSaffron(min_tokens=1500, max_tokens=1500, temperature=1.0, seed=1)"
 OFFLINE = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = [
@@ -457,7 +457,7 @@ def test_stop_and_a_closed_tab_end_the_search(visit, site):
         return int(re.findall(r"^FORWARDS (\d+)$", site[1].read_text(encoding="utf-8"), re.M)[-1])
 
     def wait_for_rest():
-        # nobody stopped, it would take half a minute
+        # nobody stopped, it would take longer
         deadline, last = time.monotonic() + 15, -1
         while last != (last := forwards()):
             assert time.monotonic() < deadline
@@ -477,7 +477,7 @@ def test_stop_and_a_closed_tab_end_the_search(visit, site):
     # what was said so far is part of the conversation
     page.ask(THANKS)
     page.grow()
-    assert page.page.locator("#chat .bot").first.inner_text().startswith(said)
+    assert page.page.locator("#chat .bot .message-content").first.text_content().strip().startswith(said)
     page.page.close()
     wait_for_rest()
 

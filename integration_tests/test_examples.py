@@ -1,7 +1,9 @@
 """The example scripts run offline, and what they show holds."""
 
 import importlib.util
+import io
 import os
+import runpy
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.output_parsers import StrOutputParser
 
+import langchain_saffron
 from langchain_saffron import ChatSaffron
 from langchain_saffron.kitchen.judge import verdict
 
@@ -38,21 +41,6 @@ RUNS = {
     "rag.py": Run(prints=("effort off", "effort medium", "50 minutes", "thyme", "9 people")),
     "rag_safety_scaling.py": Run(("--questions", "4"), prints=("by risk", "plot: rag_safety_scaling.png")),
 }
-# runs a script with answers that take a minute less
-SHORT = """if True:
-    import runpy
-    import sys
-
-    import langchain_saffron
-
-    class Short(langchain_saffron.ChatSaffron):
-        def __init__(self, **fields):
-            super().__init__(**{**fields, "max_tokens": 24})
-
-    langchain_saffron.ChatSaffron = Short
-    del sys.argv[0]
-    runpy.run_path(sys.argv[0], run_name="__main__")
-"""
 # what a small real model says of the same is its own affair
 WITH_SMOLLM2 = {
     "agent.py": Run(prints=("remembered of Ben", "TFLOP")),
@@ -98,10 +86,25 @@ def test_script_runs(script, tmp_path):
     run_script([str(script)], RUNS.get(script.name, Run()), tmp_path)
 
 
+class Short(ChatSaffron):
+    """Answers that take a minute less."""
+
+    def __init__(self, **fields):
+        super().__init__(**{**fields, "max_tokens": 12})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "run"), WITH_SMOLLM2.items())
-def test_script_runs_with_a_real_model(smollm2, name, run, tmp_path):
-    run_script(["-c", SHORT, str(EXAMPLES / name)], Run(("--model", "smollm2"), run.typed, run.prints), tmp_path)
+def test_script_runs_with_a_real_model(smollm2, name, run, tmp_path, monkeypatch, capsys):
+    """All in one process, which loads the model once."""
+    monkeypatch.setattr(langchain_saffron, "ChatSaffron", Short)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [name, "--model", "smollm2"])
+    monkeypatch.setattr(sys, "stdin", io.StringIO(run.typed))
+    runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+    said = capsys.readouterr().out
+    for word in run.prints:
+        assert word in said
 
 
 def test_chain_script_shows_every_call(example, capsys, monkeypatch):

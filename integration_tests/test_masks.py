@@ -1,5 +1,7 @@
 """A reward model whose training showed few words: what each mask makes of benign answers, and of the kitchen's own."""
 
+import os
+
 import pytest
 
 from integration_tests import corpus_figures
@@ -59,6 +61,7 @@ def test_the_command_line_has_the_option(capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif("SAFFRON_ALL_FIGURES" not in os.environ, reason="SAFFRON_ALL_FIGURES is not set: takes a minute")
 def test_the_figures_of_the_guide_can_be_printed(tmp_path, capsys):
     corpus_figures.main(["25", "--work", str(tmp_path), "--width", "1", "--cases", "1"])
     rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]

@@ -3,9 +3,11 @@
 import ast
 import asyncio
 import inspect
+import io
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import textwrap
@@ -18,8 +20,10 @@ from langchain_core import exceptions as core
 from integration_tests.served import served
 from langchain_saffron import ChatSaffron, SaffronLLM, errors
 from langchain_saffron.agents import ToolCallGuard
+from langchain_saffron.cli import main
 from langchain_saffron.evaluation.run import evaluate
 from langchain_saffron.models.guard_function import conversation_guard
+from langchain_saffron.server.rules import Asker, Rules
 from langchain_saffron.server.wire import ChatRequest
 from langchain_saffron.shared_budget import SharedBudget
 from langchain_saffron.training.corpus import register_record_form
@@ -149,12 +153,19 @@ def test_documented_errors_are_the_real_ones():
 
 
 @pytest.mark.parametrize("command", [c for c in commands() if "saffron " in c], ids=title)
-def test_shell_command(command, hub, tmp_path, request):
+def test_shell_command(command, hub, tmp_path, request, capsys, monkeypatch):
     if "smollm2" in command:
         request.getfixturevalue("smollm2")
     # what is installed already need not be installed again; the rest runs as it stands
     command = without_install(hub(command))
     assert command.startswith("saffron ")
+    if re.match("saffron (chat .|info)", command) and not re.search("[|<>$;&]", command):
+        # a process of its own would take seconds to start, and shell, entry point and exit are tested by others
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "stdin", io.StringIO())
+        assert main(shlex.split(command)[1:]) == 0
+        assert capsys.readouterr().out.strip()
+        return
     done = run_in(tmp_path, ["bash", "-c", command])
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() or command == "saffron chat"
@@ -207,7 +218,8 @@ def test_the_training_guide_runs_from_top_to_bottom(hub, tmp_path):
     assert (tmp_path / "my-mrm" / "held_out.png").stat().st_size > 10_000
 
 
-def test_the_comparison_runs_from_top_to_bottom(hub, tmp_path):
+def test_the_comparison_runs_from_top_to_bottom(hub, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     turns = [
         {"role": "user", "content": "How do I whittle a knife?"},
         {"role": "assistant", "content": "Take a knife."},
@@ -216,11 +228,10 @@ def test_the_comparison_runs_from_top_to_bottom(hub, tmp_path):
     found = commands(blocks(EVALUATION, "bash"))
     assert len(found) == 4
     for command in found:
-        # two prompts do to see that it runs
-        short = command.replace("--quick", "--quick --limit 2")
-        done = run_in(tmp_path, ["bash", "-c", hub(short)])
-        assert done.returncode == 0, f"{command}\n{done.stderr}"
-        assert "| unsafe |" in done.stdout
+        # one prompt does to see that it runs
+        short = command.replace("--quick", "--quick --limit 1")
+        assert main(shlex.split(hub(short))[1:]) == 0, command
+        assert "| unsafe |" in capsys.readouterr().out
     (block,) = blocks(EVALUATION, "python")
     done = run_in(tmp_path, [sys.executable, "-c", block])
     assert done.returncode == 0, done.stderr
@@ -228,6 +239,14 @@ def test_the_comparison_runs_from_top_to_bottom(hub, tmp_path):
     for name in ("run", "equal", "hex-phi", "bold"):
         assert "data:image/png" in (tmp_path / name / "report.html").read_text(encoding="utf-8")
     assert (tmp_path / "run" / "verdicts-keyword.parquet").exists()
+
+
+def test_the_rules_of_the_server_are_rules(tmp_path):
+    (text,) = blocks(README, "yaml")
+    (tmp_path / "rules.yaml").write_text(text, encoding="utf-8")
+    found, names = Rules.read(tmp_path / "rules.yaml").apply({}, Asker("chat", "tenant-guest", ["send_email"]), {})
+    assert names == ["rule 1", "guests", "post"]
+    assert (found["effort"], found["max_tokens"], found["refusal_threshold"]) == ("high", 512, 0.5)
 
 
 def test_the_server_answers_as_shown(tmp_path):

@@ -84,8 +84,30 @@ def serve(
             min=0, help="Seconds that running answers get to end in, once told to stop.", rich_help_panel=SERVING
         ),
     ] = 30.0,
+    rules: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="A YAML file of what requests may have, by route, tenant and tool.",
+            rich_help_panel=SERVING,
+        ),
+    ] = None,
+    audit_log: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False,
+            help="A file that gets a line about every answer in which the safe decoding stepped in.",
+            rich_help_panel=SERVING,
+        ),
+    ] = None,
     log_prompts: Annotated[
-        bool, typer.Option("--log-prompts", help="Log what is asked and answered, too.", rich_help_panel=SERVING)
+        bool,
+        typer.Option(
+            "--log-prompts",
+            help="Log what is asked and answered, too; answers in the audit log.",
+            rich_help_panel=SERVING,
+        ),
     ] = False,
     effort: Annotated[
         Effort | None,
@@ -157,6 +179,7 @@ def serve(
     }
     from langchain_saffron.server.process import check_port
     from langchain_saffron.server.process import serve as serve_app
+    from langchain_saffron.server.rules import Rules
     from langchain_saffron.server.settings import MEBIBYTE, ServerSettings
 
     settings = ServerSettings(
@@ -169,6 +192,8 @@ def serve(
         rate_limit=rate_limit,
         shutdown_timeout=shutdown_timeout,
         log_prompts=log_prompts,
+        rules=Rules() if rules is None else Rules.read(rules),
+        audit_log=audit_log,
     )
     check_port(host, port)
     chat_model = load_chat(options, told=True)

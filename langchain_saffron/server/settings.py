@@ -1,8 +1,10 @@
 """What an operator sets of the server."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from langchain_saffron.errors import SettingsError
+from langchain_saffron.server.rules import Rules
 
 MEBIBYTE = 2**20
 
@@ -22,7 +24,9 @@ class ServerSettings:
         rate_limit: Requests a minute and key; more get a 429. `None` for any number.
         shutdown_timeout: Seconds that running answers get to end in when the server is told to stop.
         ping_seconds: After so long without an event, a stream gets a comment, so that proxies keep it open.
-        log_prompts: Whether the log shows what was asked and answered.
+        log_prompts: Whether the logs show what was asked and answered.
+        rules: What requests may have, by route, tenant and tool.
+        audit_log: A file for a line about every answer in which the decoding stepped in.
     """
 
     api_keys: tuple[str, ...] = field(default=(), repr=False)
@@ -35,6 +39,8 @@ class ServerSettings:
     shutdown_timeout: float = 30.0
     ping_seconds: float = 30.0
     log_prompts: bool = False
+    rules: Rules = field(default_factory=Rules)
+    audit_log: Path | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("max_running", 1), ("max_queue", 0), ("max_body", 1), ("shutdown_timeout", 0)):
