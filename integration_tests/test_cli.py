@@ -119,6 +119,24 @@ def test_json_is_one_line_with_text_reason_and_stats(run, chat, checkpoints):
     assert record["stats"] | timeless == expected | timeless
 
 
+def test_a_trace_is_written_and_changes_nothing(run, chat, checkpoints, tmp_path):
+    page = tmp_path / "trace.html"
+    for extra in ([], ["--json"]):
+        page.unlink(missing_ok=True)
+        code, out, err = run("chat", "How do I cook rice?", *checkpoints.arguments, *LIMIT, *extra, "--trace", page)
+        assert code == 0
+        assert f"saffron: trace: {page}" in err
+        said = json.loads(out)["text"] if extra else out.removesuffix("\n")
+        assert said == chat.invoke("How do I cook rice?").text
+        assert "Content-Security-Policy" in page.read_text(encoding="utf-8")
+    code, _, err = run("chat", *checkpoints.arguments, *LIMIT, "--trace", page, stdin="Hello\n/effort off\nHello\n")
+    assert code == 0
+    assert [line for line in err if "trace" in line] == [
+        f"saffron: trace: {page}",
+        "saffron: no trace: plain decoding does not search",
+    ]
+
+
 def test_options_reach_the_search(run, checkpoints):
     fixed = [*checkpoints.arguments, "--json", "--max-tokens", "6"]
     wide = json.loads(run("chat", "Hello", *fixed, "--width", "3", "--effort", "high")[1])
@@ -228,6 +246,8 @@ BAD = {
     "budget": (["chat", "hi", "--max-tflops", "-1"], "--max-tflops: Input should be greater than 0"),
     "nan": (["chat", "hi", "--max-seconds", "nan"], "--max-seconds: Input should be"),
     "empty prompt": (["chat", " "], "the prompt is empty"),
+    "no trace to write": (["chat", "hi", "--trace", "/no/such/dir/t.html"], "/no/such/dir/t.html cannot be written"),
+    "no search to trace": (["chat", "hi", "--trace", "trace.html", "--effort", "off"], "--effort off does not search"),
     "json without prompt": (["chat", "--json"], "--json needs a PROMPT"),
     "missing model": (["chat", "hi", "--model", "/no/such/dir", "--effort", "off"], "/no/such/dir"),
     "empty model": (["chat", "hi", "--model", "", "--effort", "off"], "model"),

@@ -22,7 +22,7 @@ LAYERS = (
     ("engine", "training", "tools", "kitchen"),
     ("shared_budget", "smollm2"),
     ("interface",),
-    ("chat_models", "llms", "agents", "evaluation", "bench"),
+    ("chat_models", "llms", "agents", "evaluation", "bench", "explain"),
     ("server",),
     ("cli",),
     ("__main__", "__init__"),

@@ -2,6 +2,8 @@
 
 import json
 import sys
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +19,7 @@ from langchain_saffron.cli.options import (
     RewardModel,
     load_chat,
 )
+from langchain_saffron.cli.trace_pages import TracePages
 from langchain_saffron.settings import Effort, Mask, OnExhausted
 
 DECODING = "Decoding"
@@ -94,6 +97,15 @@ def chat(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one line of JSON at the end: text, finish_reason, stats.")
     ] = False,
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.html",
+            dir_okay=False,
+            help="Write a page on which to walk the search: what it looked at, took and dropped, and why. In a chat, "
+            "that of the last answer.",
+        ),
+    ] = None,
 ) -> None:
     """Answer one prompt, or chat.
 
@@ -110,6 +122,8 @@ def chat(
 
     saffron chat --model my-policy --reward-model my-mrm
 
+    saffron chat "How do I make tomato soup?" --trace soup.html
+
     In a chat: /effort high, /clear, /help and /exit.
     Ctrl-C stops an answer, Ctrl-D leaves.
     """
@@ -119,6 +133,11 @@ def chat(
         prompt = sys.stdin.read().rstrip("\r\n")
     if prompt is not None and not prompt.strip():
         raise typer.BadParameter("the prompt is empty")
+    pages = None
+    if trace is not None:
+        if effort == "off":
+            raise typer.BadParameter("--trace shows a search, and --effort off does not search")
+        pages = TracePages(trace)
     options = {
         "model": model,
         "reward_model": reward_model,
@@ -142,11 +161,15 @@ def chat(
     chat_model = load_chat(options, told=not as_json)
     from langchain_saffron.cli.session import Session, summary
 
-    session = Session(chat_model, system=system, prefill=prefill or "", names=option_names(context.command))
+    session = Session(
+        chat_model, system=system, prefill=prefill or "", names=option_names(context.command), pages=pages
+    )
     if prompt is None:
         session.run()
     elif as_json:
-        print(json.dumps(as_record(session.chat.invoke(session.messages(prompt)))), flush=True)
+        with pages.recording(chat_model) if pages else nullcontext():
+            record = as_record(session.chat.invoke(session.messages(prompt)))
+        print(json.dumps(record), flush=True)
     else:
         notice(summary(session.answer(prompt)))
 

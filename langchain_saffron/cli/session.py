@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from langchain_saffron.chat_models import ChatSaffron
 from langchain_saffron.cli.console import notice, one_line
+from langchain_saffron.cli.trace_pages import TracePages
 from langchain_saffron.errors import SaffronError
 
 HELP = "/effort off|low|medium|high|max|auto, /clear forgets the chat, /exit or Ctrl-D leaves, Ctrl-C stops an answer"
@@ -26,7 +27,12 @@ class Session:
     """
 
     def __init__(
-        self, chat: ChatSaffron, system: str | None = None, prefill: str = "", names: Mapping[str, str] | None = None
+        self,
+        chat: ChatSaffron,
+        system: str | None = None,
+        prefill: str = "",
+        names: Mapping[str, str] | None = None,
+        pages: TracePages | None = None,
     ) -> None:
         """Begin a conversation.
 
@@ -35,11 +41,13 @@ class Session:
             system: A system message.
             prefill: How every answer begins; not printed.
             names: What sets a field on the command line, for errors.
+            pages: Where the search of the last answer is shown, if wanted.
         """
         self.chat = chat
         self._system: list[BaseMessage] = [SystemMessage(system)] if system else []
         self._prefill = prefill
         self._names = names
+        self._pages = pages
         self._turns: list[BaseMessage] = []
 
     def messages(self, prompt: str) -> list[BaseMessage]:
@@ -56,8 +64,9 @@ class Session:
         text = ""
         tamed = _TAMED if sys.stdout.isatty() else {}
         answer = AIMessageChunk(content="")
+        recording = self._pages.recording(self.chat) if self._pages else nullcontext()
         # closing: a stopped search should end now, not when the iterator happens to be collected
-        with closing(self.chat.stream(self.messages(prompt))) as chunks:  # type: ignore[type-var]
+        with recording, closing(self.chat.stream(self.messages(prompt))) as chunks:  # type: ignore[type-var]
             try:
                 for chunk in chunks:
                     text += chunk.text

@@ -23,6 +23,7 @@ from langchain_saffron.models.mrm import MultifurcationRewardModel
 from langchain_saffron.models.reward_head import RewardHead
 from langchain_saffron.search import Constraint, SearchInputs, find_search
 from langchain_saffron.search.budget import BudgetMeter
+from langchain_saffron.search.recorder import Recorder
 from langchain_saffron.search.registry import StartSearch
 from langchain_saffron.settings import DEFAULT_SAFETY_THRESHOLD, SearchSettings
 from langchain_saffron.templates.thought_form import ThoughtForm
@@ -129,6 +130,8 @@ class Admission:
             # a function may need what ids remember besides themselves
             prm_ids = _checked(given, self._prm.decoder, "prm_prompt_ids") if self._prm.decoder else given
         settings = self.resolve(settings or SearchSettings(), len(policy_ids), len(reward_ids), len(prm_ids))
+        if options.get("record_trace") and settings.search != "saffron":
+            raise SettingsError(f"record_trace: search={settings.search!r} has no tree to record: use search='saffron'")
         # its time runs while the grammar is compiled
         deadline = None if timeout is None else time.perf_counter() + timeout
         constraint = self._constraint(options.get("grammar"), timeout, thoughts)
@@ -147,6 +150,7 @@ class Admission:
             repetition_penalty=getattr(self.generation_config, "repetition_penalty", None) or 1.0,
             prompt=policy_ids,
             trace=[] if record_beams else None,
+            recorder=Recorder() if options.get("record_trace") else None,
             constraint=constraint,
             marks=tuple(thoughts.markers.signs) if thoughts else (),
             refusing=self._refusing(settings, bool(context)) if not (constraint or thoughts) else None,

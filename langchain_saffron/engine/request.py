@@ -50,6 +50,7 @@ class RequestOptions(TypedDict, total=False):
         thoughts: How thoughts are told from what the answer says; `None` takes all of it for text.
         reward_thoughts: Whether the reward models see thoughts (the default).
         markers: Names of control tokens that are given out with the text, as `MarkerText`.
+        record_trace: Whether `SearchResult.trace` is wanted, which only `search="saffron"` has.
     """
 
     cache_salt: str
@@ -60,6 +61,7 @@ class RequestOptions(TypedDict, total=False):
     thoughts: Thoughts | None
     reward_thoughts: bool
     markers: Mapping[int, str]
+    record_trace: bool
 
 
 Event = Delta | Done | Failed

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 
 from langchain_saffron.search import Answer
 from langchain_saffron.search.protocol import FinishReason
+from langchain_saffron.search.trace import Trace
 
 
 @dataclass(slots=True)
@@ -133,6 +134,7 @@ class SearchResult:
         thought_tokens: How many of the tokens belong to thoughts; `None` where those were not looked for.
         said_ids: The other tokens, without markers of thoughts; `None` likewise.
         refusal: The end of the text that refuses; `None` where nothing does.
+        trace: If recorded, the tree of the search: what it looked at, took and dropped.
     """
 
     token_ids: list[int]
@@ -146,6 +148,7 @@ class SearchResult:
     thought_tokens: int | None = None
     said_ids: list[int] | None = None
     refusal: str | None = None
+    trace: Trace | None = None
 
     @property
     def refusal_category(self) -> str:

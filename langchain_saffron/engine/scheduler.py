@@ -278,6 +278,10 @@ class Scheduler:
         constraint = request.inputs.constraint
         # a stop string is not part of the text: what is left may be a whole document or not
         complete = constraint.accepts(stream.text) if constraint and stream.stopped else answer.complete
+        trace = None
+        if (recorder := request.inputs.recorder) is not None:
+            settings = request.inputs.settings
+            trace = recorder.trace(answer.tokens, answer.finish_reason, answer.refusal_at, settings)
         result = SearchResult(
             list(answer.tokens),
             stream.text,
@@ -288,6 +292,7 @@ class Scheduler:
             complete,
             *_thoughts(stream),
             refusal,
+            trace,
         )
         self.metrics.finish(request.times, result)
         self._send(request, Done(result))

@@ -4,7 +4,8 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import aclosing, closing, contextmanager
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 MAX_CONCURRENCY = 64
 # prompts of one list that are in the engine at a time
 RUN_TOGETHER = 256
+# where results go whose searches are recorded, if that is wanted
+RECORDED: ContextVar[list[SearchResult] | None] = ContextVar("recorded", default=None)
 
 Chunk = TypeVar("Chunk", GenerationChunk, ChatGenerationChunk)
 ReadChunks = Callable[[str | SearchResult], Iterable[Chunk]]
@@ -45,6 +48,7 @@ class Invocation:
         tool_format: How the model writes tool calls, where it may.
         tools: Those that it may call.
         share: Its part of a budget that several calls share.
+        recorded: Where its result goes if its search is to be recorded.
     """
 
     model: "SaffronFields"
@@ -55,6 +59,7 @@ class Invocation:
     tool_format: ToolFormat | None = None
     tools: Sequence[dict[str, Any]] = ()
     share: Share | None = None
+    recorded: list[SearchResult] | None = field(default_factory=RECORDED.get)
 
     def start(self) -> Handle:
         """Hand it to the engine without waiting; `wait` for what comes of it."""
@@ -147,8 +152,11 @@ class Invocation:
                 raise BudgetError(f"{error}; that limit is what this call may spend of the shared budget") from error
 
     def _settle(self, item: str | SearchResult) -> None:
-        if self.share is not None and isinstance(item, SearchResult):
-            self.share.settle(item.stats)
+        if isinstance(item, SearchResult):
+            if self.recorded is not None:
+                self.recorded.append(item)
+            if self.share is not None:
+                self.share.settle(item.stats)
 
     @property
     def _prompts(self) -> tuple[Sequence[int], Sequence[int] | None]:
@@ -165,6 +173,7 @@ class Invocation:
             "thoughts": self.prompt.thoughts,
             "reward_thoughts": self.model.reward_thoughts,
             "markers": self.tool_format.markers(self.model.load().tokenizer) if self.tool_format else {},
+            "record_trace": self.recorded is not None and self.settings.search == "saffron",
         }
 
 

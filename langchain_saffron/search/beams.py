@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from langchain_saffron.search.adaptive_width import smoothed_risk
 from langchain_saffron.search.constraint import Constraint
-from langchain_saffron.search.protocol import Node
+from langchain_saffron.search.node import Node
 from langchain_saffron.search.selection import Candidate
 from langchain_saffron.settings import SearchSettings
 

@@ -9,6 +9,7 @@ import torch
 from langchain_saffron.search.budget import BudgetMeter
 from langchain_saffron.search.constraint import Constraint
 from langchain_saffron.search.node import Node
+from langchain_saffron.search.recorder import Recorder
 from langchain_saffron.search.rewards import Rewards
 from langchain_saffron.settings import SearchSettings
 
@@ -117,6 +118,7 @@ class SearchInputs:
         repetition_penalty: As in transformers; 1.0 is none.
         prompt: The prompt's ids, which the repetition penalty also looks at.
         trace: Where the live beams are recorded after every step, if wanted.
+        recorder: What notes the whole search, if wanted.
         constraint: The state of the empty response under the grammar that the answer has to follow, if any.
         marks: Control tokens that only mark thoughts: neither the mask nor the reward model decides over them.
         refusing: What a refusal in the model's own words begins with, at the beginning of a response and behind other
@@ -131,6 +133,7 @@ class SearchInputs:
     repetition_penalty: float = 1.0
     prompt: tuple[int, ...] = ()
     trace: list[list[list[int]]] | None = None
+    recorder: Recorder | None = None
     constraint: Constraint | None = None
     marks: tuple[int, ...] = ()
     refusing: tuple[tuple[int, ...], tuple[int, ...]] | None = None

@@ -13,6 +13,7 @@ from langchain_saffron.search.beams import Beam, Pool, Scoring, shared_length
 from langchain_saffron.search.constraint import Constraint, leaves_room, only_closing, permitted
 from langchain_saffron.search.node import ROOT
 from langchain_saffron.search.protocol import Answer, Expand, FinishReason, Scores, Search, SearchInputs
+from langchain_saffron.search.recorder import Looked
 from langchain_saffron.search.refusing import Opening, held_back, refusing_settings
 from langchain_saffron.search.rewards import Rewards
 from langchain_saffron.search.sampling import seeded
@@ -138,6 +139,9 @@ class _SaffronSearch:
             narrowed = True
         self.fallbacks += selection.fallbacks
         parents, self.live = self.live, grown
+        if inputs.recorder is not None:
+            looked = Looked(parents, logits, rewards, mask, may_end, selection, looked_at)
+            inputs.recorder.step(looked, self.rules, grown, ended, width, most, self.risk)
         self.pool.add(ended, width)
         inputs.record([beam.tokens for beam in grown])
         ends = self.pool.settled(self.live, width) or (width == 1 and ended)
@@ -218,6 +222,8 @@ class _SaffronSearch:
             for road in roads:
                 self._reopen(road)
             inputs.record([beam.tokens for beam in self.live], instead=True)
+            if inputs.recorder is not None:
+                inputs.recorder.step_back([road.beam for road in roads])
             if self.live:
                 break
         return length
@@ -264,6 +270,8 @@ class _SaffronSearch:
             self.abandoned.keep(self.committed)
             if self.fallen is not None and self.fallen.tokens[: len(self.committed)] != self.committed:
                 self.fallen = None
+        if self.inputs.recorder is not None:
+            self.inputs.recorder.settle(self.live, self.pool.beams, self.committed)
 
     def _show(self, beam: Beam, length: int) -> None:
         self.committed, self.tip = beam.tokens[:length], beam.node
@@ -310,24 +318,19 @@ class _SaffronSearch:
         inputs, said = self.inputs, len(self.committed)
         if inputs.refusing is None or not self.vocabulary:
             return None
+        if inputs.recorder is not None:
+            inputs.recorder.refuse()
         opening = Opening(inputs.refusing[said > 0], self.vocabulary)
         settings = refusing_settings(self.settings, said)
         search = _SaffronSearch(replace(inputs, settings=settings, constraint=opening, refusing=None))
         search.live = [Beam(self.tip, self.committed, state=opening)]
         answer = yield from held_back(search.run())
+        self.fallbacks += answer.unseen_fallbacks
+        self.widest = max(self.widest, answer.width)
         least = max(self.rules.threshold, self.rules.refusal_threshold or self.rules.threshold)
         if answer.finish_reason != "stop" or answer.reward is None or answer.reward < least:
             return None
-        return replace(
-            answer,
-            finish_reason="refusal",
-            refusal_at=said,
-            **{
-                **self._counts(),
-                "unseen_fallbacks": self.fallbacks + answer.unseen_fallbacks,
-                "width": max(self.widest, answer.width),
-            },
-        )
+        return replace(answer, finish_reason="refusal", refusal_at=said, **self._counts())
 
     def _refuse(self, budget: bool) -> Answer:
         """The safe part so far: the engine adds the refusal text."""
