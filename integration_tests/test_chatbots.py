@@ -224,10 +224,17 @@ def served(log):
         script = {str(EXAMPLES / "chatbot_web.py")!r}
         names = runpy.run_path(script)
         ChatSaffron = names["ChatSaffron"]
-        chat = {SLOW}
+        # another dtype: an engine of its own, which waits, so that pages have time to draw
+        chat = {SLOW.removesuffix(")")}, dtype="float64")
+        scheduler = chat.load().scheduler
+        tick = scheduler.tick
+        def wait():
+            time.sleep(0.05)
+            tick()
+        scheduler.tick = wait
         def count():
             while True:
-                print("FORWARDS", sum(chat.load().scheduler.forwards.values()), flush=True)
+                print("FORWARDS", sum(scheduler.forwards.values()), flush=True)
                 time.sleep(0.1)
         names["serve"](chat, {ports[1]})
         threading.Thread(target=count, daemon=True).start()
