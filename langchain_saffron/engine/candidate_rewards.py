@@ -80,6 +80,14 @@ class CandidateRewards(Rewards):
         level = None if self._level is None else self._level[taken.to(self._level.device)]
         return CandidateRewards(self._states[taken], self._unembedding, self._bias, self._spend, level, unjudged)
 
+    def aside(self) -> "CandidateRewards":
+        """The same; its products are booked to nobody."""
+        other = CandidateRewards(
+            self._states, self._unembedding, self._bias, lambda flops, rows: None, self._level, self.unjudged
+        )
+        other._all = self._all
+        return other
+
     def _of_any(self, tokens: torch.Tensor | None, wanted: torch.Tensor) -> torch.Tensor | None:
         """By one product of all nodes with the tokens that any wants; `None` where those are too many."""
         if tokens is None:

@@ -184,7 +184,7 @@ class Recorder:
     def _add_likeliest(self, looked: Looked, rules: Rules, logprobs: torch.Tensor, now: int) -> None:
         """What the policy likes most, and is no candidate."""
         chances, tokens = logprobs.topk(min(LIKELIEST, logprobs.shape[1]), dim=-1)
-        rewards = looked.rewards.of(tokens, torch.ones_like(tokens, dtype=torch.bool)).tolist()
+        rewards = looked.rewards.aside().of(tokens, torch.ones_like(tokens, dtype=torch.bool)).tolist()
         before = (chances.exp().cumsum(-1) - chances.exp()).tolist()
         exempt = {*rules.end_tokens.tolist(), *rules.marks.tolist()}
         for row, parent in enumerate(looked.parents):

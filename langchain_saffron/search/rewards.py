@@ -35,6 +35,10 @@ class Rewards(ABC):
     def rows(self, places: Sequence[int]) -> "Rewards":
         """Those of other nodes: each takes the place of one of these, or, at -1, is one that nobody judges."""
 
+    def aside(self) -> "Rewards":
+        """The same for an onlooker: what is computed for it costs the search nothing."""
+        return self
+
 
 class RewardTable(Rewards):
     """All rewards, computed already."""

@@ -173,6 +173,13 @@ def test_an_engine_records_and_answers_the_same(engine: SaffronEngine):
     ]
 
 
+def test_recording_is_booked_to_nobody(engine: SaffronEngine):
+    settings = SearchSettings(width=3, max_tokens=10, min_tokens=6, top_p=0.6, mask="off")
+    engine.generate(PROMPTS[0], settings=settings)
+    plain, recorded = (engine.generate(PROMPTS[0], settings=settings, record_trace=asked) for asked in (False, True))
+    assert recorded.stats.tflops == plain.stats.tflops
+
+
 def test_a_search_without_a_tree_cannot_be_recorded(engine: SaffronEngine):
     with pytest.raises(SettingsError, match="record_trace: search='greedy' has no tree"):
         engine.generate(PROMPTS[0], settings=SearchSettings(search="greedy"), record_trace=True)
