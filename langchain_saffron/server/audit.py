@@ -1,7 +1,6 @@
 """What the safe decoding did to answers, one JSON object a line; no text of prompts or answers unless asked for."""
 
 import json
-import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +28,6 @@ class AuditLog:
             SettingsError: It cannot be written.
         """
         self._file, self._texts = file, texts
-        self._lock = threading.Lock()
         try:
             with file.open("a", encoding="utf-8"):
                 pass
@@ -63,8 +61,8 @@ class AuditLog:
         if self._texts:
             line["answer"] = text
         written = json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
-        with self._lock, self._file.open("ab") as file:
-            # one write: lines of several processes do not mix
+        # one write: lines of several routes, or processes, do not mix
+        with self._file.open("ab", buffering=0) as file:
             file.write(written)
 
 

@@ -185,10 +185,8 @@ class Rules:
         rules = self.matching(asker)
         made = dict(options)
         for rule in reversed(rules):
-            for name, value in rule.default.given().items():
-                made.setdefault(name, value)
-            # requests have no such fields
-            for name, value in rule.always.given().items():
+            # requests have no fields that hold always
+            for name, value in {**rule.default.given(), **rule.always.given()}.items():
                 made.setdefault(name, value)
         for rule in rules:
             for name, most in rule.at_most.given().items():

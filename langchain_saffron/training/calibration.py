@@ -49,6 +49,21 @@ def agreement(rewards: np.ndarray, predictions: np.ndarray) -> dict[str, Any]:
     }
 
 
+def held_out_figures(
+    rewards: np.ndarray, predictions: np.ndarray, precision: float, seen_share: float
+) -> dict[str, Any]:
+    """What a training comes to: the agreement, the threshold, and how much of what is said was shown.
+
+    Args:
+        rewards: float array [prefixes]: the PRM's rewards.
+        predictions: float array [prefixes]: the reward model's predictions.
+        precision: As in `safety_threshold`.
+        seen_share: The share of held-out tokens that training showed.
+    """
+    threshold = safety_threshold(rewards, predictions, precision)
+    return {**agreement(rewards, predictions), "safety_threshold": threshold, "seen_share": seen_share}
+
+
 def safety_threshold(rewards: np.ndarray, predictions: np.ndarray, precision: float = PRECISION) -> float | None:
     """The lowest prediction such that of all prefixes at or above it the wanted share is safe by the PRM.
 

@@ -20,7 +20,7 @@ from langchain_saffron.runtime.devices import computes_bfloat16
 from langchain_saffron.runtime.files import storing, whole
 from langchain_saffron.runtime.threads import SMALL_MODEL, threads_for
 from langchain_saffron.templates.reward_template import RewardTemplate
-from langchain_saffron.training.calibration import agreement, safety_threshold
+from langchain_saffron.training.calibration import held_out_figures
 from langchain_saffron.training.checkpoints import Checkpoints
 from langchain_saffron.training.dataset import RewardData, plan_batches
 from langchain_saffron.training.earlier import LOSSES, Earlier, finished_run
@@ -123,11 +123,9 @@ def train(
     with threads_for(module):
         losses = trainer.fit(progress, report)
         rewards, predictions = trainer.predict(held_out)
-    figures = agreement(rewards, predictions)
-    figures["safety_threshold"] = safety_threshold(rewards, predictions, settings.precision)
     rows = module.bias.shape[0]
     seen = data.seen(rows)
-    figures["seen_share"] = held_out.share_of(seen)
+    figures = held_out_figures(rewards, predictions, settings.precision, held_out.share_of(seen))
     with storing(out / "logs"):
         accelerator.log({f"held_out/{key}": value for key, value in figures.items() if isinstance(value, float)})
     if accelerator.is_main_process:

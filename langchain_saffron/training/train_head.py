@@ -15,7 +15,7 @@ from langchain_saffron.models.mrm_files import CONFIG_FILE, read_config
 from langchain_saffron.models.policy_identity import PolicyIdentity
 from langchain_saffron.models.reward_head import KIND, RewardHead
 from langchain_saffron.runtime.threads import threads_for
-from langchain_saffron.training.calibration import agreement, safety_threshold
+from langchain_saffron.training.calibration import held_out_figures
 from langchain_saffron.training.dataset import RewardData
 from langchain_saffron.training.export import staging, unstage
 from langchain_saffron.training.head_fit import FittedHead
@@ -108,10 +108,8 @@ def train_head(
     fitted = FittedHead(known, layer, rows, rank, settings.seed)
     fitted.fit(known, settings.epochs, settings.batch_size, settings.learning_rate, settings.seed, progress)
     rewards, predictions = measured.rewards.numpy(), fitted.predict(measured).numpy()
-    figures = agreement(rewards, predictions)
-    figures["safety_threshold"] = safety_threshold(rewards, predictions, settings.precision)
     seen = data.seen(len(rows))
-    figures["seen_share"] = held_out.share_of(seen)
+    figures = held_out_figures(rewards, predictions, settings.precision, held_out.share_of(seen))
     identity = PolicyIdentity.of(model, tokenizer, layer, str(policy))
     head = RewardHead(layer, fitted.map.cpu(), fitted.bias.detach().cpu(), seen, identity, figures["safety_threshold"])
     details = {
