@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 ANSWERED = 0.95
 COMPUTE = 0.5
-QUESTIONS = 20
+QUESTIONS = 12
 
 
 def load(name):

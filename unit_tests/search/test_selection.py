@@ -129,12 +129,12 @@ def test_fewer_candidates_than_wanted_are_all_there_is():
 
 @pytest.mark.slow
 def test_the_tempered_choice_follows_the_tilted_distribution():
-    """20,000 draws of width 1: chi-squared against p^(1/T) · exp(w · min(M, τ)) over the nucleus."""
+    """8,000 draws of width 1: chi-squared against p^(1/T) · exp(w · min(M, τ)) over the nucleus."""
     probabilities = torch.tensor([0.35, 0.3, 0.2, 0.1, 0.05])
     rewards = torch.tensor([0.2, 0.5, 3.0, 0.4, 9.0])
     temperature, weight, threshold, top_p = 0.7, 0.8, 1.0, 0.9
     generator = torch.Generator().manual_seed(11)
-    draws = 20_000
+    draws = 8_000
     counts = torch.zeros(5)
     chosen = rules(end_tokens=torch.tensor([], dtype=torch.long), top_p=top_p, temperature=temperature, weight=weight)
     chosen = Rules(**{**{f: getattr(chosen, f) for f in chosen.__slots__}, "threshold": threshold})

@@ -177,7 +177,7 @@ MESSAGES = st.lists(st.fixed_dictionaries({"role": WORDS, "content": WORDS | SHA
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=600)
+@settings(deadline=None, max_examples=250)
 @given(JSON | SHAPED | st.dictionaries(NAMES, WORDS | SHAPED | MESSAGES, max_size=6))
 def test_any_value_is_conversations_or_a_shape_error(value):
     try:
