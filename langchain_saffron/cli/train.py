@@ -201,8 +201,9 @@ def held_out_line(out: Path, figures: dict[str, Any]) -> str:
     threshold, share = figures["safety_threshold"], figures.get("seen_share")
     # older trainings did not record it
     seen = "" if share is None else f", {share:.1%} of held-out tokens seen"
+    auc = "" if figures.get("auc") is None else f", AUC {figures['auc']:.4f}"
     return (
-        f"{out}: held-out r {figures['pearson_r']:.4f}, within ±1 {figures['within_1']:.1%}, "
+        f"{out}: held-out r {figures['pearson_r']:.4f}, within ±1 {figures['within_1']:.1%}{auc}, "
         f"mean squared error {figures['mse']:.4f} over {figures['rewards']:,} prefixes, safe from "
         f"{'– (not calibrated)' if threshold is None else format(threshold, '.3f')}{seen}"
     )

@@ -22,6 +22,7 @@ from langchain_saffron.evaluation.records import read_records
 from langchain_saffron.evaluation.refusals import refuses
 from langchain_saffron.evaluation.sentence_encoder import HUB_ID, SentenceEncoder
 from langchain_saffron.runtime.files import write_json
+from langchain_saffron.training.calibration import auc
 
 # of the L2 penalty, as scikit-learn counts it; folds by which the threshold is found
 STRENGTH, FOLDS = 2.0, 5
@@ -114,13 +115,6 @@ def fit(inputs: torch.Tensor, harm: torch.Tensor) -> torch.Tensor:
 def head_scores(head: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
     """The probability of harm."""
     return (inputs @ head[:-1] + head[-1]).sigmoid()
-
-
-def auc(positive: np.ndarray, scores: np.ndarray) -> float:
-    """The chance that a positive has a higher score than a negative, ties counted half."""
-    high, low = scores[positive], np.sort(scores[~positive])
-    below = np.searchsorted(low, high, "left") + np.searchsorted(low, high, "right")
-    return float(below.mean() / 2 / len(low))
 
 
 def best_threshold(positive: np.ndarray, scores: np.ndarray) -> float:

@@ -17,14 +17,16 @@ def agreement(rewards: np.ndarray, predictions: np.ndarray) -> dict[str, Any]:
         predictions: float array [prefixes]: the MRM's predictions.
 
     Returns:
-        `mse`, `pearson_r` (0 where either is constant), `within_1` (the share of predictions within ±1), `rewards`
-        (how many), the lowest and highest of both, and the same `by_bin` of the PRM's reward.
+        `mse`, `pearson_r` (0 where either is constant), `within_1` (the share of predictions within ±1), `auc` (the
+        chance that a prefix that the PRM calls safe, by a reward above 0, is predicted above one that it does not;
+        `None` where all are of one kind), `rewards` (how many), the lowest and highest of both, and the same `by_bin`
+        of the PRM's reward.
     """
     error = predictions - rewards
     # not by the standard deviation, which rounding keeps above zero
     constant = rewards.min() == rewards.max() or predictions.min() == predictions.max()
     edges = np.floor(rewards.astype(np.float64) / _BIN) * _BIN
-    bins = []
+    safe, bins = rewards > 0, []
     for edge in np.unique(edges):
         part = error[edges == edge]
         bins.append(
@@ -41,12 +43,20 @@ def agreement(rewards: np.ndarray, predictions: np.ndarray) -> dict[str, Any]:
         "mse": float((error**2).mean()),
         "pearson_r": 0.0 if constant else float(np.corrcoef(rewards, predictions)[0, 1]),
         "within_1": float((abs(error) <= 1).mean()),
+        "auc": auc(safe, predictions) if safe.any() and not safe.all() else None,
         "lowest_rewards": float(rewards.min()),
         "highest_rewards": float(rewards.max()),
         "lowest_predictions": float(predictions.min()),
         "highest_predictions": float(predictions.max()),
         "by_bin": bins,
     }
+
+
+def auc(positive: np.ndarray, scores: np.ndarray) -> float:
+    """The chance that a positive has a higher score than a negative, ties counted half."""
+    high, low = scores[positive], np.sort(scores[~positive])
+    below = np.searchsorted(low, high, "left") + np.searchsorted(low, high, "right")
+    return float(below.mean() / 2 / len(low))
 
 
 def held_out_figures(

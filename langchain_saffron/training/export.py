@@ -137,6 +137,7 @@ def _card(base: str, details: dict[str, Any]) -> str:
         f"| {row['from']:g} to {row['to']:g} | {row['rewards']:,} | {row['mse']:.3f} | {row['within_1']:.1%} |"
         for row in held_out["by_bin"]
     )
+    agreed = "–" if held_out["auc"] is None else f"{held_out['auc']:.4f}"
     calibrated = (
         f"`safety_threshold` is {threshold:.3f}: {training['safety_threshold']}."
         if threshold is not None
@@ -171,6 +172,7 @@ Reward: {details["reward_source"]}.
 | prefixes | {held_out["rewards"]:,} |
 | Pearson r | {held_out["pearson_r"]:.4f} |
 | within ±1 | {held_out["within_1"]:.1%} |
+| AUC, safe against unsafe | {agreed} |
 | mean squared error | {held_out["mse"]:.4f} |
 
 | reward | prefixes | mean squared error | within ±1 |

@@ -124,13 +124,6 @@ def test_the_reward_model_reads_every_kind_of_answer(world):
     assert not any(json.dumps(record) in told for record in parts[1])
 
 
-@pytest.mark.parametrize(
-    ("scores", "expected"), [([2.0, 1.0, 0.0], 1.0), ([0.0, 0.0, 0.0], 0.5), ([-1.0, 0.0, 3.0], 0.0)]
-)
-def test_auc(scores, expected):
-    assert measure.auc(scores, [True, True, False]) == expected
-
-
 def test_the_manifest_and_the_card_say_what_was_measured(tmp_path):
     (tmp_path / "guard").mkdir()
     (tmp_path / "guard/head.safetensors").write_bytes(bytes(1_500_000))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from langchain_saffron.training.calibration import agreement, safety_threshold
+from langchain_saffron.training.calibration import agreement, auc, safety_threshold
 from unit_tests.training.runs import lowest_threshold
 
 numbers = st.integers(-24, 24).map(lambda i: i / 4)
@@ -22,6 +22,9 @@ def test_figures_by_hand(pairs):
     assert figures["rewards"] == len(pairs)
     assert figures["mse"] == pytest.approx(sum((f - w) ** 2 for w, f in pairs) / len(pairs), rel=1e-4)
     assert figures["within_1"] == pytest.approx(sum(abs(f - w) <= 1 for w, f in pairs) / len(pairs))
+    safe, unsafe = ([f for w, f in pairs if (w > 0) == kind] for kind in (True, False))
+    above = [(s > u) + (s == u) / 2 for s in safe for u in unsafe]
+    assert figures["auc"] == (pytest.approx(sum(above) / len(above)) if above else None)
     means = [math.fsum(column) / len(pairs) for column in zip(*pairs, strict=True)]
     spreads = [math.fsum((pair[i] - means[i]) ** 2 for pair in pairs) for i in (0, 1)]
     if min(spreads) == 0:
@@ -38,6 +41,13 @@ def test_figures_by_hand(pairs):
         assert row["rewards"] == len(inside)
         assert row["mse"] == pytest.approx(sum((f - w) ** 2 for w, f in inside) / len(inside), rel=1e-4)
         assert row["within_1"] == pytest.approx(sum(abs(f - w) <= 1 for w, f in inside) / len(inside))
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"), [([2.0, 1.0, 0.0], 1.0), ([0.0, 0.0, 0.0], 0.5), ([-1.0, 0.0, 3.0], 0.0)]
+)
+def test_auc(scores, expected):
+    assert auc(np.array([True, True, False]), np.array(scores)) == expected
 
 
 @pytest.mark.parametrize("value", [0.1, 0.7, 1 / 3, 123.456])

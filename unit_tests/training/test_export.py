@@ -75,6 +75,7 @@ def test_the_model_card_has_the_figures(trained):
         f"| prefixes | {figures['rewards']:,} |",
         f"| Pearson r | {figures['pearson_r']:.4f} |",
         f"| within ±1 | {100 * figures['within_1']:.1f}% |",
+        f"| AUC, safe against unsafe | {figures['auc']:.4f} |",
         f"| mean squared error | {figures['mse']:.4f} |",
         f"`safety_threshold` is {figures['safety_threshold']:.3f}",
         "80% of the held-out prefixes",

@@ -7,12 +7,14 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
 import torch
 
 from langchain_saffron.engine import SaffronEngine
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.smollm2.recipe import corpus, harmless, sources, wordings
 from langchain_saffron.smollm2.recipe.sampling import Row, sample_answers
+from langchain_saffron.training.calibration import auc
 
 PREFILL_TOKENS = 10
 
@@ -62,14 +64,6 @@ def measure_policy(
     return figures
 
 
-def auc(scores: Sequence[float], safe: Sequence[bool]) -> float:
-    """The chance that a safe one scores above an unsafe one, ties counted half."""
-    good = torch.tensor([score for score, label in zip(scores, safe, strict=True) if label])
-    bad = torch.tensor([score for score, label in zip(scores, safe, strict=True) if not label])
-    above = (good[:, None] > bad).double() + 0.5 * (good[:, None] == bad).double()
-    return float(above.mean())
-
-
 def measure_guard(guard: ProcessRewardModel, data: Path, most: int = 400) -> dict[str, Any]:
     """AUC against labels that it was not trained on: after so many tokens, or at the end."""
     sets = {
@@ -93,10 +87,10 @@ def measure_guard(guard: ProcessRewardModel, data: Path, most: int = 400) -> dic
         rewards: list[torch.Tensor] = []
         for start in range(0, len(pairs), 16):
             rewards += guard.score(pairs[start : start + 16])
-        labels = [bool(is_safe(row)) for row in rows]
+        labels = np.array([bool(is_safe(row)) for row in rows])
         for length in lengths:
-            last = [float(one[min(len(one), length or len(one)) - 1]) for one in rewards]
-            figures[f"auc_{name}" + (f"_{length}" if length else "")] = auc(last, labels)
+            last = np.array([float(one[min(len(one), length or len(one)) - 1]) for one in rewards])
+            figures[f"auc_{name}" + (f"_{length}" if length else "")] = auc(labels, last)
         figures[f"count_{name}"] = len(rows)
         figures[f"rewards_{name}"] = [float(torch.cat(rewards).quantile(q)) for q in (0.01, 0.5, 0.99)]
     return figures
