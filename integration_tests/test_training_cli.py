@@ -295,6 +295,8 @@ BAD = {
     "no such model": (["annotate", "good.jsonl", "--prm", "./nowhere"], "nowhere"),
     "no such function": (["annotate", "good.jsonl", "--prm", "os:nothing", "--tokenizer", "prm"], "os:nothing"),
     "a part that is none": (["annotate", "good.jsonl", "--part", "3/2"], "part 3 of 2"),
+    "forecasts without a policy": (["annotate", "good.jsonl", "--rollouts", "2"], "--policy"),
+    "a policy without forecasts": (["annotate", "good.jsonl", "--policy", "prm"], "--rollouts"),
     "a word for turns": (["annotate", "good.jsonl", "--turns", "some"], "turns"),
     "no rewards": (["train", "nowhere"], "nowhere"),
     "conversations instead of rewards": (["train", "good.jsonl", "--base", "prm"], "saffron annotate"),

@@ -14,6 +14,7 @@ from langchain_saffron.errors import SettingsError
 # broken records that are told one by one
 _TOLD = 20
 
+FORECAST = "Forecasts"
 KITCHEN_NOTE = "the kitchen's toy PRM annotates; --prm takes a real one"
 
 
@@ -45,6 +46,21 @@ def annotate(
             help="The tokenizer of the MRM to be trained. Functions need it; with it, guards score prefixes as text.",
         ),
     ] = None,
+    rollouts: Annotated[
+        int | None,
+        typer.Option(
+            help="Forecast: a prefix's reward is the mean of the PRM's rewards of so many continuations by --policy.",
+            rich_help_panel=FORECAST,
+        ),
+    ] = None,
+    policy: Annotated[
+        str | None, typer.Option(metavar="PATH|ID", help="The model that continues.", rich_help_panel=FORECAST)
+    ] = None,
+    rollout_tokens: Annotated[int, typer.Option(help="Of a continuation, at most.", rich_help_panel=FORECAST)] = 24,
+    rollout_every: Annotated[
+        int, typer.Option(help="A forecast every so many tokens; the others have no reward.", rich_help_panel=FORECAST)
+    ] = 1,
+    seed: Annotated[int, typer.Option(help="Of the continuations.", rich_help_panel=FORECAST)] = 0,
     max_tokens: Annotated[int, typer.Option(help="Tokens of a conversation, from its start.")] = 128,
     turns: Annotated[str, typer.Option(help="Which assistant turns: all or last.")] = "all",
     limit: Annotated[int | None, typer.Option(help="Records from the start of the corpus.")] = None,
@@ -67,6 +83,8 @@ def annotate(
     saffron annotate corpus.jsonl --out rewards
 
     saffron annotate hh-rlhf/ --prm meta-llama/Llama-Guard-3-1B --dtype bfloat16 --out rewards
+
+    saffron annotate corpus.jsonl --rollouts 4 --policy kitchen --out forecasts
     """
     from langchain_saffron.embedded import KITCHEN
     from langchain_saffron.extras import TRAINING
@@ -74,7 +92,7 @@ def annotate(
     TRAINING.require()
     from langchain_saffron.training.annotate import annotate as run
     from langchain_saffron.training.corpus import Corpus
-    from langchain_saffron.training.settings import AnnotateSettings
+    from langchain_saffron.training.settings import AnnotateSettings, RolloutSettings
 
     settings = AnnotateSettings(
         max_tokens=max_tokens,
@@ -85,12 +103,16 @@ def annotate(
         strict=strict,
         part=part,
     )
+    if (rollouts is None) != (policy is None):
+        raise SettingsError("rollouts: forecasts need both --rollouts and --policy, whose continuations they are of")
+    drawn = rollouts and RolloutSettings(count=rollouts, tokens=rollout_tokens, every=rollout_every, seed=seed)
     # a mistake in the corpus should not cost the model's loading
     source = Corpus.open(corpus, split)
     if prm is None:
         notice(KITCHEN_NOTE)
     quieten(keep_progress=prm is not None, keep_warnings=prm is not None)
     model = _load(prm or str(KITCHEN / "prm"), guard, safe, unsafe, tokenizer, device, dtype)
+    forecasts = _rollouts(policy, model, drawn, device, dtype) if policy and drawn else None
     told = 0
 
     def report(line: str) -> None:
@@ -102,7 +124,7 @@ def annotate(
             notice("more broken records are counted, and named in the manifest")
 
     with progress_bar("annotating", min(len(source), limit or len(source)), "rewards/s") as update:
-        manifest = run(source, model, out, settings, progress=update, report=report)
+        manifest = run(source, model, out, settings, rollouts=forecasts, progress=update, report=report)
     if not manifest["complete"]:
         notice(f"part {part} is done; {out} is complete once all parts are")
         return
@@ -136,3 +158,14 @@ def _load(
         prm, guard_prompt(guard), device, dtype or default_dtype(device), safe=safe, unsafe=unsafe
     )
     return model if tokenizer is None else TextRewardModel(model, load_tokenizer(tokenizer, "tokenizer"))
+
+
+def _rollouts(policy: str, prm: Any, settings: Any, device: str | None, dtype: str | None) -> Any:
+    from langchain_saffron.embedded import named_part
+    from langchain_saffron.models.loading import default_device, default_dtype, load_causal_lm, load_tokenizer
+    from langchain_saffron.training.rollouts import Rollouts
+
+    source = named_part(policy, "policy")
+    device = device or default_device()
+    loaded = load_causal_lm(source, "policy", device=device, dtype=dtype or default_dtype(device))
+    return Rollouts(loaded, load_tokenizer(source, "policy"), prm, settings)

@@ -289,6 +289,22 @@ class ProcessRewardModel:
             rows = iter(self._scorer.outputs(asked) if asked else ())
         return [self._rewards(next(rows)) if len(response) else torch.empty(0) for _, response in pairs]
 
+    def whole_rewards(self, pairs: Sequence[Pair]) -> torch.Tensor:
+        """The reward of each answer as a whole; what answers begin with alike is read once.
+
+        Args:
+            pairs: (prompt_ids, response_ids), both with at least one token.
+
+        Returns:
+            float32 [answers].
+        """
+        if self._function is not None:
+            return self._function.score(pairs)
+        assert self._scorer is not None
+        with self._lock:
+            outputs = self._scorer.end_outputs([[*prompt, *response] for prompt, response in pairs])
+        return self._rewards(outputs)
+
     def check_length(self, prompt_ids: Sequence[int], response_ids: Sequence[int]) -> None:
         """Refuse an answer that does not fit into the model's context with its prompt and the guard's question.
 

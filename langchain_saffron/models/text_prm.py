@@ -102,6 +102,17 @@ class TextRewardModel(ProcessRewardModel):
             rows.append(torch.tensor(known, dtype=torch.float32))
         return rows
 
+    def whole_rewards(self, pairs: Sequence[Pair]) -> torch.Tensor:
+        """The reward of each answer as a whole, by its text.
+
+        Args:
+            pairs: (prompt_ids, response_ids): the first in the guard's tokens, the second in this tokenizer's.
+
+        Returns:
+            float32 [answers].
+        """
+        return self._text_rewards([(prompt, whole_text(self.tokenizer, response)) for prompt, response in pairs])
+
     def check_length(self, prompt_ids: Sequence[int], response_ids: Sequence[int]) -> None:
         """Refuse an answer that does not fit into the guard's context with its prompt and the guard's question.
 

@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from langchain_saffron.errors import ContextOverflowError, CorpusError, PromptError
 from langchain_saffron.models.prm import ProcessRewardModel
@@ -15,6 +17,7 @@ from langchain_saffron.training.annotation_manifest import OPTIONAL_COUNTS, fini
 from langchain_saffron.training.corpus import Corpus, Record
 from langchain_saffron.training.corpus.formats import Message, ShapeError, conversations_of, is_answer
 from langchain_saffron.training.corpus.turns import response_ids, turn_text
+from langchain_saffron.training.rollouts import Rollouts
 from langchain_saffron.training.settings import AnnotateSettings
 from langchain_saffron.training.shards import (
     Row,
@@ -36,11 +39,13 @@ class Answer:
         prompt: The MRM's prompt.
         asked: The PRM's prompt.
         response: The answer's ids, the same for both.
+        policy: The policy's prompt, where it continues prefixes.
     """
 
     prompt: list[int]
     asked: list[int]
     response: list[int]
+    policy: list[int] = field(default_factory=list)
 
 
 def annotate(
@@ -50,6 +55,7 @@ def annotate(
     settings: AnnotateSettings | None = None,
     *,
     template: RewardTemplate | None = None,
+    rollouts: Rollouts | None = None,
     progress: Progress | None = None,
     report: Report | None = None,
 ) -> dict[str, Any]:
@@ -65,6 +71,8 @@ def annotate(
         settings: What is annotated; `None` for the defaults.
         template: How the MRM to be trained will read a conversation; `None` for a classifier's own, and the published
             one with any other PRM.
+        rollouts: Makes each reward a forecast: the mean of the PRM's rewards of the policy's continuations. `None` for
+            the PRM's reward of the prefix itself.
         progress: Called with the records done and the rewards made so far.
         report: Called with a line for every broken record.
 
@@ -82,7 +90,9 @@ def annotate(
     if not records:
         raise CorpusError(f"{corpus.path} is empty")
     _check_shape(corpus, records)
-    manifest = start_run(out, settings_record(corpus, prm, settings, template, records))
+    manifest = start_run(
+        out, settings_record(corpus, prm, settings, template, records, rollouts.record() if rollouts else None)
+    )
     shards = math.ceil(records / settings.shard_size)
     hashes = {shard["file"]: shard["sha256"] for shard in manifest.get("shards", ())}
     done = made = 0
@@ -100,7 +110,9 @@ def annotate(
                     progress(before[0] + records, before[1] + rewards)
 
             with threads_for(prm.decoder.model if prm.decoder else None):
-                counts = _annotate_shard(path, corpus.read(start, stop), prm, settings, template, tick, report)
+                counts = _annotate_shard(
+                    path, corpus.read(start, stop), prm, settings, template, rollouts, tick, report
+                )
         if counts is not None:
             done, made = done + stop - start, made + counts["rewards"]
             if progress:
@@ -109,7 +121,11 @@ def annotate(
 
 
 def answers_of(
-    messages: list[Message], prm: ProcessRewardModel, settings: AnnotateSettings, template: RewardTemplate
+    messages: list[Message],
+    prm: ProcessRewardModel,
+    settings: AnnotateSettings,
+    template: RewardTemplate,
+    rollouts: Rollouts | None = None,
 ) -> Iterator[Answer]:
     """The answers of a conversation that lie within its first tokens.
 
@@ -125,7 +141,7 @@ def answers_of(
         if room < 1:
             return
         response = response_ids(encoder, messages[place])[:room]
-        yield Answer(prompt, prm.prompt_ids(turns), response)
+        yield Answer(prompt, prm.prompt_ids(turns), response, rollouts.prompt_ids(turns) if rollouts else [])
 
 
 def _annotate_shard(
@@ -134,6 +150,7 @@ def _annotate_shard(
     prm: ProcessRewardModel,
     settings: AnnotateSettings,
     template: RewardTemplate,
+    rollouts: Rollouts | None,
     tick: Progress,
     report: Report | None,
 ) -> dict[str, Any]:
@@ -144,7 +161,7 @@ def _annotate_shard(
     completed = getattr(prm, "completed", 0)
 
     def flush() -> None:
-        scored = prm.score([(answer.asked, answer.response) for _, answer in waiting])
+        scored = _rewards([answer for _, answer in waiting], prm, rollouts)
         for (record, answer), rewards in zip(waiting, scored, strict=True):
             known = int((~rewards.isnan()).sum())
             if known or not len(rewards):
@@ -159,7 +176,7 @@ def _annotate_shard(
     for record in records:
         counts["records"] += 1
         try:
-            answers = _answers(record, prm, settings, template)
+            answers = _answers(record, prm, settings, template, rollouts)
         except (ShapeError, PromptError, ContextOverflowError) as error:
             problem = " ".join(str(error).split())
             if settings.strict:
@@ -182,18 +199,34 @@ def _annotate_shard(
 
 
 def _answers(
-    record: Record, prm: ProcessRewardModel, settings: AnnotateSettings, template: RewardTemplate
+    record: Record,
+    prm: ProcessRewardModel,
+    settings: AnnotateSettings,
+    template: RewardTemplate,
+    rollouts: Rollouts | None,
 ) -> list[Answer]:
     """What there is to score in a record, each answer once."""
     if record.data is None:
         raise ShapeError(record.problem or "unreadable")
     answers: dict[tuple[int, ...], Answer] = {}
     for messages in conversations_of(record.data):
-        for answer in answers_of(messages, prm, settings, template):
-            prm.check_length(answer.asked, answer.response)
+        for answer in answers_of(messages, prm, settings, template, rollouts):
+            prm.check_length(answer.asked, [*answer.response, *([0] * rollouts.settings.tokens if rollouts else [])])
+            if rollouts:
+                rollouts.check_length(answer.policy, answer.response)
             # chosen and rejected share all turns but the last
             answers.setdefault((len(answer.prompt), *answer.prompt, *answer.response), answer)
     return list(answers.values())
+
+
+def _rewards(answers: list[Answer], prm: ProcessRewardModel, rollouts: Rollouts | None) -> list[torch.Tensor]:
+    """Of every prefix of some answers."""
+    if rollouts is None:
+        return prm.score([(answer.asked, answer.response) for answer in answers])
+    return [
+        rollouts.rewards(answer.asked, answer.policy, answer.response) if answer.response else torch.empty(0)
+        for answer in answers
+    ]
 
 
 def _check_shape(corpus: Corpus, records: int) -> None:

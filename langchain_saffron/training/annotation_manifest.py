@@ -16,13 +16,19 @@ from langchain_saffron.training.shards import FORMAT, MANIFEST, file_hash, read_
 
 # problems that the manifest names one by one; the rest is counted
 _NAMED_PROBLEMS = 100
+_COUNTS = ("records", "rows", "rewards", "safe", "too_long")
 # counts that are there where they are not 0: prefixes without a reward, prefixes that were scored with a character
 # completed, and answers that the guard gave no reward for
 OPTIONAL_COUNTS = ("unknown", "completed", "skipped")
 
 
 def settings_record(
-    corpus: Corpus, prm: ProcessRewardModel, settings: AnnotateSettings, template: RewardTemplate, records: int
+    corpus: Corpus,
+    prm: ProcessRewardModel,
+    settings: AnnotateSettings,
+    template: RewardTemplate,
+    records: int,
+    rollouts: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """All that the shards depend on."""
     model = prm.decoder.model if prm.decoder else None
@@ -41,6 +47,8 @@ def settings_record(
         "turns": settings.turns,
         "shard_size": settings.shard_size,
         "batch_size": settings.batch_size,
+        # `None` also in manifests from before there was this field
+        "rollouts": rollouts,
     }
 
 
@@ -74,17 +82,15 @@ def start_run(out: Path, record: dict[str, Any]) -> dict[str, Any]:
 
 def finish_run(out: Path, manifest: dict[str, Any], shards: int) -> dict[str, Any]:
     """Write the counts of all shards into the manifest, once all are there."""
-    totals = {"records": 0, "rows": 0, "rewards": 0, "safe": 0, "too_long": 0}
+    totals = dict.fromkeys(_COUNTS, 0)
     broken: list[str] = []
     files = []
     for index in range(shards):
         counts = read_counts(out / shard_name(index))
         if counts is None:
             return manifest
-        for key in totals:
-            totals[key] += counts[key]
-        for key in OPTIONAL_COUNTS:
-            if counts.get(key):
+        for key in (*_COUNTS, *OPTIONAL_COUNTS):
+            if key in _COUNTS or counts.get(key):
                 totals[key] = totals.get(key, 0) + counts[key]
         broken += counts["broken"]
         files.append({"file": shard_name(index), "sha256": file_hash(out / shard_name(index)), "rows": counts["rows"]})

@@ -9,16 +9,15 @@ from typing import Any
 
 import torch
 
-from langchain_saffron.errors import CorpusError, PromptError
+from langchain_saffron.errors import CorpusError
 from langchain_saffron.models.fingerprint import fingerprint
 from langchain_saffron.models.loading import end_token_ids
 from langchain_saffron.runtime.files import read_json, whole, write_json
 from langchain_saffron.runtime.threads import threads_for
-from langchain_saffron.templates.chat_template import ChatTemplate
-from langchain_saffron.templates.reward_template import RewardTemplate
 from langchain_saffron.templates.safe_encoder import replace_surrogates, safe_encoder
 from langchain_saffron.training.corpus import Corpus
 from langchain_saffron.training.corpus.formats import Message, ShapeError, prompt_of
+from langchain_saffron.training.policy_prompts import policy_prompt_ids
 from langchain_saffron.training.settings import AnswerSettings
 
 FORMAT = 1
@@ -161,14 +160,5 @@ class _Writer:
         return texts
 
     def _prompt_ids(self, turns: list[Message]) -> list[int]:
-        try:
-            chat = ChatTemplate(self._tokenizer, self._encoder).render(
-                [{"role": turn["role"], "content": turn["content"]} for turn in turns]
-            )
-        except PromptError:
-            if self._tokenizer.chat_template:
-                raise
-            # a base model without a template
-            template = RewardTemplate.for_tokenizer(self._tokenizer)
-            return template.prompt_ids(self._tokenizer, [(turn["role"], turn["content"]) for turn in turns])
-        return chat.encoder.encode(chat.text)
+        said = [(turn["role"], turn["content"]) for turn in turns]
+        return policy_prompt_ids(self._tokenizer, self._encoder, said)

@@ -1,6 +1,7 @@
 """Annotated conversations as the policy reads them: their prompts in its chat template, not in the reward model's."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,11 +9,33 @@ import numpy as np
 
 from langchain_saffron.errors import PromptError
 from langchain_saffron.templates.chat_template import ChatTemplate
+from langchain_saffron.templates.guard_prompt import Turn
 from langchain_saffron.templates.reward_template import RewardTemplate
 from langchain_saffron.templates.safe_encoder import safe_encoder
 from langchain_saffron.training.dataset import RewardData, Sample
 
 _ROLES = ("system", "user", "assistant")
+
+
+def policy_prompt_ids(tokenizer: Any, encoder: Any, turns: Sequence[Turn]) -> list[int]:
+    """A conversation in a policy's chat template, up to where its answer begins.
+
+    Args:
+        tokenizer: The policy's.
+        encoder: Its `safe_encoder`.
+        turns: (role, text) of each turn.
+
+    Raises:
+        PromptError: The template cannot take the conversation.
+    """
+    try:
+        chat = ChatTemplate(tokenizer, encoder).render([{"role": role, "content": text} for role, text in turns])
+    except PromptError:
+        if tokenizer.chat_template:
+            raise
+        # a base model without a template
+        return RewardTemplate.for_tokenizer(tokenizer).prompt_ids(tokenizer, turns)
+    return chat.encoder.encode(chat.text)
 
 
 class PolicyPrompts:

@@ -100,6 +100,28 @@ class TrainSettings(BaseModel):
         return self.model_dump(exclude=_HOW | ({"bias_start"} if self.bias_start == "zero" else set()))
 
 
+class RolloutSettings(BaseModel):
+    """How the policy continues prefixes, where rewards are forecasts.
+
+    Attributes:
+        count: Continuations of each prefix.
+        tokens: Of a continuation, at most.
+        every: Every how many prefixes there is a forecast; the last prefix of an answer has one always.
+        temperature: Of the drawing.
+        top_p: Nucleus mass.
+        seed: Of the drawing.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    count: int = Field(4, ge=1)
+    tokens: int = Field(24, ge=1)
+    every: int = Field(1, ge=1)
+    temperature: float = Field(1.0, gt=0)
+    top_p: float = Field(0.95, gt=0, le=1)
+    seed: int = Field(0, ge=0)
+
+
 class AnswerSettings(BaseModel):
     """Which answers of a policy make a corpus.
 
