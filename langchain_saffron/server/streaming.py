@@ -53,7 +53,8 @@ class Exchange:
     async def __aexit__(self, kind: type[BaseException] | None, error: Any, where: TracebackType | None) -> None:
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        # `gather` would hide who cancelled this, and a host's cancel scope would not know its own
+        await asyncio.wait(self._tasks)
 
     async def next(self, seconds: float | None = None) -> dict[str, Any] | None:
         """The next event; `None` where there was none for so long.
