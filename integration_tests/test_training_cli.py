@@ -164,7 +164,7 @@ def test_forecasts_are_annotated(corpus, tmp_path, run):
     forecast = ("--rollouts", "2", "--policy", "kitchen", "--rollout-tokens", "4", "--rollout-every", "8")
     code, out, told = run("annotate", corpus, "--limit", "3", *forecast, "--out", tmp_path / "forecasts")
     assert code == 0, told
-    assert "rewards of 3 answers" in out
+    assert " rewards of 4 answers" in out
     manifest = json.loads((tmp_path / "forecasts" / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["settings"]["rollouts"] | {"policy": ""} == {
         "count": 2, "tokens": 4, "every": 8, "temperature": 1.0, "top_p": 0.95, "seed": 0, "policy": "",
