@@ -126,16 +126,16 @@ class SaffronDecisionModel(BaseDecisionModel):
 def _check(name: str, question: Question) -> None:
     if isinstance(question, Noul):
         if question.instructions != RISKY_CALL:
-            raise UnknownQuestionError(name, "its instructions are not RISKY_CALL")
+            raise UnknownQuestionError.of(name, "its instructions are not RISKY_CALL")
         if question.criteria is not None:
-            raise UnknownQuestionError(name, "it has criteria of its own")
+            raise UnknownQuestionError.of(name, "it has criteria of its own")
     elif isinstance(question, Choice):
         if question.instructions != EFFORT_NEEDED:
-            raise UnknownQuestionError(name, "its instructions are not EFFORT_NEEDED")
+            raise UnknownQuestionError.of(name, "its instructions are not EFFORT_NEEDED")
         if unknown := [label for label in question.criteria if label not in LEVELS]:
-            raise UnknownQuestionError(name, f"{unknown} are no efforts between which it can choose")
+            raise UnknownQuestionError.of(name, f"{unknown} are no efforts between which it can choose")
     else:
-        raise UnknownQuestionError(name, f"it asks for a {question.type}")
+        raise UnknownQuestionError.of(name, f"it asks for a {question.type}")
 
 
 def _messages(state: Any) -> list[BaseMessage]:

@@ -11,15 +11,11 @@ LEVELS = ("off", "low", "medium", "high", "max")
 class UnknownQuestionError(SettingsError):
     """A question that the reward model was not trained on; the message says which ones it answers."""
 
-    def __init__(self, name: str, why: str) -> None:
-        super().__init__(
+    @classmethod
+    def of(cls, name: str, why: str) -> "UnknownQuestionError":
+        """The error of a question, by its name in the request."""
+        return cls(
             f"the question {name!r} cannot be answered: {why}. A reward model knows what is safe, and nothing else: "
             f"ask Noul(instructions=RISKY_CALL), or Choice(instructions=EFFORT_NEEDED) among {', '.join(LEVELS)}; in "
             "langchain's middleware, instructions=RISKY_CALL and no criteria, or instructions=EFFORT_NEEDED"
         )
-        self.name = name
-        self.why = why
-
-    def __reduce__(self) -> tuple[type["UnknownQuestionError"], tuple[str, str]]:
-        # as an exception it would be made again from its text alone
-        return type(self), (self.name, self.why)

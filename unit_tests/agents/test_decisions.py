@@ -2,7 +2,6 @@
 
 import importlib
 import inspect
-import pickle
 import re
 import sys
 import textwrap
@@ -92,10 +91,8 @@ def test_efforts_are_ordered_whatever_order_they_are_asked_in(judge):
     ],
 )
 def test_other_questions_are_refused(judge, question):
-    with pytest.raises(UnknownQuestionError, match="RISKY_CALL") as raised:
+    with pytest.raises(UnknownQuestionError, match=r"'mine' cannot.*RISKY_CALL"):
         judge.invoke({"state": ATTACK, "questions": {"mine": question}})
-    again = pickle.loads(pickle.dumps(raised.value))
-    assert (str(again), again.name) == (str(raised.value), "mine")
 
 
 def test_a_state_that_it_cannot_read_is_refused(judge):
