@@ -10,12 +10,14 @@ import pytest
 from langchain_core import exceptions as core
 
 from langchain_saffron import errors
+from langchain_saffron.agents.questions import UnknownQuestionError
 from langchain_saffron.agents.scoring import ToolCallBlockedError
 
 CORE = {
     errors.SettingsError: core.ModelInvalidRequestError,
     errors.PromptError: core.ModelInvalidRequestError,
     errors.GrammarError: core.ModelInvalidRequestError,
+    UnknownQuestionError: core.ModelInvalidRequestError,
     errors.BudgetError: core.ModelInvalidRequestError,
     errors.RewardModelRequiredError: core.ModelInvalidRequestError,
     errors.ExtraRequiredError: core.ModelInvalidRequestError,

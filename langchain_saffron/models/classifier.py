@@ -7,6 +7,7 @@ import torch
 
 from langchain_saffron.errors import ModelLoadError, UnsupportedModelError
 from langchain_saffron.models.compat import cache_argument
+from langchain_saffron.models.stream_guard import StreamGuard
 
 SAFE_LABELS, UNSAFE_LABELS = ("safe", "benign", "harmless"), ("unsafe", "harmful", "toxic")
 
@@ -14,15 +15,15 @@ SAFE_LABELS, UNSAFE_LABELS = ("safe", "benign", "harmless"), ("unsafe", "harmful
 class TokenClassifier(torch.nn.Module):
     """The body and the head of a decoder with a classification head, applied at every position.
 
-    transformers' own classes read the head's output at a sequence's last token only; what it would say after every
-    prefix is the same computation.
+    transformers' own classes for sequences read the head's output at the last token only; what it would say after
+    every prefix is the same computation. Those for tokens read it everywhere.
     """
 
     def __init__(self, model: Any) -> None:
         """Take the parts of a loaded model.
 
         Args:
-            model: A transformers model for sequence classification around a decoder.
+            model: A transformers model for sequence or token classification around a decoder.
 
         Raises:
             UnsupportedModelError: It is an encoder, or its head has another form.
@@ -34,10 +35,11 @@ class TokenClassifier(torch.nn.Module):
         if hasattr(score, "modules_to_save"):
             # peft's wrapper around a head that was trained with an adapter
             score = score.modules_to_save[score.active_adapters[0]]
-        self.score = score
-        decodes = self.body is not None and hasattr(model.config, "num_key_value_heads")
+        self.score = model.token_head() if isinstance(model, StreamGuard) else score
+        head = self.score[-1] if isinstance(self.score, torch.nn.Sequential) else self.score
+        decodes = self.body is not None and hasattr(model.config, "num_key_value_heads") and _is_causal(model.config)
         cache = cache_argument(self.body) if decodes else None
-        if cache is None or not isinstance(self.score, torch.nn.Linear):
+        if cache is None or not isinstance(head, torch.nn.Linear):
             raise UnsupportedModelError(
                 f"{type(model).__name__} reads a text from both ends, or has an unknown head, so that it cannot score "
                 "all prefixes of an answer at once: pass a function of (prompt, answer) that calls it"
@@ -47,8 +49,7 @@ class TokenClassifier(torch.nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Of the weights."""
-        dtype: torch.dtype = self.score.weight.dtype
-        return dtype
+        return next(self.score.parameters()).dtype
 
     def get_input_embeddings(self) -> torch.nn.Module:
         """As transformers models have it."""
@@ -57,8 +58,9 @@ class TokenClassifier(torch.nn.Module):
 
     def get_output_embeddings(self) -> torch.nn.Linear:
         """The head: what the outputs are computed by."""
-        head: torch.nn.Linear = self.score
-        return head
+        head: Any = self.score[-1] if isinstance(self.score, torch.nn.Sequential) else self.score
+        linear: torch.nn.Linear = head
+        return linear
 
     def set_attn_implementation(self, name: str) -> None:
         """As transformers models have it."""
@@ -83,6 +85,11 @@ class TokenClassifier(torch.nn.Module):
         ).last_hidden_state
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         return SimpleNamespace(logits=self.score(hidden[:, keep]))
+
+
+def _is_causal(config: Any) -> bool:
+    """Whether tokens see only what is before them."""
+    return not getattr(config, "use_bidirectional_attention", None) and getattr(config, "is_causal", True) is not False
 
 
 def label_weights(config: Any, safe: str | int | None, unsafe: str | int | None) -> dict[int, float]:

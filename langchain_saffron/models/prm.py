@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import torch
 from pydantic import ValidationError
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from langchain_saffron.embedded import named_part
 from langchain_saffron.errors import ModelLoadError, NumericalError, PromptError, SettingsError
@@ -17,6 +17,8 @@ from langchain_saffron.models.guard_function import GuardFunction, PromptIds, Sc
 from langchain_saffron.models.guard_retries import Retries
 from langchain_saffron.models.loading import ModelSource, find_gguf, load_causal_lm, load_tokenizer
 from langchain_saffron.models.prefix_scoring import Pair, PrefixScorer
+from langchain_saffron.models.stream_guard import ARCHITECTURE, StreamGuard
+from langchain_saffron.models.stream_guard import TEMPLATE as STREAM_TEMPLATE
 from langchain_saffron.runtime.files import read_json
 from langchain_saffron.runtime.forks import ForkSafeLock
 from langchain_saffron.templates.guard_prompt import PRESETS, GuardPrompt, Turn, preset_of
@@ -33,7 +35,8 @@ class ProcessRewardModel:
     There are three kinds:
 
     - a guard, a causal LM that is asked after the answer: `R = logit(safe) - logit(unsafe)` (`from_pretrained`);
-    - a decoder with a classification head: its score, or the difference of two labels (`from_classifier`);
+    - a decoder with a classification head, of texts or of tokens: its score, or the difference of two labels
+      (`from_classifier`);
     - any function of the prompt's and the answer's text, or of a batch of conversations (`from_function`).
 
     The first two score all prefixes of an answer in a few tree forwards.
@@ -92,7 +95,7 @@ class ProcessRewardModel:
 
         Args:
             model: A hub id, a directory, a GGUF file or a loaded model. What its config names as a model for sequence
-                classification is loaded as such.
+                or token classification is loaded as such.
             guard: How it is asked: a preset (`"llama-guard-3"`, `"shieldgemma"`, `"granite-guardian"`, `"wildguard"`,
                 `"qwen3guard"`, `"chat"` for any other guard with a chat template) or a `GuardPrompt`. `None` takes what
                 `prm_config.json` in the directory says, else the preset that the model's name suggests.
@@ -150,7 +153,7 @@ class ProcessRewardModel:
         max_cache_tokens: int = DEFAULT_CACHE_TOKENS,
         **load: Any,
     ) -> Self:
-        """Load a decoder with a classification head, such as a reward model.
+        """Load a decoder with a classification head, such as a reward model, or a guard that labels every token.
 
         Args:
             model: A hub id, a directory or a loaded model. The directory of an adapter may hold the head as well
@@ -177,11 +180,13 @@ class ProcessRewardModel:
             if is_classifier(adapter_base(Path(str(model)).expanduser()), load):
                 load["kind"] = AutoModelForSequenceClassification
         else:
-            load["kind"] = AutoModelForSequenceClassification
+            load["kind"] = _classes_of(model, load) or AutoModelForSequenceClassification
         loaded = load_causal_lm(model, "process reward model", device=device, dtype=dtype, **load)
         if adapted:
             attach_head(loaded, Path(str(model)).expanduser())
         classifier = TokenClassifier(loaded)
+        if isinstance(loaded, StreamGuard):
+            template = template or STREAM_TEMPLATE
         weights = label_weights(loaded.config, safe, unsafe)
         decoder = _decoder(classifier, model, max_cache_tokens, load)
         labels = " - ".join(str(loaded.config.id2label[index]) for index in weights)
@@ -324,23 +329,37 @@ class ProcessRewardModel:
 
 
 def is_classifier(model: ModelSource, load: dict[str, Any]) -> bool:
-    """Whether a model's config names it as one for sequence classification."""
-    if has_head(model):
-        return True
+    """Whether a model's config names it as one that classifies, a text or each of its tokens."""
+    return has_head(model) or _classes_of(model, load) is not None
+
+
+def is_token_classifier(model: ModelSource, load: dict[str, Any]) -> bool:
+    """Whether a model's config names it as one that classifies each token of a text."""
+    return not has_head(model) and _classes_of(model, load) in (AutoModelForTokenClassification, StreamGuard)
+
+
+def _classes_of(model: ModelSource, load: dict[str, Any]) -> Any:
+    """The class that loads a classifier; `None` if the model is none."""
     if isinstance(model, torch.nn.Module):
         names = [type(model).__name__]
     elif find_gguf(model, "process reward model", load.get("revision"), load.get("hf_token")) is not None:
         # the format has no place for a head's labels
-        return False
+        return None
     else:
         options = {"revision": load.get("revision"), "token": load.get("hf_token")}
         try:
             config = AutoConfig.from_pretrained(str(model), **{k: v for k, v in options.items() if v is not None})
         except Exception:
             # loading it will say what is wrong
-            return False
+            return None
         names = config.architectures or []
-    return any(name.endswith("ForSequenceClassification") for name in names)
+    kinds = {
+        "ForSequenceClassification": AutoModelForSequenceClassification,
+        "ForTokenClassification": AutoModelForTokenClassification,
+        ARCHITECTURE: StreamGuard,
+        StreamGuard.__name__: StreamGuard,
+    }
+    return next((kind for name in names for ending, kind in kinds.items() if name.endswith(ending)), None)
 
 
 def _stored_template(model: ModelSource) -> RewardTemplate | None:
