@@ -211,9 +211,10 @@ def _answers(
     answers: dict[tuple[int, ...], Answer] = {}
     for messages in conversations_of(record.data):
         for answer in answers_of(messages, prm, settings, template, rollouts):
-            prm.check_length(answer.asked, [*answer.response, *([0] * rollouts.settings.tokens if rollouts else [])])
-            if rollouts:
-                rollouts.check_length(answer.policy, answer.response)
+            if rollouts is None:
+                prm.check_length(answer.asked, answer.response)
+            else:
+                rollouts.check_length(answer.asked, answer.policy, answer.response)
             # chosen and rejected share all turns but the last
             answers.setdefault((len(answer.prompt), *answer.prompt, *answer.response), answer)
     return list(answers.values())

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from langchain_saffron.errors import ContextOverflowError, SettingsError
+from langchain_saffron.errors import CacheFullError, ContextOverflowError, SettingsError
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.models.fingerprint import fingerprint
 from langchain_saffron.models.loading import end_token_ids
@@ -20,7 +20,7 @@ from langchain_saffron.templates.safe_encoder import safe_encoder
 from langchain_saffron.training.policy_prompts import policy_prompt_ids
 from langchain_saffron.training.settings import RolloutSettings
 
-# tokens of continuations that the guard reads together
+# continuations that the guard reads together
 _ASKED_TOGETHER = 64
 
 
@@ -60,6 +60,8 @@ class Rollouts:
         self._tokenizer, self._encoder = tokenizer, safe_encoder(tokenizer)
         self._ends = end_token_ids(model, tokenizer)
         self._decoder = TrieDecoder(model, "policy")
+        # slots that the continuations of a prefix take at most
+        self._most_drawn = self.settings.count * self.settings.tokens
 
     def record(self) -> dict[str, Any]:
         """All that the forecasts depend on, for a manifest."""
@@ -69,11 +71,16 @@ class Rollouts:
         """A conversation in the policy's own template, up to where its answer begins."""
         return policy_prompt_ids(self._tokenizer, self._encoder, list(turns))
 
-    def check_length(self, prompt: Sequence[int], response: Sequence[int]) -> None:
-        """Refuse what does not fit into the policy's context with a continuation.
+    def check_length(self, asked: Sequence[int], prompt: Sequence[int], response: Sequence[int]) -> None:
+        """Refuse what does not fit into the guard's context, or the policy's, with a continuation.
+
+        Args:
+            asked: The guard's prompt.
+            prompt: The policy's prompt.
+            response: The answer.
 
         Raises:
-            ContextOverflowError: It does not.
+            ContextOverflowError: It does not, or all of one prefix do not fit into the policy's cache.
         """
         length = len(prompt) + len(response) + self.settings.tokens
         if length > self._decoder.context:
@@ -81,6 +88,13 @@ class Rollouts:
                 f"a conversation of {length} tokens with its continuation is longer than the policy's context of "
                 f"{self._decoder.context}"
             )
+        if len(prompt) + len(response) + self._most_drawn > self._decoder.capacity:
+            raise CacheFullError(
+                f"{self.settings.count} continuations of {self.settings.tokens} tokens behind {len(prompt)} + "
+                f"{len(response)} do not fit into the {self._decoder.capacity} slots of the policy's KV cache: draw "
+                "fewer or shorter ones"
+            )
+        self._prm.check_length(asked, [*response, *[0] * self.settings.tokens])
 
     def rewards(self, asked: Sequence[int], prompt: Sequence[int], response: Sequence[int]) -> torch.Tensor:
         """The forecast of every prefix of an answer.
@@ -130,14 +144,27 @@ class Rollouts:
             raise SettingsError("prompt: at least one token has to lead the answer")
         generator = torch.Generator().manual_seed(self._seed(prompt, response))
         trunk = forest.insert([*prompt, *response])
-        starts = [trunk[len(prompt) + place] for place in places]
-        drawn: list[list[int]] = [[] for _ in range(len(places) * count)]
-        tips = {i: starts[i // count] for i in range(len(drawn))}
-        held: list[int] = []
+        starts = [trunk[len(prompt) + place] for place in places for _ in range(count)]
+        together = count * ((self._decoder.capacity - len(trunk)) // self._most_drawn)
+        drawn: list[list[int]] = []
         try:
             missing = [node for node in trunk if not forest.filled[node]]
             for start in range(0, len(missing), MOST_ROWS):
                 self._decoder.forward(missing[start : start + MOST_ROWS], [])
+            for start in range(0, len(starts), together):
+                drawn += self._grow(starts[start : start + together], generator)
+        finally:
+            forest.release(trunk[-1])
+        self.drawn += len(drawn)
+        return [drawn[i : i + count] for i in range(0, len(drawn), count)]
+
+    def _grow(self, starts: list[int], generator: torch.Generator) -> list[list[int]]:
+        """A continuation from each of some nodes, all at once."""
+        forest = self._decoder.forest
+        drawn: list[list[int]] = [[] for _ in starts]
+        tips = dict(enumerate(starts))
+        held: list[int] = []
+        try:
             for _ in range(self.settings.tokens):
                 if not tips:
                     break
@@ -150,10 +177,9 @@ class Rollouts:
                     tips[i] = forest.insert([token], parent=above[i])[-1]
                     held.append(tips[i])
         finally:
-            for node in (*held, trunk[-1]):
+            for node in held:
                 forest.release(node)
-        self.drawn += len(drawn)
-        return [drawn[i : i + count] for i in range(0, len(drawn), count)]
+        return drawn
 
     def _draw(self, tips: dict[int, int], generator: torch.Generator) -> dict[int, int]:
         """The next token of every continuation, by its number."""

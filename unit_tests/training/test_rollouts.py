@@ -118,9 +118,20 @@ def test_an_annotation_goes_on_with_the_same_forecasts_only(policy, tmp_path):
         annotate(corpus, guard, tmp_path / "whole", settings)
 
 
+def test_more_than_the_cache_holds_is_drawn_in_lots(policy, prm):
+    made = rollouts(policy, prm, count=1500, tokens=8, temperature=2.0)
+    places = [0, 3, 5]
+    assert len(places) * 1500 * 8 > made._decoder.capacity
+    drawn = made.continuations(PROMPT, ANSWER, places)
+    assert [len(continued) for continued in drawn] == [1500] * len(places)
+    assert made._decoder.forest.used == 0
+
+
 def test_what_cannot_be_is_told(policy, prm):
     with pytest.raises(VocabularyMismatchError):
         Rollouts(policy, byte_level_tokenizer(vocab_size=300), prm)
     made = rollouts(policy, prm, tokens=40)
+    with pytest.raises(ContextOverflowError, match="fewer or shorter"):
+        rollouts(policy, prm, count=1000, tokens=40).check_length(ASKED, PROMPT, ANSWER)
     with pytest.raises(ContextOverflowError, match="its continuation"):
-        made.check_length(PROMPT, [3] * made._decoder.context)
+        made.check_length(ASKED, PROMPT, [3] * made._decoder.context)
