@@ -333,9 +333,9 @@ def is_classifier(model: ModelSource, load: dict[str, Any]) -> bool:
     return has_head(model) or _classes_of(model, load) is not None
 
 
-def is_token_classifier(model: ModelSource, load: dict[str, Any]) -> bool:
-    """Whether a model's config names it as one that classifies each token of a text."""
-    return not has_head(model) and _classes_of(model, load) in (AutoModelForTokenClassification, StreamGuard)
+def is_text_classifier(model: ModelSource, load: dict[str, Any]) -> bool:
+    """Whether a model's config names it as one that classifies whole texts."""
+    return _classes_of(model, load) is AutoModelForSequenceClassification
 
 
 def _classes_of(model: ModelSource, load: dict[str, Any]) -> Any:

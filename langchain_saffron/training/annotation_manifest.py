@@ -90,8 +90,8 @@ def finish_run(out: Path, manifest: dict[str, Any], shards: int) -> dict[str, An
         if counts is None:
             return manifest
         for key in (*_COUNTS, *OPTIONAL_COUNTS):
-            if key in _COUNTS or counts.get(key):
-                totals[key] = totals.get(key, 0) + counts[key]
+            if count := counts.get(key):
+                totals[key] = totals.get(key, 0) + count
         broken += counts["broken"]
         files.append({"file": shard_name(index), "sha256": file_hash(out / shard_name(index)), "rows": counts["rows"]})
     if not totals["rows"]:

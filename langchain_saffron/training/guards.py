@@ -13,7 +13,7 @@ from langchain_saffron.models.encoder_guard import EncoderGuard
 from langchain_saffron.models.endpoint_guard import EndpointGuard
 from langchain_saffron.models.guard_function import function_name
 from langchain_saffron.models.guard_retries import Retries
-from langchain_saffron.models.prm import ProcessRewardModel, is_classifier, is_token_classifier
+from langchain_saffron.models.prm import ProcessRewardModel, is_text_classifier
 from langchain_saffron.templates.guard_prompt import GuardPrompt
 
 # a hub id, a directory, a GGUF file, the URL of an endpoint, a loaded model, or a function
@@ -69,11 +69,9 @@ def load_guard(
 
 
 def _is_encoder(model: Any, load: dict[str, Any]) -> bool:
-    """Whether it is a classifier that reads a text from both ends."""
-    if isinstance(model, torch.nn.Module) or has_head(model) or not is_classifier(model, load):
-        return False
-    if is_token_classifier(model, load):
-        # an encoder's labels of tokens are none of the text: loading it as a decoder's says so
+    """Whether it is a classifier of texts that reads one from both ends."""
+    # an encoder's labels of tokens are none of the text: loading it as a decoder's says so
+    if isinstance(model, torch.nn.Module) or has_head(model) or not is_text_classifier(model, load):
         return False
     known = {key: load[name] for key, name in (("revision", "revision"), ("token", "hf_token")) if load.get(name)}
     return not hasattr(AutoConfig.from_pretrained(str(model), **known), "num_key_value_heads")
