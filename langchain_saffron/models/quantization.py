@@ -11,6 +11,7 @@ import torch
 
 from langchain_saffron.errors import SettingsError
 from langchain_saffron.models import packing
+from langchain_saffron.models.integer_kernels import seconds_of
 from langchain_saffron.models.quantized_linear import IntegerProduct, QuantizedLinear
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,8 @@ MOST_DIVERGENCE = 0.1
 MOST_REWARD_ERROR = 0.25
 # beginning with the worst, this share of the layers is given back until the bound holds
 _GIVEN_BACK = 0.1
+# rows on which the speed is compared, and what is worth a word
+_ROWS, _SLOWER = 16, 1.5
 
 
 @dataclass
@@ -131,6 +134,8 @@ def quantize(model: Any, ids: Sequence[int], in_place: bool, name: str, rewards:
         chosen = rest
     done.divergence = done.divergence if chosen else 0.0
     done.layers, done.kept = len(chosen), sorted(large - set(chosen))
+    if chosen:
+        _compare_speed(layers, seen.products, max(chosen, key=lambda one: layers[one].weight.numel()), name)
     for group in groups:
         _join(model, layers, [one for one in group if one in chosen])
     done.seconds = time.perf_counter() - begun
@@ -196,6 +201,18 @@ class _Seen:
                 hooks.callback(layer.register_forward_hook(compare(name)).remove)
             seen.logits = model(input_ids=text, use_cache=False).logits[0]
         return seen
+
+
+def _compare_speed(layers: dict[str, Any], products: dict[str, QuantizedLinear], largest: str, name: str) -> None:
+    """Say it where int8 is a loss of time: on a CPU whose instructions do not multiply such numbers."""
+    rows = torch.ones(_ROWS, products[largest].in_features, dtype=layers[largest].weight.dtype)
+    times = seconds_of(lambda: products[largest](rows)) / seconds_of(lambda: layers[largest](rows))
+    if times > _SLOWER:
+        logger.warning(
+            "int8 makes the %s slower: its largest layer takes %.1f times as long as in %s on this CPU. Leave "
+            "quantization out, unless memory matters more",
+            name, times, str(rows.dtype).removeprefix("torch."),
+        )  # fmt: skip
 
 
 def _join(model: Any, layers: dict[str, Any], group: list[str]) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from transformers.pytorch_utils import Conv1D
 
+from langchain_saffron.models.integer_kernels import lay_out
+
 LARGEST = 127
 # a row of zeros has no scale of its own
 _SMALLEST_SCALE = torch.tensor(1e-30)
@@ -18,8 +20,7 @@ class IntegerProduct:
     same input are one product: the columns are theirs, one after the other.
 
     Attributes:
-        weight: int8 [inputs, outputs], in oneDNN's own layout.
-        scales: float32 [outputs].
+        kernel: int8 weights and what multiplies them.
         bias: float32 [outputs], or `None`.
         sizes: Outputs of each layer.
     """
@@ -29,22 +30,17 @@ class IntegerProduct:
         weights = [_dense(layer) for layer in layers]
         self.sizes = [len(weight) for weight in weights]
         parts = [_quantized(weight) for weight in weights]
-        self.scales = torch.cat([scales for _, scales in parts])
-        self.weight = torch.ops.onednn.qlinear_prepack(torch.cat([rows for rows, _ in parts]), None)
+        self.kernel = lay_out(torch.cat([rows for rows, _ in parts]), torch.cat([scales for _, scales in parts]))
         self.bias = _joined_bias(layers, self.sizes)
-        self._zeros = torch.zeros(len(self.scales), dtype=torch.int32)
         self._last: tuple[torch.Tensor, tuple[torch.Tensor, ...]] | None = None
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """All columns, for any leading dimensions, in the dtype of `rows`."""
         if rows.numel() == 0:
             # a forward that only fills the cache scores nothing
-            return rows.new_empty(*rows.shape[:-1], len(self.scales))
+            return rows.new_empty(*rows.shape[:-1], len(self.kernel.scales))
         numbers, scale = _quantized_inputs(rows)
-        output: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
-            numbers.to(torch.int8), 1.0, 0, self.weight, self.scales, self._zeros,
-            None, 1.0, 0, torch.float32, "none", [], "",
-        ).mul_(scale)  # fmt: skip
+        output = self.kernel(numbers.to(torch.int8)).mul_(scale)
         if self.bias is not None:
             output.add_(self.bias)
         return output.to(rows.dtype)
@@ -67,9 +63,9 @@ class IntegerProduct:
 
     def layer(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Weights, int8 [outputs, inputs], scales and bias of one layer, in torch's own layout."""
-        weight = self.weight.to_dense().split(self.sizes, dim=1)[index].t()
+        weight = self.kernel.dense().split(self.sizes)[index]
         bias = None if self.bias is None else self.bias.split(self.sizes)[index]
-        return weight, self.scales.split(self.sizes)[index], bias
+        return weight, self.kernel.scales.split(self.sizes)[index], bias
 
 
 class QuantizedLinear(torch.nn.Module):
@@ -82,10 +78,15 @@ class QuantizedLinear(torch.nn.Module):
         super().__init__()
         self.product, self._index = product, index
         self._transposed = isinstance(layer, Conv1D)
-        self.in_features, self.out_features = product.weight.shape[0], product.sizes[index]
-        for name in ("weight", "scales", "bias") if index == 0 else ():
-            tensor = getattr(product, name)
-            self.register_parameter(name, None if tensor is None else torch.nn.Parameter(tensor, requires_grad=False))
+        self.in_features, self.out_features = (
+            int(layer.weight.shape[0 if self._transposed else 1]),
+            product.sizes[index],
+        )
+        if index == 0:
+            held = {"weight": product.kernel.weight, "scales": product.kernel.scales, "bias": product.bias}
+            for name, tensor in held.items():
+                made = None if tensor is None else torch.nn.Parameter(tensor, requires_grad=False)
+                self.register_parameter(name, made)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """For any leading dimensions."""

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import time
 from typing import Any
 
 import pytest
@@ -11,8 +12,10 @@ from transformers import AutoModelForCausalLM
 from langchain_saffron import ChatSaffron, MultifurcationRewardModel, SaffronEngine, SearchSettings
 from langchain_saffron.errors import SettingsError
 from langchain_saffron.kitchen import WEIGHTS
-from langchain_saffron.models import packing, quantization
+from langchain_saffron.models import packing, quantization, quantized_linear
 from langchain_saffron.models.decoder import TrieDecoder
+from langchain_saffron.models.integer_kernels import PackedKernel, PlainKernel, fastest
+from langchain_saffron.models.quantization import quantize
 from langchain_saffron.models.quantized_linear import IntegerProduct, QuantizedLinear
 from langchain_saffron.settings import Quantization
 from unit_tests.tiny_models import PROMPTS, random_engine, random_model, tiny_tokenizer
@@ -226,3 +229,45 @@ def test_both_kinds_are_told_apart(quantization: Quantization | None):
     chat = ChatSaffron(quantization=quantization)
     assert chat._identifying_params["quantization"] == quantization
     assert ("quantized" in str(type(chat.load().policy.model.lm_head)).lower()) == (quantization is not None)
+
+
+@pytest.mark.parametrize(("outputs", "inputs"), [(96, 64), (333, 77), (1536, 576)])
+def test_all_kernels_give_the_same_bits(outputs: int, inputs: int):
+    weight = torch.randint(-127, 128, (outputs, inputs), dtype=torch.int8)
+    scales = torch.rand(outputs)
+    kernels = [PlainKernel(weight, scales), PackedKernel(weight, scales)]
+    for rows in (1, 2, 17, 300):
+        numbers = torch.randint(-127, 128, (rows, inputs), dtype=torch.int8)
+        expected = (numbers.long() @ weight.long().t()).float() * scales
+        assert all(torch.equal(kernel(numbers), expected) for kernel in kernels)
+        assert all(torch.equal(kernel(numbers[None])[0], expected) for kernel in kernels)
+    assert all(torch.equal(kernel.dense(), weight) for kernel in kernels)
+
+
+def test_the_fastest_kernel_is_taken():
+    class Slow(PlainKernel):
+        calls = 0
+
+        def __call__(self, numbers: torch.Tensor) -> torch.Tensor:
+            Slow.calls += 1
+            time.sleep(0.02)
+            return super().__call__(numbers)
+
+    weight, scales = torch.ones(64, 64, dtype=torch.int8), torch.ones(64)
+    for kinds in ([Slow, PackedKernel], [PackedKernel, Slow]):
+        assert fastest([kind(weight, scales) for kind in kinds]) is PackedKernel
+    # one that is hopeless is not measured again and again
+    assert Slow.calls <= 2 * (2 + 2 + 5)
+
+
+def test_slow_products_are_said(all_sizes: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch):
+    class Slow(PlainKernel):
+        def __call__(self, numbers: torch.Tensor) -> torch.Tensor:
+            time.sleep(0.002)
+            return super().__call__(numbers)
+
+    model, ids = random_model("llama"), list(range(20))
+    monkeypatch.setattr(quantized_linear, "lay_out", Slow)
+    with caplog.at_level("WARNING"):
+        quantize(model, ids, False, "policy")
+    assert "int8 makes the policy slower" in caplog.text
