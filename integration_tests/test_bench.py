@@ -50,3 +50,16 @@ def test_a_model_is_for_the_peer_bench_only():
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert "--model" in done.stderr
+
+
+def test_parts_of_the_bench(tmp_path):
+    file = tmp_path / "figures.json"
+    command = [sys.executable, "-m", "langchain_saffron", "bench", "--quick", "--json", str(file)]
+    done = subprocess.run([*command, "--only", "int8", "--only", "chats"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    names = [ratio["name"] for ratio in json.loads(file.read_text())["ratios"]]
+    assert len(names) == 3
+    assert sum("int8" in name for name in names) == 2
+    done = subprocess.run([*command, "--only", "speed"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "'speed' is not one of search, beams" in done.stderr

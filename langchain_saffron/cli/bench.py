@@ -16,6 +16,13 @@ def bench(
         bool, typer.Option("--quick", help="Small models, to see that everything runs; the figures mean nothing.")
     ] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")] = "cpu",
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PART",
+            help="Measure only search, beams, chats, grammars, bfloat16, int8 or annotation; several.",
+        ),
+    ] = None,
     peer: Annotated[
         Literal["llama.cpp"] | None,
         typer.Option(help="Instead, measure plain decoding of a GGUF file beside llama.cpp (extra: peer)."),
@@ -36,6 +43,8 @@ def bench(
 
     saffron bench --quick --json figures.json
 
+    saffron bench --only search --only int8
+
     saffron bench --peer llama.cpp
     """
     from rich.console import Console
@@ -46,8 +55,10 @@ def bench(
 
     if peer is None and model is not None:
         raise SettingsError("model: the bench makes its own models, but for --peer")
+    if peer is not None and only:
+        raise SettingsError("only: --peer measures nothing but plain decoding")
     report = Report()
-    for item in run(QUICK if quick else FULL, device) if peer is None else run_peer(model, quick):
+    for item in run(QUICK if quick else FULL, device, only or ()) if peer is None else run_peer(model, quick):
         if isinstance(item, Report):
             report = item
         elif isinstance(item, Measured):
