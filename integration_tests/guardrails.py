@@ -11,6 +11,7 @@ import numpy as np
 from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware, PIIDetectionError, PIIMiddleware
 from langchain.agents.middleware.pii import PIIMatch
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, BaseMessage
 
 from integration_tests.guardrail_screen import Screen
@@ -197,6 +198,17 @@ def middleware(asked: Asked) -> None:
                         asked.screen.replace(message.text)
 
 
+class Spent(BaseCallbackHandler):
+    """Books what the model's whole answer has cost, shown or not."""
+
+    def __init__(self, asked: Asked) -> None:
+        self._asked = asked
+
+    def on_llm_end(self, response: Any, **options: Any) -> None:
+        """Read the answer's metadata."""
+        self._asked.book(response.generations[0][0].message.response_metadata)
+
+
 def redaction(asked: Asked) -> None:
     """LangChain's own `PIIMiddleware` with the guard as its detector: it holds the last 128 characters back.
 
@@ -214,24 +226,25 @@ def redaction(asked: Asked) -> None:
     check = PIIMiddleware("harm", detector=detect, strategy="block", apply_to_input=False, apply_to_output=True)
     agent = create_agent(asked.chat(effort="off"), tools=[], middleware=[check])
     asked.screen = Screen()
-    tokens = 0
+    run = agent.stream_events({"messages": asked.messages}, {"callbacks": [Spent(asked)]}, version="v3")
+    graph = run._graph_iter
     try:
-        for event in agent.stream_events({"messages": asked.messages}, version="v3"):
+        for event in run:
             data = event["params"]["data"]
             if event["method"] != "messages" or not isinstance(data[0], dict):
                 continue
             piece = data[0]
             if piece["event"] == "content-block-delta":
-                tokens += 1
                 asked.screen.show(piece["delta"].get("text", ""))
             elif piece["event"] == "content-block-finish":
                 # what it held back comes with the whole text
                 asked.screen.show(piece["content"]["text"].removeprefix(asked.screen.final))
-            elif piece["event"] == "message-finish":
-                asked.book(piece["metadata"])
     except PIIDetectionError:
         asked.screen.replace(DEFAULT_REFUSAL)
-        asked.book_tokens(tokens)
+    finally:
+        # a run that fails leaves the model writing; left to the garbage collector, which may run on the engine's own
+        # thread, the end of the graph would wait there for that very thread
+        graph.close()
 
 
 GUARDRAILS: dict[str, Callable[[Asked], None]] = {
