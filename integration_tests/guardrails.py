@@ -30,12 +30,16 @@ WHOLE = math.inf
 
 
 class Guard:
-    """The engine's process reward model, asked about one answer: cold at first, it remembers what it has read of it.
+    """The engine's process reward model, asked about one answer, cold.
+
+    Every check reads the whole text anew, and takes the time for it; what it costs is counted as if the guard
+    remembered what it has read of the answer, as one made for streams does.
 
     Attributes:
         prefill: What was put into the model's mouth; the guard reads it too.
         tflops: What its calls have cost.
         calls: How often it was asked.
+        rows: Tokens that are counted for that.
     """
 
     def __init__(self, engine: SaffronEngine, sample: Sample, prefill: str, threshold: float = THRESHOLD) -> None:
@@ -45,7 +49,7 @@ class Guard:
         self._prompt = self._prm.prompt_ids([(turn["role"], turn["content"]) for turn in sample.messages])
         self._read: list[int] = []
         self._threshold = threshold
-        self.prefill, self.tflops, self.calls = prefill, 0.0, 0
+        self.prefill, self.tflops, self.calls, self.rows = prefill, 0.0, 0, 0
         assert self._prm.decoder is not None
         self._decoder = self._prm.decoder
         engine.call(self._decoder.clear)
@@ -59,6 +63,7 @@ class Guard:
         depths = np.arange(start, len(ids) + len(self._prm.suffix))
         self.tflops += self._decoder.flops.forward(depths, 1) / 1e12
         self.calls += 1
+        self.rows += len(depths)
         self._read = ids
         reward = self._engine.call(lambda: self._prm.whole_rewards([(self._prompt, answer)]))
         return bool(reward[0] >= self._threshold)

@@ -1,14 +1,16 @@
 """What the comparison with guardrails counts: a guardrail withdraws what it has shown, a search nothing."""
 
 import pytest
+from langchain.agents import create_agent
 
 from integration_tests.guardrail_figures import COLUMNS, PLAIN, Shown, measure, row
 from integration_tests.guardrail_screen import Screen
-from integration_tests.guardrails import GUARDRAILS, Asked
+from integration_tests.guardrails import GUARDRAILS, Asked, CheckAfterModel
 from langchain_saffron.evaluation.datasets import SETS
 from langchain_saffron.evaluation.kitchen_sets import kitchen_benign, kitchen_hazards
 from langchain_saffron.evaluation.run import Models
 from langchain_saffron.settings import DEFAULT_REFUSAL
+from unit_tests.models.scoring import forwards
 
 pytestmark = [
     pytest.mark.slow,
@@ -85,6 +87,24 @@ def test_an_answer_that_is_cut_costs_what_its_tokens_do(engine):
     whole = asked.tflops
     asked.book_tokens(len(engine.tokenizer.encode(asked.screen.final, add_special_tokens=False)))
     assert asked.tflops == pytest.approx(whole, rel=0.02)
+
+
+def test_messages_alone_do_not_tell_of_a_replacement(engine):
+    asked = Asked.of(engine, kitchen_hazards(1)[0])
+    agent = create_agent(asked.chat(effort="off"), tools=[], middleware=[CheckAfterModel(asked.guard)])
+    told = [chunk.text for chunk, _ in agent.stream({"messages": asked.messages}, stream_mode="messages")]
+    assert asked.guard.calls == 1
+    assert DEFAULT_REFUSAL not in told
+
+
+@pytest.mark.parametrize(("name", "again"), [(AFTER, False), ("every token, then shown", True)])
+def test_a_guard_is_booked_what_it_reads_once(engine, name, again):
+    asked = Asked.of(engine, kitchen_benign(1)[0])
+    assert engine.process_reward_model is not None
+    with forwards(engine.process_reward_model) as rows:
+        GUARDRAILS[name](asked)
+    assert (asked.guard.calls > 1) == again
+    assert (sum(rows) > asked.guard.rows) if again else (sum(rows) == asked.guard.rows)
 
 
 def test_what_was_withdrawn_was_seen():
