@@ -2,11 +2,14 @@
 
 import json
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from langchain_saffron.cli.console import quieten
+
+if TYPE_CHECKING:
+    from langchain_saffron.models.known_guards import KnownGuard
 
 _EVIDENCE = {"compared": "compared", "tokens": "by its tokens", "name": "by its name"}
 
@@ -39,7 +42,7 @@ def models(
             print(json.dumps({"guards": [asdict(guard) for guard in GUARDS]}))
             return
         for guard in GUARDS:
-            print(f"{guard.id:<40} {guard.vocabulary}{', behind an endpoint' if guard.endpoint else ''}")
+            print(f"{guard.id:<40} {guard.vocabulary}{_how(guard)}")
         return
     family, matches = matching_guards(policy)
     if as_json:
@@ -56,4 +59,12 @@ def models(
             print(f"\n{title}")
         for match in found:
             known = f", {_EVIDENCE[match.evidence]}" if match.evidence else ""
-            print(f"  {match.guard.id} ({match.guard.vocabulary}{known})\n    {match.command}")
+            # a body that predicts no tokens takes no adapter
+            place = ": the adapter is on the policy" if shared and match.guard.labels_tokens else ""
+            told = f"{match.guard.vocabulary}{known}{_how(match.guard)}{place}"
+            print(f"  {match.guard.id} ({told})\n    {match.command}")
+
+
+def _how(guard: "KnownGuard") -> str:
+    """What sets a guard apart from one that is loaded here and asked a question."""
+    return ", behind an endpoint" if guard.endpoint else ", labels tokens" if guard.labels_tokens else ""

@@ -41,11 +41,13 @@ class KnownGuard:
         id: On the hub, or the name of an embedded world.
         vocabulary: The name of its vocabulary.
         endpoint: Whether it cannot be loaded here, but asked behind an endpoint.
+        labels_tokens: Whether it says of every token how risky the answer is, and is asked no question.
     """
 
     id: str
     vocabulary: str
     endpoint: bool = False
+    labels_tokens: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,8 @@ GUARDS = (
     KnownGuard("meta-llama/Llama-Guard-4-12B", "Llama 4", endpoint=True),
     KnownGuard("Qwen/Qwen3Guard-Gen-0.6B", "Qwen 2 and 3"),
     KnownGuard("Qwen/Qwen3Guard-Gen-4B", "Qwen 2 and 3"),
+    KnownGuard("Qwen/Qwen3Guard-Stream-0.6B", "Qwen 2 and 3", labels_tokens=True),
+    KnownGuard("Qwen/Qwen3Guard-Stream-4B", "Qwen 2 and 3", labels_tokens=True),
     KnownGuard("google/shieldgemma-2b", "Gemma 1 and 2"),
     KnownGuard("google/shieldgemma-9b", "Gemma 1 and 2"),
     KnownGuard("ibm-granite/granite-guardian-3.2-5b", "Granite 3"),

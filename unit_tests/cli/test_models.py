@@ -21,9 +21,18 @@ def test_a_policys_guards_are_told_with_their_commands(capsys):
     assert all(guard["command"] in text for guard in told["guards"])
 
 
+def test_a_guard_that_labels_tokens_takes_no_adapter(capsys):
+    assert main(["models", "Qwen/Qwen3-0.6B"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  Qwen/Qwen3Guard-")]
+    assert {line.endswith("the adapter is on the policy)") for line in lines if "-Stream-" in line} == {True}
+    assert {line.endswith("the adapter is on the policy)") for line in lines if "-Gen-" in line} == {False}
+
+
 def test_without_a_policy_the_guards_are_listed(capsys):
     assert main(["models"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == len(GUARDS)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(GUARDS)
+    assert sum(line.startswith("Qwen/Qwen3Guard-Stream-") and line.endswith(", labels tokens") for line in lines) == 2
 
 
 @pytest.mark.parametrize("policy", ["./nothing", "nothing.gguf"])

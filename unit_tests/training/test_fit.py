@@ -5,6 +5,8 @@ import math
 from functools import cache
 
 import pytest
+import torch
+from transformers import Qwen3ForTokenClassification
 
 from langchain_saffron import MultifurcationRewardModel, SaffronEngine, SearchSettings
 from langchain_saffron.errors import (
@@ -24,6 +26,7 @@ from langchain_saffron.training.own_answers import read_prompts
 from langchain_saffron.training.settings import AnnotateSettings, AnswerSettings, HeadSettings, TrainSettings
 from unit_tests.builders import byte_level_tokenizer
 from unit_tests.disks import content
+from unit_tests.families import FAMILIES
 from unit_tests.tiny_models import random_model, tiny_tokenizer
 from unit_tests.training.annotations import QUESTION, rows, save_guard, short
 
@@ -132,6 +135,27 @@ def test_the_reward_model_of_a_guard_of_another_vocabulary_is_the_policys(policy
     assert "on the text of prefixes" in mrm.details["reward_source"]
     with pytest.raises(SettingsError, match=r"on: no adapter can be put on the guard: .* do not share a vocabulary"):
         fit(policy, other_guard(), tmp_path / "no", corpus=corpus, on="guard", **QUICK)
+
+
+def test_a_guard_that_labels_every_token_is_fitted_on_the_policy(policy, prompts, tmp_path):
+    torch.manual_seed(4)
+    config = FAMILIES["qwen3"]()
+    config.num_labels, config.id2label = 3, {0: "Safe", 1: "Unsafe", 2: "Controversial"}
+    guard = Qwen3ForTokenClassification(config)
+    guard.save_pretrained(tmp_path / "guard")
+    tiny_tokenizer().save_pretrained(tmp_path / "guard")
+    figures = fit(policy, tmp_path / "guard", tmp_path / "mrm", prompts=prompts, **QUICK)
+    # it shares the policy's vocabulary, but its body predicts no tokens
+    assert (figures["on"], figures["annotation"]["rows"]) == ("policy", 6)
+    assert "Safe - Unsafe" in json.loads((tmp_path / "mrm" / "mrm_config.json").read_text())["reward_source"]
+    told = [reward for row in rows(tmp_path / "mrm" / REWARDS) for reward in row["rewards"]]
+    assert len(set(told)) > 1
+    engine = SaffronEngine.from_pretrained(policy, tmp_path / "mrm")
+    result = engine.generate([3, 5, 7], [3, 5, 7], SearchSettings(width=2, max_tokens=4))
+    engine.close()
+    assert result.stats.reward_calls > 0
+    with pytest.raises(SettingsError, match="a classifier, whose body predicts no tokens"):
+        fit(policy, tmp_path / "guard", tmp_path / "no", prompts=prompts, on="guard", **QUICK)
 
 
 def test_a_guard_of_the_policys_vocabulary_has_the_adapter(policy, tmp_path):
