@@ -6,7 +6,7 @@ import torch
 
 from langchain_saffron.engine.candidate_rewards import Spend
 from langchain_saffron.engine.request_cache import RequestCache
-from langchain_saffron.errors import NumericalError
+from langchain_saffron.errors import CacheFullError, NumericalError
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.search import ROOT, Expand, Node
@@ -33,15 +33,28 @@ class PrmRequestCache(RequestCache):
     def expand(self, expand: Expand) -> None:
         """Make `expand.prm_nodes` the frontier, keep what the policy scores or retains, forget every other response.
 
+        Where slots run out, `expand.spare` is forgotten too.
+
         Raises:
             CacheFullError: No slot is left.
         """
+        spare = [node for node in expand.spare if node in self._slots]
+        try:
+            self._ask(expand, spare)
+        except CacheFullError:
+            if not spare:
+                raise
+            self._ask(expand, ())
+
+    def _ask(self, expand: Expand, spare: Sequence[Node]) -> None:
         forest = self.decoder.forest
+        self._drop_questions()
         needed = dict.fromkeys((ROOT, *expand.prm_nodes, *expand.nodes, *expand.retain))
+        if not spare:
+            self._forget_all_but(node for node in needed if node in self._slots)
         for node in needed:
             self._hold(node)
-        self._forget_all_but(needed)
-        self._drop_questions()
+        self._forget_all_but((*needed, *spare))
         frontier, asked = [], list[int]()
         for node in expand.prm_nodes:
             question = forest.insert(self._suffix, parent=self._slots[node]) if self._suffix else []

@@ -25,6 +25,7 @@ class Beam:
         state: Where it stands in the grammar, if there is one; an end token does not change it.
         risk: How unsafe its tokens were likely to be when they were chosen, the newest ones most of all, in [0, 1];
             `None` for the empty response.
+        looked: How many of its tokens a process reward model has read and let stand.
     """
 
     node: Node
@@ -36,6 +37,7 @@ class Beam:
     finished: bool = False
     state: Constraint | None = None
     risk: float | None = None
+    looked: int = 0
 
     @property
     def complete(self) -> bool:
@@ -54,6 +56,7 @@ class Beam:
             finished,
             state,
             smoothed_risk(self.risk, candidate.risk),
+            self.looked,
         )
 
 
