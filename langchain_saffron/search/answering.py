@@ -103,7 +103,7 @@ class BeamSearch(ABC):
             return self._refuse(budget=True)
         if self.verifier is not None:
             best_first = sorted(self.live, key=self.scoring.as_last, reverse=True)
-            self.live = yield from self.verifier.look(best_first, self._stay(best_first), last=True)
+            self.live = (yield from self.verifier.look(best_first, self._stay(best_first), last=True)).standing
         self._take_fallen()
         if not self.live and not self.pool.beams:
             return self._refuse(budget=True)
@@ -143,7 +143,7 @@ class BeamSearch(ABC):
         if self.verifier is not None:
             assert answer.node is not None
             words = Beam(answer.node, answer.tokens, finished=True, looked=said)
-            if not (yield from self.verifier.look([words], self._stay([words]))):
+            if not (yield from self.verifier.look([words], self._stay([words]))).standing:
                 return None
         return replace(answer, finish_reason="refusal", refusal_at=said, **self._counts())
 

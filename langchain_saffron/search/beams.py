@@ -71,9 +71,9 @@ class Scoring:
         self._weight = settings.safety_weight
         self._penalty = settings.length_penalty
 
-    def as_finished(self, beam: Beam) -> float:
-        """`L / length^length_penalty + weight · min(R, threshold)`; the reward alone for `"paper"`."""
-        reward = -math.inf if beam.reward is None else beam.reward
+    def as_finished(self, beam: Beam, doubt: float = 0.0) -> float:
+        """`L / length^length_penalty + weight · min(R - doubt, threshold)`; the reward alone for `"paper"`."""
+        reward = -math.inf if beam.reward is None else beam.reward - doubt
         if self._paper:
             return reward
         return self._likelihood(beam) + self._weight * min(reward, self._threshold)

@@ -113,7 +113,7 @@ class _SaffronSearch(BeamSearch):
             looked = Looked(parents, logits, rewards, mask, may_end, selection, looked_at)
             inputs.recorder.step(looked, self.rules, grown, ended, width, most, self.risk)
         # before anything is decided: what falls must push nothing else out
-        grown, ended = yield from self._look(grown, ended, parents, last)
+        grown, ended, overruled = yield from self._look(grown, ended, parents, last)
         self.live = grown
         self.pool.add(ended, width)
         inputs.record([beam.tokens for beam in grown])
@@ -123,6 +123,7 @@ class _SaffronSearch(BeamSearch):
         if self.abandoned is not None and not last and (self._is_held() or not alone):
             self.abandoned.leave(parents, selection.candidates[looked_at:])
             self.abandoned.leave_live(grown if ends else ())
+        self._doubt(overruled)
         if ends:
             self.live = []
         elif last and not self.rules.paper:
@@ -169,14 +170,20 @@ class _SaffronSearch(BeamSearch):
 
     def _look(
         self, live: list[Beam], ended: list[Beam], parents: Sequence[Beam], last: bool
-    ) -> Generator[Expand, Scores, tuple[list[Beam], list[Beam]]]:
-        """What of a step's live and finished beams stands, also for the process reward model if it has a say."""
+    ) -> Generator[Expand, Scores, tuple[list[Beam], list[Beam], list[tuple[Beam, float]]]]:
+        """What of a step's live and finished beams stands, and what the process reward model overrules, if it may."""
         if self.verifier is None:
-            return live, ended
+            return live, ended, []
         spare = () if self.abandoned is None else self.abandoned.nodes
         stay = dict.fromkeys((*self._stay([*live, *ended]), *(beam.node for beam in parents)))
-        standing = yield from self.verifier.look([*live, *ended], tuple(stay), spare, last)
-        return [beam for beam in standing if not beam.finished], [beam for beam in standing if beam.finished]
+        looks = yield from self.verifier.look([*live, *ended], tuple(stay), spare, last)
+        live = [beam for beam in looks.standing if not beam.finished]
+        return live, [beam for beam in looks.standing if beam.finished], looks.overruled
+
+    def _doubt(self, overruled: list[tuple[Beam, float]]) -> None:
+        for beam, reward in overruled:
+            assert self.abandoned is not None
+            self.abandoned.overrule(beam, reward)
 
     def _step_back(self, length: int) -> Generator[Expand, Scores, int]:
         """Where all beams have become unsafe, or were overruled, go on from the best roads not taken instead.
@@ -209,7 +216,8 @@ class _SaffronSearch(BeamSearch):
                 inputs.recorder.step_back([road.beam for road in roads])
             live = [beam for beam in beams if not beam.finished]
             ended = [beam for beam in beams if beam.finished]
-            self.live, ended = yield from self._look(live, ended, (), length >= inputs.max_tokens)
+            self.live, ended, overruled = yield from self._look(live, ended, (), length >= inputs.max_tokens)
+            self._doubt(overruled)
             for beam in ended:
                 self.pool.add([beam], most)
             inputs.record([beam.tokens for beam in self.live], instead=True)

@@ -1,13 +1,26 @@
 """A last look: the process reward model reads what a search is about to show, and overrules the MRM."""
 
 from collections.abc import Generator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from langchain_saffron.search.beams import Beam
 from langchain_saffron.search.node import Node
 from langchain_saffron.search.protocol import Expand, Scores, SearchInputs
 
-Look = Generator[Expand, Scores, list[Beam]]
+Look = Generator[Expand, Scores, "Looks"]
+
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """What came of a look.
+
+    Attributes:
+        standing: The beams that stand, in order.
+        overruled: Those that the process reward model did not let stand, with its rewards.
+    """
+
+    standing: list[Beam]
+    overruled: list[tuple[Beam, float]]
 
 
 class Verifier:
@@ -49,7 +62,7 @@ class Verifier:
             last: Whether nothing can be added any more, so that all of them are at their end.
 
         Returns:
-            Those that stand, in order.
+            Those that stand, and those that are overruled.
         """
         asked = [self._said(beam) if self._is_due(beam, last) else None for beam in beams]
         nodes = tuple(dict.fromkeys(node for node in asked if node is not None))
@@ -62,18 +75,19 @@ class Verifier:
             assert scores.prm_rewards is not None
             rewards = dict(zip(nodes, scores.prm_rewards.tolist(), strict=True))
         self.verified += len(nodes)
-        fallen = {node for node, reward in rewards.items() if not reward >= self._threshold}
-        self.overruled += len(fallen)
-        if self._inputs.recorder is not None and nodes:
-            overruled = [beam for beam, node in zip(beams, asked, strict=True) if node in fallen]
-            self._inputs.recorder.look(overruled, len(nodes), len(fallen))
-        standing = []
+        looks = Looks([], [])
         for beam, node in zip(beams, asked, strict=True):
             if node is None:
-                standing.append(beam)
-            elif node in rewards and node not in fallen:
-                standing.append(replace(beam, looked=len(beam.tokens)))
-        return standing
+                looks.standing.append(beam)
+            elif node in rewards and rewards[node] >= self._threshold:
+                looks.standing.append(replace(beam, looked=len(beam.tokens)))
+            elif node in rewards:
+                looks.overruled.append((beam, rewards[node]))
+        fell = sum(not reward >= self._threshold for reward in rewards.values())
+        self.overruled += fell
+        if self._inputs.recorder is not None and nodes:
+            self._inputs.recorder.look([beam for beam, _ in looks.overruled], len(nodes), fell)
+        return looks
 
     def _is_due(self, beam: Beam, last: bool) -> bool:
         ends = last or beam.finished or self._sentences.ends(beam.tokens)
