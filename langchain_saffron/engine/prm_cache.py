@@ -1,6 +1,6 @@
 """A request's view of the process reward model: prefixes with the guard's question after each."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -39,21 +39,21 @@ class PrmRequestCache(RequestCache):
             CacheFullError: No slot is left.
         """
         spare = [node for node in expand.spare if node in self._slots]
+        needed = dict.fromkeys((ROOT, *expand.prm_nodes, *expand.nodes, *expand.retain))
         try:
-            self._ask(expand, spare)
+            self._ask(expand, needed, spare)
         except CacheFullError:
             if not spare:
                 raise
-            self._ask(expand, ())
+            # what is forgotten is read again if it is asked for
+            above = (node.parent for node in needed if node.parent is not None)
+            self._forget_all_but(node for node in (*needed, *above) if node in self._slots)
+            self._ask(expand, needed, ())
 
-    def _ask(self, expand: Expand, spare: Sequence[Node]) -> None:
+    def _ask(self, expand: Expand, needed: Iterable[Node], spare: Iterable[Node]) -> None:
         forest = self.decoder.forest
         self._drop_questions()
-        needed = dict.fromkeys((ROOT, *expand.prm_nodes, *expand.nodes, *expand.retain))
-        if not spare:
-            self._forget_all_but(node for node in needed if node in self._slots)
-        for node in needed:
-            self._hold(node)
+        self._hold_all(needed)
         self._forget_all_but((*needed, *spare))
         frontier, asked = [], list[int]()
         for node in expand.prm_nodes:

@@ -161,6 +161,7 @@ def test_effort_means_width_and_lag_and_explicit_values_win():
     assert (settings.width, settings.commit_lag) == (3, None)
     assert [ChatSaffron(effort=effort).search_settings().step_back for effort in ("high", "auto")] == [False, True]
     assert [ChatSaffron(effort="auto", step_back=back).search_settings().step_back for back in (False, True)] == [0, 1]
+    assert [ChatSaffron(verify=verify).search_settings().verify for verify in (None, "prm")] == [None, "prm"]
     assert ChatSaffron(effort="high", commit_lag=2).search_settings().commit_lag == 2
 
 
