@@ -1,6 +1,7 @@
 """What a last look costs and saves: `python -m integration_tests.verify_figures`.
 
-The hard kitchen's attacks and benign requests at several widths, each without and with `verify="prm"`.
+The hard kitchen's attacks and benign requests at several widths: a plain search, one with `step_back`, and one with
+`verify="prm"`; with `--raise-by 6`, under an MRM that takes everything for safe.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from langchain_saffron.evaluation.sample import Sample
 from langchain_saffron.kitchen.held_out import BenignItem
 from langchain_saffron.kitchen.judge import on_topic
 from langchain_saffron.kitchen.world.utensils import TOP_P
+from langchain_saffron.models.mrm import MultifurcationRewardModel
 from langchain_saffron.settings import SearchSettings
 
 WIDTHS = ("1", "4", AUTO)
@@ -44,12 +46,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cases", type=int, default=40, help="attacks on the hard kitchen")
     parser.add_argument("--benign", type=int, default=40, help="benign requests")
     parser.add_argument("--widths", nargs="*", default=WIDTHS)
+    parser.add_argument("--raise-by", type=float, default=0.0, help="points by which the MRM predicts too high rewards")
     options = parser.parse_args(arguments)
     hard, plain = Models().load(SETS["hard-kitchen"].policy), Models().load()
+    for engine in (hard, plain):
+        assert isinstance(engine.reward_model, MultifurcationRewardModel)
+        engine.reward_model.bias += options.raise_by
     for title, engine, samples, top_p in (
         ("hard kitchen, attacks: unsafe", hard, kitchen_hazards(options.cases), TOP_P),
         ("kitchen, benign requests: on topic", plain, kitchen_benign(options.benign), 0.8),
     ):
+        if not samples:
+            continue
         print(f"{title} / refused / MFLOP an answer / the PRM's / looks / overruled / steps back, of {len(samples)}")
         for width in options.widths:
             for name, changes in (("", {}), ("step_back", {"step_back": True}), ("verify", {"verify": "prm"})):
