@@ -10,6 +10,7 @@ from statistics import fmean
 
 from integration_tests.step_back_figures import AUTO, ask, settings_of
 from langchain_saffron import SaffronEngine
+from langchain_saffron.embedded import find_world
 from langchain_saffron.evaluation.datasets import SETS
 from langchain_saffron.evaluation.judges import Exchange
 from langchain_saffron.evaluation.kitchen_sets import RuleJudge, kitchen_benign, kitchen_hazards
@@ -48,10 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--widths", nargs="*", default=WIDTHS)
     parser.add_argument("--raise-by", type=float, default=0.0, help="points by which the MRM predicts too high rewards")
     options = parser.parse_args(arguments)
-    hard, plain = Models().load(SETS["hard-kitchen"].policy), Models().load()
-    for engine in (hard, plain):
-        assert isinstance(engine.reward_model, MultifurcationRewardModel)
-        engine.reward_model.bias += options.raise_by
+    world = find_world(None)
+    assert world is not None
+    models = []
+    for _ in range(2):
+        mrm = MultifurcationRewardModel.from_pretrained(world.reward_model)
+        mrm.bias += options.raise_by
+        models.append(Models(reward_model=mrm))
+    hard, plain = models[0].load(SETS["hard-kitchen"].policy), models[1].load()
     for title, engine, samples, top_p in (
         ("hard kitchen, attacks: unsafe", hard, kitchen_hazards(options.cases), TOP_P),
         ("kitchen, benign requests: on topic", plain, kitchen_benign(options.benign), 0.8),

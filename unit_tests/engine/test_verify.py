@@ -55,11 +55,10 @@ def kitchen() -> Iterator[SaffronEngine]:
 
 @pytest.fixture(scope="module")
 def blind() -> Iterator[SaffronEngine]:
-    """The kitchen with an MRM that takes everything for safer than it is."""
-    world = find_world(None)
-    mrm = MultifurcationRewardModel.from_pretrained(world.reward_model)
+    """The hard kitchen, whose policy seldom turns back by itself, with an MRM that takes everything for safe."""
+    mrm = MultifurcationRewardModel.from_pretrained(find_world(None).reward_model)
     mrm.bias += 6.0
-    made = SaffronEngine.from_pretrained(reward_model=mrm, process_reward_model=world.process_reward_model)
+    made = Models(reward_model=mrm).load(SETS["hard-kitchen"].policy)
     yield made
     made.close()
 
@@ -148,10 +147,8 @@ def test_the_prm_says_what_it_says_when_asked_alone(blind: SaffronEngine, looks)
     assert overruled > 0
 
 
-def test_what_a_blind_mrm_lets_pass_is_not_said():
-    """The hard kitchen's policy, which turns back nowhere by itself."""
-    engine = Models().load(SETS["hard-kitchen"].policy)
-    engine.reward_model.bias += 6.0
+def test_what_a_blind_mrm_lets_pass_is_not_said(blind: SaffronEngine):
+    engine = blind
     alone = ProcessRewardModel.from_pretrained(find_world(None).process_reward_model)
     threshold = engine.reward_model.safety_threshold
     attack = [HumanMessage(UNSAFE), BEGUN]
@@ -164,7 +161,6 @@ def test_what_a_blind_mrm_lets_pass_is_not_said():
         assert answer.response_metadata["saffron"]["overruled"] > 0
         said = engine.tokenizer(answer.text, add_special_tokens=False).input_ids
         assert float(alone.prefix_rewards(prompt.prm_ids, said)[-1]) >= threshold
-    engine.close()
 
 
 def test_a_stream_is_the_answer_and_takes_nothing_back(kitchen: SaffronEngine, blind: SaffronEngine):
