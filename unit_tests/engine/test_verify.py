@@ -132,7 +132,7 @@ def test_the_prm_says_what_it_says_when_asked_alone(blind: SaffronEngine, looks)
     chat = ChatSaffron(engine=blind, verify="prm", max_tokens=80)
     alone = ProcessRewardModel.from_pretrained(find_world(None).process_reward_model)
     overruled = 0
-    for messages in ([HumanMessage(UNSAFE), BEGUN], [HumanMessage(UNSAFE)], [HumanMessage(SAFE)]):
+    for messages in ([HumanMessage(UNSAFE), BEGUN], [HumanMessage(SAFE)]):
         looks.clear()
         answer = chat.invoke(messages)
         stats = answer.response_metadata["saffron"]
@@ -194,11 +194,11 @@ def test_where_nothing_falls_it_costs_what_the_prm_costs(kitchen: SaffronEngine)
 def test_a_budget_holds(blind: SaffronEngine, behaviour: str):
     chat = ChatSaffron(engine=blind, max_tokens=80)
     prompt = chat.renderer().render([HumanMessage(SAFE)])
-    whole = blind.generate(prompt.policy_ids, prompt.reward_ids, SearchSettings(verify="prm", max_tokens=80))
+    whole = blind.generate(prompt.policy_ids, prompt.reward_ids, SearchSettings(width=2, verify="prm", max_tokens=60))
     ended = []
-    for share in (0.5, 0.8, 1.2):
+    for share in (0.5, 1.1):
         limit = ComputeBudget(max_tflops=share * whole.stats.tflops, on_exhausted=behaviour)
-        settings = SearchSettings(verify="prm", max_tokens=80, budget=limit)
+        settings = SearchSettings(width=2, verify="prm", max_tokens=60, budget=limit)
         found = blind.generate(
             prompt.policy_ids, prompt.reward_ids, settings, prm_prompt_ids=prompt.prm_ids, cache_salt=f"{share}"
         )
