@@ -351,3 +351,14 @@ def test_a_call_whose_part_does_not_cover_its_prompt_is_told_so_and_costs_nothin
         asyncio.run(model.ainvoke(HELLO))
     assert shared.spent.tflops == 0
     assert shared.left.tflops == 1e-9
+
+
+def test_a_last_look_can_be_had_for_one_call():
+    chat = ChatSaffron(max_tokens=30, effort="low")
+    plain = chat.invoke("How do I make tomato soup?")
+    looked_at = chat.invoke("How do I make tomato soup?", verify="prm")
+    assert looked_at.text == plain.text
+    counts = [answer.response_metadata["saffron"]["verified"] for answer in (plain, looked_at)]
+    assert counts[0] == 0 < counts[1]
+    with pytest.raises(SettingsError, match="verify='prm' has no effect on search='greedy'"):
+        chat.invoke("Hello!", verify="prm", effort="off")
