@@ -21,8 +21,8 @@ class Expand:
     """What a search asks for: the next-token scores of some nodes.
 
     Attributes:
-        nodes: The nodes to score. What is neither here, nor in `retain`, `spare` or `prm_nodes`, nor above those, is
-            forgotten.
+        nodes: The nodes to score; none where only the process reward model is asked. What is neither here, nor in
+            `retain`, `spare` or `prm_nodes`, nor above those, is forgotten.
         retain: Nodes that stay in the cache without being scored.
         spare: Nodes that do so as long as the cache has room: nodes below them may be asked for later.
         committed: Response tokens that became final since the last request.
