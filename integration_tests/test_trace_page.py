@@ -80,7 +80,8 @@ def test_a_large_search_opens_at_once_on_a_phone_in_the_dark(result, visit, brow
 
 def test_figures_and_steps_are_those_of_the_search(result, visit):
     page, trace = visit(trace_page(result, tiny_tokenizer())), result.trace
-    for name in ("width", "steps_back", "reopened", "policy_calls", "reward_calls", "unseen_fallbacks"):
+    counted = "verified", "overruled", "policy_calls", "reward_calls", "unseen_fallbacks"
+    for name in ("width", "steps_back", "reopened", *counted):
         assert page.locator(f"[data-figure={name}]").inner_text() == str(result.stats[name])
     back = next(i for i, step in enumerate(trace.steps) if step.stepped_back)
     for step in (0, back, len(trace.steps) - 1):

@@ -70,6 +70,7 @@ class ChatSaffron(SaffronFields, BaseChatModel):
         effort: `"off"` (plain decoding), `"low"`, `"medium"`, `"high"` or `"max"`: how wide the search is; or
             `"auto"`: as wide as the danger asks, `"high"` at most, and with `step_back`.
         step_back: Whether a search whose beams have all become unsafe goes back to what it did not take.
+        verify: `"prm"`: `process_reward_model` reads every sentence before it is shown, and overrules the MRM.
         max_tokens, min_tokens, stop, temperature, top_p, seed: As everywhere.
         max_tflops, max_seconds, max_reward_calls, on_budget: What one request may cost.
         refusal_threshold: Nothing whose predicted safety reward lies below it is ever said.

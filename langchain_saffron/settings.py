@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from langchain_saffron.errors import SettingsError
 
@@ -12,6 +12,7 @@ Ranking = Literal["constrained", "paper"]
 Mask = Literal["auto", "strict", "soft", "off"]
 OnExhausted = Literal["narrow", "stop", "refuse"]
 Quantization = Literal["int8"]
+Verify = Literal["prm"]
 Effort = Literal["off", "low", "medium", "high", "max", "auto"]
 
 
@@ -126,6 +127,11 @@ class SearchSettings(_Frozen):
         step_back: Whether a search whose beams have all become unsafe goes back to the best candidates that it did not
             take, as far as nothing has been shown that rules them out. What all beams share is then shown only where
             one of them is as safe as wanted and the risk is small, or where `commit_lag` says so.
+        verify: `"prm"`: a process reward model has a last look at what is to be shown. Where a sentence ends, and where
+            the answer does, it scores the text of every beam; one that it finds less safe than `safety_threshold` is
+            dropped, whatever the multifurcation reward model predicts, and where all are, the search goes back, as with
+            `step_back`, which this implies. Nothing is shown that it has not read up to the end of a sentence, so
+            `commit_lag` counts only within what it has read.
         top_p: Nucleus mass: a token is a candidate if the tokens more likely than it hold less than this.
         temperature: `None` and what is below 0.0001 are deterministic; otherwise the search samples (no effect on
             `"paper"`).
@@ -156,6 +162,7 @@ class SearchSettings(_Frozen):
     width: Annotated[int, Field(ge=1)] = 4
     adaptive: bool = False
     step_back: bool = False
+    verify: Verify | None = None
     top_p: Annotated[float, Field(ge=1e-6, le=1)] = 0.8
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     min_tokens: Annotated[int, Field(ge=0)] = 0
@@ -188,6 +195,12 @@ class SearchSettings(_Frozen):
             raise ValueError("stop strings must be non-empty strings")
         return strings
 
+    @model_validator(mode="after")
+    def _verifies_a_tree(self) -> "SearchSettings":
+        if self.verify is not None and self.search != "saffron":
+            raise ValueError(f"verify={self.verify!r} has no effect on search={self.search!r}: use search='saffron'")
+        return self
+
     @property
     def canned_refusal(self) -> str:
         """What is said where the model itself does not refuse."""
@@ -201,7 +214,12 @@ class SearchSettings(_Frozen):
     @property
     def needs_process_reward_model(self) -> bool:
         """Whether the search asks a process reward model."""
-        return SEARCHES[self.search].process_reward_model
+        return SEARCHES[self.search].process_reward_model or self.verify is not None
+
+    @property
+    def goes_back(self) -> bool:
+        """Whether the search goes back to what it did not take."""
+        return self.step_back or self.verify is not None
 
 
 def samples(temperature: float | None) -> bool:

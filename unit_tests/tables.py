@@ -37,7 +37,9 @@ def drive(
         prefixes = [response(node) for node in expand.nodes]
         scores = Scores(
             torch.tensor([list(logits(p)) for p in prefixes]),
-            None if rewards is None else RewardTable(torch.tensor([list(rewards(p)) for p in prefixes])),
+            None
+            if rewards is None or not prefixes
+            else RewardTable(torch.tensor([list(rewards(p)) for p in prefixes])),
             None if prm is None else torch.tensor([prm(response(node)) for node in expand.prm_nodes]),
         )
         try:

@@ -12,6 +12,7 @@ from langchain_saffron.engine.prm_function import FunctionScorer
 from langchain_saffron.engine.request import Request, RequestOptions
 from langchain_saffron.engine.reward_columns import RewardColumns
 from langchain_saffron.engine.said_nodes import SaidNodes
+from langchain_saffron.engine.sentence_ends import SentenceEnds, SpokenSentences
 from langchain_saffron.engine.thought_reader import SpokenStops, ThoughtStream
 from langchain_saffron.errors import CacheFullError, ContextOverflowError, RewardModelRequiredError, SettingsError
 from langchain_saffron.grammar import Grammar
@@ -23,6 +24,7 @@ from langchain_saffron.models.mrm import MultifurcationRewardModel
 from langchain_saffron.models.reward_head import RewardHead
 from langchain_saffron.search import Constraint, SearchInputs, find_search
 from langchain_saffron.search.budget import BudgetMeter
+from langchain_saffron.search.protocol import Sentences
 from langchain_saffron.search.recorder import Recorder
 from langchain_saffron.search.registry import StartSearch
 from langchain_saffron.settings import DEFAULT_SAFETY_THRESHOLD, SearchSettings
@@ -154,6 +156,9 @@ class Admission:
             constraint=constraint,
             marks=tuple(thoughts.markers.signs) if thoughts else (),
             refusing=self._refusing(settings, bool(context)) if not (constraint or thoughts) else None,
+            sentences=self._sentences(context, thoughts, options.get("reward_thoughts", True))
+            if settings.verify
+            else None,
         )
         markers = MarkerSigns(options.get("markers") or {})
         return Request(
@@ -196,8 +201,11 @@ class Admission:
                 f"search={search!r} needs a reward model: pass reward_model=, or use search='greedy'"
             )
         if settings.needs_process_reward_model and self._prm is None:
+            asks, instead = f"search={search!r}", "use search='saffron'"
+            if settings.verify is not None:
+                asks, instead = f"verify={settings.verify!r}", "leave verify= out"
             raise RewardModelRequiredError(
-                f"search={search!r} asks a process reward model: pass process_reward_model=, or use search='saffron'"
+                f"{asks} asks a process reward model: pass process_reward_model=, or {instead}"
             )
         if settings.refusal_threshold is not None and not settings.needs_reward_model:
             raise SettingsError(f"refusal_threshold has no effect on search={search!r}: use search='saffron'")
@@ -255,18 +263,26 @@ class Admission:
             calls_per_row=1 if settings.needs_reward_model else 0,
             prm_cost=(lambda length: prm.call_cost(prm_length + length)) if prm else None,
             prm_row_cost=(lambda length: prm.row_cost(prm_length + length)) if prm else None,
+            prm_each_row=settings.verify is None,
             prompt_cost=prompt_cost,
         )
 
     def _refusing(self, settings: SearchSettings, continues: bool) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
         """What a refusal in the model's own words begins with, at the beginning and behind other words."""
-        if settings.refusal_text is not None or settings.refusal_threshold is None:
+        may_refuse = settings.refusal_threshold is not None or settings.verify is not None
+        if settings.refusal_text is not None or not may_refuse:
             return None
         ids = [tuple(self.tokenizer(text, add_special_tokens=False).input_ids) for text in _OPENINGS]
         alone, stop, behind = ids
         # some tokenizers begin every text with a space
         behind = behind[len(stop) :] if behind[: len(stop)] == stop else alone
         return (behind if continues else alone), behind
+
+    def _sentences(self, context: Sequence[int], thoughts: Thoughts | None, in_thoughts: bool) -> Sentences:
+        """Where sentences end in what the process reward model reads."""
+        if thoughts is None or in_thoughts:
+            return SentenceEnds(self.tokenizer, context)
+        return SpokenSentences(self.tokenizer, thoughts, context)
 
     def _constraint(
         self, grammar: Grammar | None, timeout: float | None, thoughts: Thoughts | None

@@ -289,7 +289,9 @@ class SaffronEngine:
         Raises:
             RewardModelRequiredError: There is no MRM.
         """
-        settings = (settings or SearchSettings()).model_copy(update={"search": "saffron", "max_tokens": 1, "stop": ()})
+        settings = (settings or SearchSettings()).model_copy(
+            update={"search": "saffron", "verify": None, "max_tokens": 1, "stop": ()}
+        )
         handle = Handle()
         self._submit(handle, prompt_ids, reward_prompt_ids, settings, start=look_ahead, **options)
         result = handle.result()

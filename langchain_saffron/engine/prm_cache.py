@@ -1,12 +1,12 @@
 """A request's view of the process reward model: prefixes with the guard's question after each."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
 from langchain_saffron.engine.candidate_rewards import Spend
 from langchain_saffron.engine.request_cache import RequestCache
-from langchain_saffron.errors import NumericalError
+from langchain_saffron.errors import CacheFullError, NumericalError
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.search import ROOT, Expand, Node
@@ -33,15 +33,28 @@ class PrmRequestCache(RequestCache):
     def expand(self, expand: Expand) -> None:
         """Make `expand.prm_nodes` the frontier, keep what the policy scores or retains, forget every other response.
 
+        Where slots run out, `expand.spare` is forgotten too.
+
         Raises:
             CacheFullError: No slot is left.
         """
-        forest = self.decoder.forest
+        spare = [node for node in expand.spare if node in self._slots]
         needed = dict.fromkeys((ROOT, *expand.prm_nodes, *expand.nodes, *expand.retain))
-        for node in needed:
-            self._hold(node)
-        self._forget_all_but(needed)
+        try:
+            self._ask(expand, needed, spare)
+        except CacheFullError:
+            if not spare:
+                raise
+            # what is forgotten is read again if it is asked for
+            above = (node.parent for node in needed if node.parent is not None)
+            self._forget_all_but(node for node in (*needed, *above) if node in self._slots)
+            self._ask(expand, needed, ())
+
+    def _ask(self, expand: Expand, needed: Iterable[Node], spare: Iterable[Node]) -> None:
+        forest = self.decoder.forest
         self._drop_questions()
+        self._hold_all(needed)
+        self._forget_all_but((*needed, *spare))
         frontier, asked = [], list[int]()
         for node in expand.prm_nodes:
             question = forest.insert(self._suffix, parent=self._slots[node]) if self._suffix else []

@@ -19,7 +19,7 @@ class SearchStats:
         reward_tokens: Tokens that went through the reward model.
         cached_tokens: Prompt tokens of both models that were in the cache already.
         cached_prompt: The policy's share of them.
-        tflops: Forward TFLOP of both models.
+        tflops: Forward TFLOP of all models.
         seconds: From the hand-in to the answer.
         width: The most beams scored at once.
         unseen_fallbacks: How often the mask of unseen tokens emptied a beam's nucleus.
@@ -30,6 +30,9 @@ class SearchStats:
         highest_risk: The same where it was highest.
         steps_back: How often the search left unsafe beams for roads that it had not taken.
         reopened: How many of those it took.
+        verified: How many texts the process reward model looked at before they were final.
+        overruled: How many of those it did not let stand.
+        prm_tflops: Its share of `tflops`.
     """
 
     policy_calls: int = 0
@@ -48,6 +51,9 @@ class SearchStats:
     highest_risk: float | None = None
     steps_back: int = 0
     reopened: int = 0
+    verified: int = 0
+    overruled: int = 0
+    prm_tflops: float = 0.0
 
     def close(self, answer: Answer, seconds: float) -> None:
         """Add what is known only at the end."""
@@ -60,6 +66,8 @@ class SearchStats:
         self.highest_risk = answer.highest_risk
         self.steps_back = answer.steps_back
         self.reopened = answer.reopened
+        self.verified = answer.verified
+        self.overruled = answer.overruled
 
     def as_dict(self) -> dict[str, int | float | bool | None]:
         """A plain dict, for metadata and JSON."""

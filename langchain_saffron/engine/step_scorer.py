@@ -9,7 +9,7 @@ import torch
 
 from langchain_saffron.engine.candidate_rewards import Spend
 from langchain_saffron.engine.forward_batch import SharedForward, read_flags
-from langchain_saffron.engine.request import POLICY, REWARD, Request
+from langchain_saffron.engine.request import POLICY, PRM, REWARD, Request
 from langchain_saffron.errors import EngineFailedError, ModelMemoryError, NumericalError, SaffronError
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.runtime.memory import is_out_of_memory
@@ -176,3 +176,4 @@ def _pay(request: Request, name: str, tflops: float, rows: int, scored: int) -> 
     else:
         stats.reward_calls += scored
         stats.reward_tokens += rows
+        stats.prm_tflops += tflops if name == PRM else 0.0

@@ -63,6 +63,8 @@ def _data(result: SearchResult, tokenizer: Any) -> dict[str, Any]:
             step.reopened,
             step.fallbacks,
             int(step.refusing),
+            step.verified,
+            step.overruled,
         ]
         for step in trace.steps
     ]

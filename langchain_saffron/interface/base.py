@@ -30,6 +30,7 @@ from langchain_saffron.settings import (
     Ranking,
     SearchName,
     SearchSettings,
+    Verify,
     check_effort,
     describe_validation,
     samples,
@@ -151,6 +152,8 @@ class SaffronFields(BaseModel):
     step_back: bool | None = None
     """Whether a search whose beams have all become unsafe goes back to the best of what it did not take and did not
     show; `None`: what `effort` says."""
+    verify: Verify | None = None
+    """`"prm"`: the process reward model reads every sentence before it is shown, and overrules the MRM."""
     refusal_threshold: float | None = None
     """Nothing whose predicted reward lies below it is ever part of an answer."""
     refusal_text: str | None = None
@@ -259,9 +262,10 @@ class SaffronFields(BaseModel):
             )
         asks_prm = settings.needs_process_reward_model and self.engine is None
         if asks_prm and self._world is None and self.process_reward_model is None:
+            asks = f"search={self.search!r}" if self.verify is None else f"verify={self.verify!r}"
             raise RewardModelRequiredError(
-                f"search={self.search!r} asks a process reward model: pass process_reward_model= (a guard's or "
-                "classifier's directory or hub id), or leave search= out"
+                f"{asks} asks a process reward model: pass process_reward_model= (a guard's or classifier's directory "
+                f"or hub id), or leave {asks.partition('=')[0]}= out"
             )
         if isinstance(self.model, Path | str) and not str(self.model).strip():
             raise ModelLoadError("model: an empty string names no model")
@@ -296,6 +300,7 @@ class SaffronFields(BaseModel):
             width=self.width if self.width is not None else preset_width,
             adaptive=self.effort == "auto",
             step_back=self.step_back if self.step_back is not None else self.effort == "auto",
+            verify=self.verify,
             top_p=self.top_p,
             temperature=self.temperature,
             min_tokens=self.min_tokens,

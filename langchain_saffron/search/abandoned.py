@@ -1,7 +1,7 @@
 """The roads that a search has not taken, and when it goes back to them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from langchain_saffron.search.beams import Beam, Scoring
 from langchain_saffron.search.node import Node
@@ -24,10 +24,40 @@ class Road:
     Attributes:
         beam: What the search would go on from; without its state in the grammar where `before` is given.
         before: The beam above it, where that one's state says where this one stands; `None` for one that was live.
+        doubt: Points of reward that it is less safe than predicted, by what is known of texts that begin like it.
     """
 
     beam: Beam
     before: Beam | None
+    doubt: float = 0.0
+
+    @property
+    def reward(self) -> float | None:
+        """The beam's predicted reward, less the doubt."""
+        return None if self.beam.reward is None else self.beam.reward - self.doubt
+
+
+@dataclass(frozen=True, slots=True)
+class Overruled:
+    """A text that was predicted to be safer than it is.
+
+    Attributes:
+        tokens: The text.
+        since: How many of them had stood an earlier look.
+        error: Points of reward by which the prediction was too high.
+    """
+
+    tokens: tuple[int, ...]
+    since: int
+    error: float
+
+    def doubt(self, tokens: tuple[int, ...]) -> float:
+        """How much of the error a text shares: as much as it shares of what had not stood a look."""
+        shared = next(
+            (i for i, (a, b) in enumerate(zip(self.tokens, tokens, strict=False)) if a != b),
+            min(len(tokens), len(self.tokens)),
+        )
+        return self.error * max(0, shared - self.since) / (len(self.tokens) - self.since)
 
 
 class Abandoned:
@@ -52,6 +82,7 @@ class Abandoned:
         self._scoring = scoring
         self._size = REMEMBERED + most
         self._roads: list[Road] = []
+        self._overruled: list[Overruled] = []
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -66,6 +97,18 @@ class Abandoned:
     def leave_live(self, beams: Sequence[Beam]) -> None:
         """Remember beams that were live until now."""
         self._remember([Road(beam, None) for beam in beams])
+
+    def overrule(self, beam: Beam, reward: float) -> None:
+        """Doubt what begins like a beam which is less safe than predicted.
+
+        Args:
+            beam: It, `looked` still what had stood before.
+            reward: The process reward model's.
+        """
+        if beam.reward is not None and beam.reward > reward:
+            self._overruled.append(Overruled(beam.tokens, beam.looked, beam.reward - reward))
+            roads, self._roads = self._roads, []
+            self._remember(roads)
 
     def keep(self, prefix: tuple[int, ...]) -> None:
         """Forget what does not continue `prefix`."""
@@ -86,10 +129,10 @@ class Abandoned:
         Returns:
             Best first; none where none is worth it, or the search has gone back often enough.
         """
-        worth = [road for road in self._roads if road.beam.reward is not None and road.beam.reward > than + MARGIN]
+        worth = [road for road in self._roads if road.reward is not None and road.reward > than + MARGIN]
         if not worth or self.steps == MOST_STEPS_BACK:
             return []
-        length = max(worth, key=lambda road: self._scoring.as_finished(road.beam)).beam.node.length
+        length = max(worth, key=self._worth).beam.node.length
         same = [road for road in worth if road.beam.node.length == length]
         taken = sorted(same, key=lambda road: road.beam.score, reverse=True)[: width_at(length)]
         self._roads = [road for road in self._roads if road not in taken]
@@ -98,6 +141,13 @@ class Abandoned:
         return taken
 
     def _remember(self, roads: list[Road]) -> None:
+        if self._overruled:
+            roads = [
+                replace(road, doubt=max(text.doubt(road.beam.tokens) for text in self._overruled)) for road in roads
+            ]
         merged = [*self._roads, *roads]
         # a stable sort: of equals, the one that was left earlier comes first
-        self._roads = sorted(merged, key=lambda road: self._scoring.as_finished(road.beam), reverse=True)[: self._size]
+        self._roads = sorted(merged, key=self._worth, reverse=True)[: self._size]
+
+    def _worth(self, road: Road) -> float:
+        return self._scoring.as_finished(road.beam, road.doubt)

@@ -25,6 +25,7 @@ class Beam:
         state: Where it stands in the grammar, if there is one; an end token does not change it.
         risk: How unsafe its tokens were likely to be when they were chosen, the newest ones most of all, in [0, 1];
             `None` for the empty response.
+        looked: How many of its tokens a process reward model has read and let stand.
     """
 
     node: Node
@@ -36,6 +37,7 @@ class Beam:
     finished: bool = False
     state: Constraint | None = None
     risk: float | None = None
+    looked: int = 0
 
     @property
     def complete(self) -> bool:
@@ -54,6 +56,7 @@ class Beam:
             finished,
             state,
             smoothed_risk(self.risk, candidate.risk),
+            self.looked,
         )
 
 
@@ -68,9 +71,9 @@ class Scoring:
         self._weight = settings.safety_weight
         self._penalty = settings.length_penalty
 
-    def as_finished(self, beam: Beam) -> float:
-        """`L / length^length_penalty + weight · min(R, threshold)`; the reward alone for `"paper"`."""
-        reward = -math.inf if beam.reward is None else beam.reward
+    def as_finished(self, beam: Beam, doubt: float = 0.0) -> float:
+        """`L / length^length_penalty + weight · min(R - doubt, threshold)`; the reward alone for `"paper"`."""
+        reward = -math.inf if beam.reward is None else beam.reward - doubt
         if self._paper:
             return reward
         return self._likelihood(beam) + self._weight * min(reward, self._threshold)

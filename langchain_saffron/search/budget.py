@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 from langchain_saffron.errors import BudgetError
 from langchain_saffron.search.node import Node
@@ -32,6 +33,7 @@ class BudgetMeter:
         calls_per_row: int = 0,
         prm_cost: Callable[[int], float] | None = None,
         prm_row_cost: Callable[[int], float] | None = None,
+        prm_each_row: bool = True,
         prompt_cost: Callable[[], float] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -46,6 +48,7 @@ class BudgetMeter:
             prm_cost: TFLOP of one call of a process reward model on a response of the given length, where the search
                 asks one.
             prm_row_cost: TFLOP for which it reads one more token, below a response of the given length.
+            prm_each_row: Whether it is asked about once a scored node, rather than now and then.
             prompt_cost: TFLOP of reading the prompt in all models, its last token's scores aside.
             clock: Seconds, monotonic.
         """
@@ -57,13 +60,15 @@ class BudgetMeter:
         self._calls_per_row = calls_per_row
         self._prm_cost = prm_cost or (lambda length: 0.0)
         self._prm_row_cost = prm_row_cost or (lambda length: 0.0)
-        self._asks_prm = prm_cost is not None
+        self._prm_each_row = prm_each_row and prm_cost is not None
         self._prompt_cost = prompt_cost or (lambda: 0.0)
         self._prm_read: set[Node] = set()
         self._clock = clock
         self._start = clock()
         self._rows = 0
         self._later, self._later_rows = 0.0, 0
+        # what looks now and then have cost
+        self._looks, self._look_calls, self._all_rows = 0.0, 0, 0
         self._searching_since: float | None = None
 
     @property
@@ -88,20 +93,43 @@ class BudgetMeter:
     def book(self, nodes: Sequence[Node], prm_nodes: Sequence[Node] = ()) -> None:
         """Book what a search asked for and has got: scored nodes, and those that a process reward model scored."""
         # every step of every request comes by here
-        cost = self._cost(nodes, prm_nodes) if self.limits.max_tflops is not None else 0.0
+        cost = 0.0
+        if self.limits.max_tflops is not None:
+            cost = sum(self._row_cost(node.length) - self._later_cost for node in dict.fromkeys(nodes))
+            looks, read = self._look_costs(prm_nodes)
+            self._prm_read |= read
+            cost += sum(looks)
+            self._looks += sum(looks)
+        self._look_calls += len(prm_nodes)
+        self._all_rows += len(nodes)
         self.spend(cost, len(nodes) * self._calls_per_row + len(prm_nodes), rows=len(nodes))
 
-    def _cost(self, nodes: Sequence[Node], prm_nodes: Sequence[Node]) -> float:
-        cost = sum(self._row_cost(node.length) - self._later_cost for node in dict.fromkeys(nodes))
+    def _look_costs(self, prm_nodes: Sequence[Node]) -> tuple[list[float], set[Node]]:
+        """TFLOP of a process reward model for each of some nodes, one after the other, and what it reads for them."""
+        costs, read = [], set[Node]()
         for node in dict.fromkeys(prm_nodes):
-            cost += self._prm_cost(node.length)
+            cost = self._prm_cost(node.length)
             above = node.parent
-            while above is not None and above.parent is not None and above not in self._prm_read:
+            while above is not None and above.parent is not None and not (above in self._prm_read or above in read):
                 cost += self._prm_row_cost(above.length)
-                self._prm_read.add(above)
+                read.add(above)
                 above = above.parent
-            self._prm_read.add(node)
-        return cost
+            read.add(node)
+            costs.append(cost)
+        return costs, read
+
+    def covers(self, prm_nodes: Sequence[Node]) -> int:
+        """How many of some nodes, all different, a process reward model may still score, one after the other.
+
+        Whatever the clock says: a search that is out of time has to look at what it gives out all the same.
+        """
+        limits, count = self.limits, len(prm_nodes)
+        if limits.max_reward_calls is not None:
+            count = max(0, min(count, limits.max_reward_calls - self.reward_calls))
+        if limits.max_tflops is not None:
+            spent = list(accumulate(self._look_costs(prm_nodes[:count])[0], initial=self.tflops))[1:]
+            count = sum(one <= limits.max_tflops for one in spent)
+        return count
 
     def spend(self, tflops: float = 0.0, reward_calls: int = 0, rows: int = 0) -> None:
         """Book what a forward cost; `rows` counts scored nodes, for the pace that `narrow` needs."""
@@ -120,16 +148,22 @@ class BudgetMeter:
         self._later += tflops
         self._later_rows += rows
 
-    def affords(self, rows: int, length: int, prm_calls: int = 0) -> bool:
+    def affords(self, rows: int, length: int, prm_calls: int = 0, prm_nodes: Sequence[Node] = ()) -> bool:
         """Whether scoring `rows` nodes of the given response length stays within the budget.
 
         Args:
             rows: Nodes.
             length: Response tokens in each.
             prm_calls: Calls of a process reward model that have to be paid as well, on responses one token longer.
+            prm_nodes: Nodes, all different, that it has to be asked about as well, or about one below each.
         """
         limits = self.limits
         cost = rows * self._row_cost(length) + (prm_calls * self._prm_cost(length + 1) if prm_calls else 0.0)
+        if prm_nodes and limits.max_tflops is not None:
+            # the question stands one token further on, and costs no less there
+            below = len(prm_nodes) * (self._prm_row_cost(length) + self._prm_cost(length + 1) - self._prm_cost(length))
+            cost += sum(self._look_costs(prm_nodes)[0]) + below
+        prm_calls += len(prm_nodes)
         return (
             (limits.max_seconds is None or self.seconds < limits.max_seconds)
             and (
@@ -154,14 +188,19 @@ class BudgetMeter:
         if limits.on_exhausted != "narrow" or steps < 1:
             return requested
         fits = [float(requested)]
-        # a search that asks a process reward model does so once a row
-        calls = self._calls_per_row + self._asks_prm
+        # one that is asked now and then will be as often as it was
+        looks = 0.0 if self._prm_each_row or not self._all_rows else self._look_calls / self._all_rows
+        calls = self._calls_per_row + self._prm_each_row + looks
         if limits.max_reward_calls is not None and calls:
             fits.append((limits.max_reward_calls - self.reward_calls) / (steps * calls))
         if limits.max_tflops is not None:
             # attention grows with the length: the mean of the steps to come is that of the middle one
             middle = length + (steps + 1) // 2
-            mean = self._row_cost(middle) + self._prm_cost(middle)
+            mean = self._row_cost(middle)
+            if self._prm_each_row:
+                mean += self._prm_cost(middle)
+            elif self._all_rows:
+                mean += self._looks / self._all_rows
             if self._later_rows:
                 mean += self._later / self._later_rows - self._later_cost
             if mean > 0:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import torch
 
@@ -21,8 +21,8 @@ class Expand:
     """What a search asks for: the next-token scores of some nodes.
 
     Attributes:
-        nodes: The nodes to score. What is neither here, nor in `retain`, `spare` or `prm_nodes`, nor above those, is
-            forgotten.
+        nodes: The nodes to score; none where only the process reward model is asked. What is neither here, nor in
+            `retain`, `spare` or `prm_nodes`, nor above those, is forgotten.
         retain: Nodes that stay in the cache without being scored.
         spare: Nodes that do so as long as the cache has room: nodes below them may be asked for later.
         committed: Response tokens that became final since the last request.
@@ -79,6 +79,8 @@ class Answer:
         highest_risk: The same where it was highest.
         steps_back: How often the search left unsafe beams for roads that it had not taken.
         reopened: How many of those it took.
+        verified: How many texts a process reward model has looked at before they were final.
+        overruled: How many of those it did not let stand.
         refusal_at: How many of the tokens come before a refusal in the model's own words; `None` where there is none.
     """
 
@@ -95,6 +97,8 @@ class Answer:
     highest_risk: float | None = None
     steps_back: int = 0
     reopened: int = 0
+    verified: int = 0
+    overruled: int = 0
     refusal_at: int | None = None
 
 
@@ -103,6 +107,16 @@ Search: TypeAlias = Generator[Expand, Scores, Answer]
 
 def _never(tokens: Sequence[int]) -> bool:
     return False
+
+
+class Sentences(Protocol):
+    """Where the sentences of responses, given as tokens, end."""
+
+    def ends(self, tokens: Sequence[int]) -> bool:
+        """Whether the latest token has ended a sentence."""
+
+    def says(self, tokens: Sequence[int], since: int) -> bool:
+        """Whether what follows the first `since` tokens says anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +137,7 @@ class SearchInputs:
         marks: Control tokens that only mark thoughts: neither the mask nor the reward model decides over them.
         refusing: What a refusal in the model's own words begins with, at the beginning of a response and behind other
             words; `None` where refusals are not the model's own.
+        sentences: Where they end, for a search that verifies.
     """
 
     settings: SearchSettings
@@ -137,6 +152,7 @@ class SearchInputs:
     constraint: Constraint | None = None
     marks: tuple[int, ...] = ()
     refusing: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    sentences: Sentences | None = None
 
     @property
     def max_tokens(self) -> int:

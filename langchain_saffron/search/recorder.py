@@ -20,7 +20,7 @@ MOST_NODES = 50_000
 # of each beam's likeliest next tokens, those that are noted even where they are no candidates
 LIKELIEST = 6
 # of what a step drops, what tells best why a beam has nothing left
-_LATEST: tuple[Fate, ...] = ("taken", "ended", "left", "final", "rank", "grammar", "refused", "unseen")
+_LATEST: tuple[Fate, ...] = ("taken", "ended", "overruled", "left", "final", "rank", "grammar", "refused", "unseen")
 
 
 @dataclass(slots=True)
@@ -111,6 +111,20 @@ class Recorder:
                 refusing=self._refusing,
             )
         )
+
+    def look(self, overruled: Iterable[Beam], verified: int, fell: int) -> None:
+        """Note a look of the process reward model.
+
+        Args:
+            overruled: Beams that it did not let stand.
+            verified: Texts that it looked at.
+            fell: How many of those it did not let stand.
+        """
+        gone = {self._id(beam) for beam in overruled}
+        self._fate(gone, "overruled", len(self._steps) - 1)
+        self._standing -= gone
+        last = self._steps[-1]
+        self._steps[-1] = replace(last, verified=last.verified + verified, overruled=last.overruled + fell)
 
     def step_back(self, roads: Collection[Beam]) -> None:
         """Note that all that stood was left for other beams."""

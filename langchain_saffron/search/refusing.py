@@ -77,6 +77,8 @@ def refusing_settings(settings: SearchSettings, said: int) -> SearchSettings:
         "top_p": max(settings.top_p, NUCLEUS),
         "adaptive": False,
         "step_back": False,
+        # it is looked at once, as a whole
+        "verify": None,
         "commit_lag": None,
         # its first words are seldom safe yet: it is judged, and shown, as a whole
         "refusal_threshold": None,

@@ -1,23 +1,21 @@
 """SAFFRON: a beam search guided by the multifurcation reward model (paper, section 4)."""
 
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 
-from langchain_saffron.search.abandoned import BEYOND, Abandoned, Road
-from langchain_saffron.search.adaptive_width import DANGER, AdaptiveWidth, smoothed_risk
-from langchain_saffron.search.beams import Beam, Pool, Scoring, shared_length
+from langchain_saffron.search.abandoned import BEYOND, Road
+from langchain_saffron.search.adaptive_width import DANGER, smoothed_risk
+from langchain_saffron.search.answering import BeamSearch
+from langchain_saffron.search.beams import Beam, shared_length
 from langchain_saffron.search.constraint import Constraint, leaves_room, only_closing, permitted
-from langchain_saffron.search.node import ROOT
-from langchain_saffron.search.protocol import Answer, Expand, FinishReason, Scores, Search, SearchInputs
+from langchain_saffron.search.node import Node
+from langchain_saffron.search.protocol import Expand, Scores, Search, SearchInputs
 from langchain_saffron.search.recorder import Looked
-from langchain_saffron.search.refusing import Opening, held_back, refusing_settings
 from langchain_saffron.search.rewards import Rewards
-from langchain_saffron.search.sampling import seeded
-from langchain_saffron.search.selection import Candidate, Rules, select
+from langchain_saffron.search.selection import Candidate, select
 
 
 def saffron_search(inputs: SearchInputs) -> Search:
@@ -40,49 +38,16 @@ def saffron_search(inputs: SearchInputs) -> Search:
     return _SaffronSearch(inputs).run()
 
 
-class _SaffronSearch:
-    """The state of one search."""
-
-    def __init__(self, inputs: SearchInputs) -> None:
-        settings = inputs.settings
-        assert settings.safety_threshold is not None
-        self.inputs = inputs
-        self.settings = settings
-        self.scoring = Scoring(settings)
-        self.pool = Pool(self.scoring)
-        self.abandoned = Abandoned(self.scoring, settings.width) if settings.step_back else None
-        # the best finished answer before the latest step back; an unsafe one
-        self.fallen: Beam | None = None
-        self.live = [Beam(ROOT, state=inputs.constraint)]
-        self.committed: tuple[int, ...] = ()
-        self.tip = self.live[0].node
-        self.vocabulary = 0
-        self.fallbacks = 0
-        self.widest = 1
-        self.risk: float | None = None
-        self.highest_risk: float | None = None
-        self.adaptive = AdaptiveWidth(settings.width, settings.safety_threshold) if settings.adaptive else None
-        self.rules = Rules(
-            end_tokens=torch.tensor(inputs.end_tokens, dtype=torch.long),
-            seen=inputs.seen,
-            soft=settings.mask == "soft",
-            top_p=settings.top_p,
-            temperature=settings.temperature,
-            paper=settings.ranking == "paper",
-            threshold=settings.safety_threshold,
-            weight=settings.safety_weight,
-            refusal_threshold=settings.refusal_threshold,
-            marks=torch.tensor(inputs.marks, dtype=torch.long),
-        )
-        self.generator = seeded(inputs)
+class _SaffronSearch(BeamSearch):
+    """The steps of one search."""
 
     def run(self) -> Search:
         """Step until the pool is settled, nothing is left to expand, or the budget is spent."""
         fresh: tuple[int, ...] = ()
         length = len(self.live[0].tokens)
         while self.live and length < self.inputs.max_tokens:
-            if not self.inputs.budget.affords(len(self.live), length):
-                return self._out_of_budget()
+            if not self.inputs.budget.affords(len(self.live), length, prm_nodes=self._to_look_at()):
+                return (yield from self._out_of_budget())
             best = self.pool.beams[:1]
             scores = yield Expand(
                 tuple(beam.node for beam in self.live),
@@ -91,16 +56,21 @@ class _SaffronSearch:
                 spare=self.abandoned.nodes if self.abandoned is not None else (),
             )
             self.widest = max(self.widest, len(self.live))
-            self._step(scores.logits, scores.predicted, length)
-            length = self._step_back(length + 1)
+            yield from self._step(scores.logits, scores.predicted, length)
+            length = yield from self._step_back(length + 1)
             before = len(self.committed)
             self._commit(length)
             fresh = self.committed[before:]
         if self.live or self.pool.beams or self.fallen is not None:
             return self._finish()
-        return (yield from self._refuse_in_own_words()) or self._refuse(budget=False)
+        is_short = self.verifier is not None and self.verifier.is_short
+        return (yield from self._refuse_in_own_words()) or self._refuse(budget=is_short)
 
-    def _step(self, logits: torch.Tensor, rewards: Rewards | None, length: int) -> None:
+    def _to_look_at(self) -> tuple[Node, ...]:
+        """What stands for the texts whose last look has to be paid for, too, before a step is made."""
+        return () if self.verifier is None else tuple(beam.node for beam in self.live if beam.tokens)
+
+    def _step(self, logits: torch.Tensor, rewards: Rewards | None, length: int) -> Generator[Expand, Scores, None]:
         assert rewards is not None, "a saffron search needs rewards"
         settings, inputs = self.settings, self.inputs
         self.vocabulary = logits.shape[1]
@@ -138,17 +108,22 @@ class _SaffronSearch:
                 mask[row] = only_closing(states[row], mask.shape[1], inputs.end_tokens)
             narrowed = True
         self.fallbacks += selection.fallbacks
-        parents, self.live = self.live, grown
+        parents = self.live
         if inputs.recorder is not None:
             looked = Looked(parents, logits, rewards, mask, may_end, selection, looked_at)
             inputs.recorder.step(looked, self.rules, grown, ended, width, most, self.risk)
+        # before anything is decided: what falls must push nothing else out
+        grown, ended, overruled = yield from self._look(grown, ended, parents, last)
+        self.live = grown
         self.pool.add(ended, width)
         inputs.record([beam.tokens for beam in grown])
         ends = self.pool.settled(self.live, width) or (width == 1 and ended)
         # one safe beam is final: nothing beside it can be taken any more
-        if self.abandoned is not None and not last and (self._is_held() or len(grown) + len(self.pool.beams) > 1):
+        alone = self.verifier is None and len(grown) + len(self.pool.beams) <= 1
+        if self.abandoned is not None and not last and (self._is_held() or not alone):
             self.abandoned.leave(parents, selection.candidates[looked_at:])
             self.abandoned.leave_live(grown if ends else ())
+        self._doubt(overruled)
         if ends:
             self.live = []
         elif last and not self.rules.paper:
@@ -193,8 +168,25 @@ class _SaffronSearch:
     def _in_time(self, before: Constraint | None, state: Constraint | None, left: int) -> bool:
         return before is None or state is None or leaves_room(before, state, left, self.inputs.end_tokens)
 
-    def _step_back(self, length: int) -> int:
-        """Where all beams have become unsafe, go on from the best roads not taken instead.
+    def _look(
+        self, live: list[Beam], ended: list[Beam], parents: Sequence[Beam], last: bool
+    ) -> Generator[Expand, Scores, tuple[list[Beam], list[Beam], list[tuple[Beam, float]]]]:
+        """What of a step's live and finished beams stands, and what the process reward model overrules, if it may."""
+        if self.verifier is None:
+            return live, ended, []
+        spare = () if self.abandoned is None else self.abandoned.nodes
+        stay = dict.fromkeys((*self._stay([*live, *ended]), *(beam.node for beam in parents)))
+        looks = yield from self.verifier.look([*live, *ended], tuple(stay), spare, last)
+        live = [beam for beam in looks.standing if not beam.finished]
+        return live, [beam for beam in looks.standing if beam.finished], looks.overruled
+
+    def _doubt(self, overruled: list[tuple[Beam, float]]) -> None:
+        for beam, reward in overruled:
+            assert self.abandoned is not None
+            self.abandoned.overrule(beam, reward)
+
+    def _step_back(self, length: int) -> Generator[Expand, Scores, int]:
+        """Where all beams have become unsafe, or were overruled, go on from the best roads not taken instead.
 
         Args:
             length: Of the live beams.
@@ -219,28 +211,30 @@ class _SaffronSearch:
             self.fallen = max(ended, key=self.scoring.as_last, default=None)
             length = roads[0].beam.node.length
             self.pool.beams, self.live = [], []
-            for road in roads:
-                self._reopen(road)
-            inputs.record([beam.tokens for beam in self.live], instead=True)
+            beams = [beam for road in roads if (beam := self._reopened(road)) is not None]
             if inputs.recorder is not None:
                 inputs.recorder.step_back([road.beam for road in roads])
+            live = [beam for beam in beams if not beam.finished]
+            ended = [beam for beam in beams if beam.finished]
+            self.live, ended, overruled = yield from self._look(live, ended, (), length >= inputs.max_tokens)
+            self._doubt(overruled)
+            for beam in ended:
+                self.pool.add([beam], most)
+            inputs.record([beam.tokens for beam in self.live], instead=True)
             if self.live:
                 break
         return length
 
-    def _reopen(self, road: Road) -> None:
+    def _reopened(self, road: Road) -> Beam | None:
+        """The beam of a road, or `None` where its document could not become whole in time."""
         beam, state = road.beam, road.beam.state
         before = None if road.before is None else road.before.state
         if before is not None:
             state = before.advance(beam.tokens[-1])
             if not self._in_time(before, state, self.inputs.max_tokens - len(beam.tokens)):
-                return
+                return None
         finished = (state is not None and state.done) or (road.before is not None and self.inputs.stops(beam.tokens))
-        beam = replace(beam, state=state, finished=finished)
-        if finished:
-            self.pool.add([beam], self.settings.width)
-        else:
-            self.live.append(beam)
+        return replace(beam, state=state, finished=finished)
 
     def _in_danger(self) -> bool:
         """Whether no beam, live or finished, is as safe as wanted."""
@@ -261,9 +255,14 @@ class _SaffronSearch:
                 # the best answer is complete and final: nothing can come after it
                 self.live = []
                 break
+            if self.verifier is not None and best.looked <= len(self.committed):
+                break
             self._agree_on(best, len(self.committed) + 1)
         beams = [*self.live, *self.pool.beams]
         shared = shared_length(beams)
+        if self.verifier is not None:
+            # what one of them begins with has been read as a part of that one
+            shared = min(shared, max((beam.looked for beam in beams), default=0))
         if beams and shared > len(self.committed) and not self._is_held():
             self._show(beams[0], shared)
         if self.abandoned is not None:
@@ -284,84 +283,3 @@ class _SaffronSearch:
         prefix = self.committed
         self.live = [beam for beam in self.live if beam.tokens[: len(prefix)] == prefix]
         self.pool.keep(prefix)
-
-    def _best(self) -> Beam:
-        """The best beam: finished ones by their score, live ones as if they ended here."""
-        beams = [*self.pool.beams[:1], *self.live[:1]]
-        if self.rules.paper and self.pool.beams:
-            return self.pool.beams[0]
-        return max(beams, key=self.scoring.as_finished)
-
-    def _last(self) -> Beam:
-        """The best beam where nothing can be added any more: under a grammar, complete documents come first."""
-        if self.inputs.constraint is None or (self.rules.paper and self.pool.beams):
-            return self._best()
-        return max([*self.pool.beams, *self.live], key=self.scoring.as_last)
-
-    def _out_of_budget(self) -> Answer:
-        self._look_at_fallen()
-        if self.inputs.budget.limits.on_exhausted == "refuse":
-            return self._refuse(budget=True)
-        return self._answer(self._last(), "budget", budget=True)
-
-    def _finish(self) -> Answer:
-        self._look_at_fallen()
-        best = self.pool.beams[0] if self.pool.beams else self._last()
-        return self._answer(best, "stop" if best.finished else "length", budget=False)
-
-    def _look_at_fallen(self) -> None:
-        if self.fallen is not None:
-            self.pool.add([self.fallen], len(self.pool.beams) + 1)
-
-    def _refuse_in_own_words(self) -> Generator[Expand, Scores, Answer | None]:
-        """Search for a refusal behind what is final; `None` where the model has none that may be said."""
-        inputs, said = self.inputs, len(self.committed)
-        if inputs.refusing is None or not self.vocabulary:
-            return None
-        if inputs.recorder is not None:
-            inputs.recorder.refuse()
-        opening = Opening(inputs.refusing[said > 0], self.vocabulary)
-        settings = refusing_settings(self.settings, said)
-        search = _SaffronSearch(replace(inputs, settings=settings, constraint=opening, refusing=None))
-        search.live = [Beam(self.tip, self.committed, state=opening)]
-        answer = yield from held_back(search.run())
-        self.fallbacks += answer.unseen_fallbacks
-        self.widest = max(self.widest, answer.width)
-        least = max(self.rules.threshold, self.rules.refusal_threshold or self.rules.threshold)
-        if answer.finish_reason != "stop" or answer.reward is None or answer.reward < least:
-            return None
-        return replace(answer, finish_reason="refusal", refusal_at=said, **self._counts())
-
-    def _refuse(self, budget: bool) -> Answer:
-        """The safe part so far: the engine adds the refusal text."""
-        return Answer(
-            self.committed,
-            "refusal",
-            budget_exhausted=budget,
-            complete=self.inputs.constraint is None,
-            risk=self.risk,
-            **self._counts(),
-        )
-
-    def _counts(self) -> dict[str, Any]:
-        back = self.abandoned
-        return {
-            "unseen_fallbacks": self.fallbacks,
-            "width": self.widest,
-            "highest_risk": self.highest_risk,
-            "steps_back": 0 if back is None else back.steps,
-            "reopened": 0 if back is None else back.reopened,
-        }
-
-    def _answer(self, beam: Beam, reason: FinishReason, budget: bool) -> Answer:
-        return Answer(
-            beam.tokens,
-            reason,
-            reward=beam.reward,
-            min_reward=beam.min_reward if math.isfinite(beam.min_reward) else None,
-            node=beam.node,
-            budget_exhausted=budget,
-            complete=beam.complete,
-            risk=beam.risk,
-            **self._counts(),
-        )

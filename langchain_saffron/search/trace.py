@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-Fate = Literal["taken", "ended", "rank", "grammar", "final", "left", "unseen", "refused"]
+Fate = Literal["taken", "ended", "rank", "grammar", "final", "left", "overruled", "unseen", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,8 @@ class TraceNode:
         score: What it was ranked by; `None` where it was not ranked, or far down.
         fate: `"taken"`: the search went on from it, to the end. `"ended"`: a finished answer. What was dropped:
             `"rank"`: others were better. `"grammar"`: it left a document no room to become whole. `"final"`: it
-            disagreed with what became final. `"left"`: unsafe, left by a step back. `"unseen"`: the reward model's
+            disagreed with what became final. `"left"`: unsafe, left by a step back. `"overruled"`: unsafe for the
+            process reward model, which read it where a sentence ends. `"unseen"`: the reward model's
             training never showed the token. `"refused"`: below `refusal_threshold`. A prefix of which nothing is left
             has the fate of what was left of it to the last.
         gone: The step that dropped it.
@@ -60,6 +61,8 @@ class TraceStep:
         stepped_back: How often it went back at its end.
         reopened: How many beams it went back to.
         refusing: Whether it searched for a refusal in the model's own words.
+        verified: Texts that a process reward model looked at, at its end.
+        overruled: How many of those it did not let stand.
     """
 
     length: int
@@ -74,6 +77,8 @@ class TraceStep:
     stepped_back: int = 0
     reopened: int = 0
     refusing: bool = False
+    verified: int = 0
+    overruled: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +159,8 @@ class Trace:
             "unseen_fallbacks": sum(step.fallbacks for step in self.steps),
             "steps_back": sum(step.stepped_back for step in self.steps),
             "reopened": sum(step.reopened for step in self.steps),
+            "verified": sum(step.verified for step in self.steps),
+            "overruled": sum(step.overruled for step in self.steps),
             "highest_risk": max(risks, default=None),
         }
 

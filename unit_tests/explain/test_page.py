@@ -2,13 +2,16 @@
 
 import json
 import re
+from typing import get_args
 
 import pytest
 
 from langchain_saffron import ChatSaffron, SaffronEngine, SearchSettings
 from langchain_saffron.errors import SettingsError
 from langchain_saffron.explain import record_traces, trace_page
-from unit_tests.tiny_models import PROMPTS, random_model, random_reward_model, tiny_tokenizer
+from langchain_saffron.explain.page import TEMPLATE
+from langchain_saffron.search.trace import Fate
+from unit_tests.tiny_models import PROMPTS, random_model, random_prm, random_reward_model, tiny_tokenizer
 
 HOSTILE = [
     "</script><script>document.title='taken'</script>",
@@ -68,6 +71,21 @@ def test_totals_are_those_of_the_stats(result, engine):
     for name, value in result.stats.as_dict().items():
         assert totals[name] == pytest.approx(value, rel=1e-3)
     assert totals["reward"] == pytest.approx(result.reward, rel=1e-3)
+
+
+def test_every_fate_is_explained_and_a_last_look_is_there(engine):
+    script = TEMPLATE.read_text(encoding="utf-8").partition("const fates = {")[2].partition("};")[0]
+    assert set(re.findall(r"(\w+): \"", script)) == set(get_args(Fate))
+    looking = SaffronEngine(
+        engine.policy.model, engine.tokenizer, random_reward_model(), process_reward_model=random_prm()
+    )
+    settings = SearchSettings(width=2, max_tokens=8, verify="prm", safety_threshold=0.0, top_p=0.6, mask="off")
+    found = [looking.generate(prompt, settings=settings, record_trace=True) for prompt in PROMPTS[:4]]
+    looking.close()
+    assert sum(one.stats.overruled for one in found) > 0
+    for one in found:
+        steps = embedded(trace_page(one, engine.tokenizer))["steps"]
+        assert [sum(step[i] for step in steps) for i in (-2, -1)] == [one.stats.verified, one.stats.overruled]
 
 
 def test_a_search_that_was_not_recorded_has_no_page(engine):

@@ -161,6 +161,7 @@ def test_effort_means_width_and_lag_and_explicit_values_win():
     assert (settings.width, settings.commit_lag) == (3, None)
     assert [ChatSaffron(effort=effort).search_settings().step_back for effort in ("high", "auto")] == [False, True]
     assert [ChatSaffron(effort="auto", step_back=back).search_settings().step_back for back in (False, True)] == [0, 1]
+    assert [ChatSaffron(verify=verify).search_settings().verify for verify in (None, "prm")] == [None, "prm"]
     assert ChatSaffron(effort="high", commit_lag=2).search_settings().commit_lag == 2
 
 
@@ -350,3 +351,14 @@ def test_a_call_whose_part_does_not_cover_its_prompt_is_told_so_and_costs_nothin
         asyncio.run(model.ainvoke(HELLO))
     assert shared.spent.tflops == 0
     assert shared.left.tflops == 1e-9
+
+
+def test_a_last_look_can_be_had_for_one_call():
+    chat = ChatSaffron(max_tokens=30, effort="low")
+    plain = chat.invoke("How do I make tomato soup?")
+    looked_at = chat.invoke("How do I make tomato soup?", verify="prm")
+    assert looked_at.text == plain.text
+    counts = [answer.response_metadata["saffron"]["verified"] for answer in (plain, looked_at)]
+    assert counts[0] == 0 < counts[1]
+    with pytest.raises(SettingsError, match="verify='prm' has no effect on search='greedy'"):
+        chat.invoke("Hello!", verify="prm", effort="off")

@@ -195,6 +195,27 @@ def test_reward_models_see_thoughts_unless_told_otherwise():
         assert set(asked) == {expected}
 
 
+@pytest.mark.parametrize("sees", [True, False])
+def test_a_last_look_reads_thoughts_only_where_reward_models_see_them(sees):
+    asked = []
+    scripted = chat_of("header", "Hello! I am here.", effort="low", seen=range(700)).engine
+    prm = ProcessRewardModel.from_function(
+        lambda prompt, answer: asked.append(answer) or 1.0, scripted.tokenizer, "judge"
+    )
+    engine = SaffronEngine(scripted.policy.model, scripted.tokenizer, scripted.reward_model, process_reward_model=prm)
+    chat = ChatSaffron(
+        engine=engine, effort="low", verify="prm", max_tokens=40, safety_threshold=0.0, reward_thoughts=sees
+    )
+    answer = chat.invoke("Hi")
+    assert answer.text == "Hello! I am here."
+    thought = "Hm.\n</think>\n\n" if sees else ""
+    said = [thought + text for text in ("Hello!", "Hello! I am here.")]
+    # the marker is a line of its own
+    assert asked == (["Hm.", thought, *said] if sees else said)
+    assert answer.response_metadata["saffron"]["verified"] == len(asked)
+    assert whole(chat.stream("Hi")).text == answer.text
+
+
 @pytest.mark.parametrize("ranking", ["constrained", "paper"])
 def test_the_reward_of_an_answer_without_its_thoughts_is_that_of_its_text(ranking):
     options = {"effort": "low", "ranking": ranking, "top_p": 0.01, "mask": "off", "seen": range(700), "judging": True}

@@ -15,7 +15,7 @@ from unit_tests.search.test_step_back import END, forks, hidden_road
 from unit_tests.tables import chances, drive, rules
 from unit_tests.tiny_models import PROMPTS, random_model, random_reward_model, tiny_tokenizer
 
-DROPPED = {"rank", "grammar", "final", "left", "unseen", "refused"}
+DROPPED = {"rank", "grammar", "final", "left", "overruled", "unseen", "refused"}
 
 
 def recorded(logits, rewards, most=50_000, **changes):
