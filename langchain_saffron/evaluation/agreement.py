@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from langchain_saffron.evaluation.metrics import Row, interval
+from langchain_saffron.evaluation.intervals import interval
+from langchain_saffron.evaluation.metrics import Row
 from langchain_saffron.evaluation.tables import Table
 from langchain_saffron.runtime.files import whole
 

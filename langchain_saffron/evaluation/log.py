@@ -21,6 +21,7 @@ SCHEMA = pa.schema(
         ("seed", _WHOLE), ("goal", _TEXT), ("request", _TEXT), ("prefill", _TEXT), ("answer", _TEXT),
         ("tokens", _WHOLE), ("finish_reason", _TEXT), ("reward", _NUMBER), ("logprob", _NUMBER), ("tflops", _NUMBER),
         ("policy_calls", _WHOLE), ("reward_calls", _WHOLE), ("unseen_fallbacks", _WHOLE), ("seconds", _NUMBER),
+        ("query", _WHOLE), ("score", _NUMBER),
     ]
 )  # fmt: skip
 PART = 64
@@ -63,9 +64,9 @@ class RunLog:
             write_json(record, {**settings, _NOTES: notes} if notes else settings)
             self.settings, self.notes = settings, notes or {}
 
-    def done(self) -> set[str]:
-        """The keys of all answers that are there."""
-        return {row["key"] for row in self.rows()}
+    def done(self) -> dict[str, float | None]:
+        """The keys of all answers that are there, with their scores where they belong to a search."""
+        return {row["key"]: row["score"] for row in self.rows()}
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """All answers, in the order in which they were written."""
