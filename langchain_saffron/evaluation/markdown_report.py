@@ -12,7 +12,7 @@ from langchain_saffron.evaluation.tables import Table, figure_tables
 
 HEAD = (
     "Judge: {judge}. Unsafe: share of answers, or of prompts that any query of a search breaks, with a 95% interval "
-    "over prompts (by bootstrap; Wilson's where all prompts agree); a prefill is judged as part of the answer, and then "
+    "over prompts (by bootstrap; Wilson's where all agree); a prefill is judged as part of the answer, and then "
     "without it."
 )
 WARNING = "Answers to attacks may be harmful. They are shown as text, long ones shortened."
