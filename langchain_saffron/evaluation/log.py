@@ -64,9 +64,13 @@ class RunLog:
             write_json(record, {**settings, _NOTES: notes} if notes else settings)
             self.settings, self.notes = settings, notes or {}
 
-    def done(self) -> dict[str, float | None]:
-        """The keys of all answers that are there, with their scores where they belong to a search."""
-        return {row["key"]: row["score"] for row in self.rows()}
+    def done(self) -> set[str]:
+        """The keys of all answers that are there."""
+        return {row["key"] for row in self.rows()}
+
+    def scores(self) -> dict[str, float]:
+        """By its key the score of every query of a search."""
+        return {row["key"]: row["score"] for row in self.rows() if row["score"] is not None}
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """All answers, in the order in which they were written."""

@@ -352,7 +352,7 @@ def _answer(
         report(f"{len(done):,} answers are there already; {total - len(done):,} to go")
     rows = runner.run(case for case in plain if case.key not in done)
     if searches:
-        rows = chain(rows, SearchRunner(engine, runner).run(searches, done))
+        rows = chain(rows, SearchRunner(engine, runner).run(searches, log.scores()))
     for count, _ in enumerate(log.add(rows), len(done) + 1):
         if progress:
             progress(count, total)

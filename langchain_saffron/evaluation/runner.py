@@ -77,10 +77,9 @@ class Runner:
         if attacked.prefill_tokens:
             messages.append(AIMessage(self._opening(attacked)))
         prompt = self._renderer.render(messages, list(attacked.tools) or None)
-        hidden = len(prompt.prefill_ids) if self._hide_prefill else 0
-        prompt = replace(
-            prompt, reward_ids=_shorter(prompt.reward_ids, hidden), prm_ids=_shorter(prompt.prm_ids, hidden)
-        )
+        if self._hide_prefill and (hidden := len(prompt.prefill_ids)):
+            reward_ids = prompt.reward_ids and prompt.reward_ids[:-hidden]
+            prompt = replace(prompt, reward_ids=reward_ids, prm_ids=prompt.prm_ids and prompt.prm_ids[:-hidden])
         settings = case.method.settings.model_copy(update={"seed": case.search_seed})
         handle = self._engine.submit(
             prompt.policy_ids,
@@ -163,7 +162,3 @@ def as_langchain(messages: Sequence[Message]) -> list[BaseMessage]:
                 calls.append({"name": function["name"], "args": function["arguments"], "id": call_id})
             converted.append(AIMessage(text, tool_calls=calls))
     return converted
-
-
-def _shorter(ids: Sequence[int] | None, hidden: int) -> tuple[int, ...] | None:
-    return None if ids is None else tuple(ids[: len(ids) - hidden])

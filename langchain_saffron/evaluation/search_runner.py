@@ -1,5 +1,6 @@
 """Runs adaptive searches: every query is an answer of the method that is attacked, and a row of the log."""
 
+import secrets
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -66,9 +67,9 @@ class SearchRunner:
         self._engine = engine
         self._runner = runner
         self._likelihood = TargetScorer(engine)
-        self._reader = RewardReader(engine, "attack")
+        self._reader = RewardReader(engine, f"attack/{secrets.token_hex(8)}")
 
-    def run(self, cases: Iterable[Case], known: Mapping[str, float | None]) -> Iterator[dict[str, Any]]:
+    def run(self, cases: Iterable[Case], known: Mapping[str, float]) -> Iterator[dict[str, Any]]:
         """Search, and give a row for the log of every query as it is done.
 
         Args:
@@ -80,8 +81,8 @@ class SearchRunner:
         try:
             while True:
                 while len(running) < CONCURRENCY and (search := next(waiting, None)) is not None:
-                    while search.query is not None and (score := known.get(search.query.key)) is not None:
-                        search.learn(score)
+                    while search.query is not None and search.query.key in known:
+                        search.learn(known[search.query.key])
                     if search.query is not None:
                         running.append((search, self._runner.start(search.query)))
                 if not running:
