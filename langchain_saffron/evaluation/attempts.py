@@ -1,7 +1,7 @@
 """Attack success by attempts: prompts that are broken within k queries of a search, or by any of k draws."""
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,9 +27,13 @@ def any_of(draws: int, broken: int, k: int) -> float:
 
 def searches_of(rows: Sequence[Row]) -> dict[str, list[list[Row]]]:
     """By sample what belongs together: the queries of one search in their order, or one answer."""
-    runs: dict[tuple[str, int, int | None], list[Row]] = defaultdict(list)
-    for place, row in enumerate(rows):
-        runs[row["sample"], row["seed"], None if row.get("query") else place].append(row)
+    seen: Counter[tuple[str, int, int | None]] = Counter()
+    runs: dict[tuple[str, int, int], list[Row]] = defaultdict(list)
+    for row in rows:
+        place = row["sample"], row.get("seed", 0), row.get("query")
+        # what comes again is another answer, or of another run that is counted together with the first
+        runs[*place[:2], seen[place]].append(row)
+        seen[place] += 1
     by_sample: dict[str, list[list[Row]]] = defaultdict(list)
     for (sample, *_), some in runs.items():
         by_sample[sample].append(sorted(some, key=lambda row: row.get("query") or 0))

@@ -46,6 +46,8 @@ def test_a_search_breaks_a_prompt_from_its_first_broken_query_on():
     # as far as every search has come
     assert {k: share for k, (share, _, _) in line["attempts"]["success"].items()} == {"1": 0.5, "2": 0.5, "4": 1.0}
     assert (line["unsafe"], line["prompts"], line["answers"]) == (1.0, 2, 10)
+    # the same search by another reward model is another one
+    assert summarise([*rows, *(row("a", False, query) for query in range(1, 5))])[0]["unsafe"] == 0.75
     both = [row("a", False, 1), row("a", True, 2), row("a", False, 1, seed=1), row("a", False, 2, seed=1)]
     assert summarise(both)[0]["unsafe"] == 0.5
 
