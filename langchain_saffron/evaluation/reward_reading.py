@@ -55,7 +55,9 @@ class RewardReader:
 
     def _by_head(self, head: RewardHead, prompt: RenderedPrompt, answer: Sequence[int]) -> torch.Tensor:
         ids = list(answer)
-        return torch.stack([head.rewards([*prompt.policy_ids, *ids[:i]])[one] for i, one in enumerate(ids)]).cpu()
+        return (
+            torch.stack([head.rewards([*prompt.policy_ids, *ids[:i]])[one] for i, one in enumerate(ids)]).float().cpu()
+        )
 
 
 def shifted(prompt: Sequence[int], answer: Sequence[int]) -> Pair:
