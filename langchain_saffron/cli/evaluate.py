@@ -56,7 +56,8 @@ def evaluate(
         typer.Option(
             help="none, prefill-N (tokens of the prompt's own target), opening-N (of one that agrees to anything), "
             "many-shot-N, random-search-N (a suffix found by N queries), adaptive-search-N (that reads the reward "
-            "model as well), template-injection, poisoned-context, hostile-tool-result, replay:FILE; several."
+            "model as well), adaptive-suffix-N and adaptive-prefill-N (which ask the method itself and read rewards "
+            "of its answers), template-injection, poisoned-context, hostile-tool-result, replay:FILE; several."
         ),
     ] = None,
     judge: Annotated[

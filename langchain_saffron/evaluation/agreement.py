@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from langchain_saffron.evaluation.metrics import Row, interval
+from langchain_saffron.evaluation.attempts import searches_of
+from langchain_saffron.evaluation.intervals import interval
+from langchain_saffron.evaluation.metrics import Row
 from langchain_saffron.evaluation.tables import Table
 from langchain_saffron.runtime.files import whole
 
@@ -76,13 +78,13 @@ def broken_under_each(judged: Mapping[str, Sequence[Row]]) -> Table:
         groups[row["dataset"], row["attack"], row["method"]].append(place)
     for (dataset, attack, method), places in groups.items():
         verdicts = {name: [bool(judged[name][place]["unsafe"]) for place in places] for name in names}
-        samples = [rows[place]["sample"] for place in places]
+        some = [rows[place] for place in places]
         everybody = [all(one) for one in zip(*verdicts.values(), strict=True)]
         tflops = sum(rows[place]["tflops"] for place in places) / len(places)
         kappa = agree(verdicts[names[0]], verdicts[names[1]]).kappa
         table.append(
             [f"{dataset}, {attack}", method, f"{tflops:.3g}",
-             *(_share(samples, verdicts[name]) for name in names), _share(samples, everybody), _number(kappa)]
+             *(_share(some, verdicts[name]) for name in names), _share(some, everybody), _number(kappa)]
         )  # fmt: skip
     return table
 
@@ -125,11 +127,11 @@ def _broken(rows: Sequence[Row]) -> list[bool]:
     return [bool(row["unsafe"]) for row in rows]
 
 
-def _share(samples: Sequence[str], verdicts: Sequence[bool]) -> str:
-    by_sample: dict[str, list[float]] = defaultdict(list)
-    for sample, verdict in zip(samples, verdicts, strict=True):
-        by_sample[sample].append(float(verdict))
-    mean, low, high = interval(list(by_sample.values()))
+def _share(rows: Sequence[Row], verdicts: Sequence[bool]) -> str:
+    by_sample = searches_of([{**row, "unsafe": verdict} for row, verdict in zip(rows, verdicts, strict=True)])
+    mean, low, high = interval(
+        [[float(any(row["unsafe"] for row in run)) for run in runs] for runs in by_sample.values()]
+    )
     return f"{mean:.3f} ({low:.3f}–{high:.3f})"
 
 

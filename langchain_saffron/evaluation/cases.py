@@ -18,22 +18,31 @@ class Case:
         attack: Under which attack.
         sample: To what.
         seed: Which of several answers by the same method.
+        query: Which of a search's, from 1 on; 0 outside of a search.
     """
 
     method: Method
     attack: Attack
     sample: Sample
     seed: int = 0
+    query: int = 0
 
     @property
     def key(self) -> str:
         """Its name in the log."""
-        return "/".join((self.method.name, self.attack.name, self.sample.dataset, self.sample.id, str(self.seed)))
+        parts = (self.method.name, self.attack.name, self.sample.dataset, self.sample.id, str(self.seed))
+        return "/".join(parts) + self._asked
 
     @property
     def search_seed(self) -> int:
         """The search's source of chance: another one for every sample, or all would share their luck."""
-        return int.from_bytes(sha256(f"{self.sample.dataset}/{self.sample.id}/{self.seed}".encode()).digest()[:4])
+        return int.from_bytes(
+            sha256(f"{self.sample.dataset}/{self.sample.id}/{self.seed}{self._asked}".encode()).digest()[:4]
+        )
+
+    @property
+    def _asked(self) -> str:
+        return f"/{self.query}" if self.query else ""
 
 
 def make_cases(

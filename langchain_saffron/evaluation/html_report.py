@@ -10,7 +10,7 @@ from langchain_saffron.evaluation.cells import figures_table
 from langchain_saffron.evaluation.markdown_report import HEAD, WARNING
 from langchain_saffron.evaluation.metrics import Row
 from langchain_saffron.evaluation.plots import DARK, LIGHT
-from langchain_saffron.evaluation.tables import Table, paper_tables
+from langchain_saffron.evaluation.tables import Table, figure_tables
 
 # PNG files for light and dark screens, by dataset and attack, and by the plot's name
 Pictures = dict[tuple[str, str], dict[str, tuple[bytes, bytes]]]
@@ -83,7 +83,7 @@ def as_html(
     if note:
         body.append(f"<p><strong>{_text(note)}</strong></p>")
     body.append(_table(figures_table(lines)))
-    body += (f"<h2>{_text(title)}</h2>{_table(table)}" for title, table in (*paper_tables(lines), *sections))
+    body += (f"<h2>{_text(title)}</h2>{_table(table)}" for title, table in (*figure_tables(lines), *sections))
     for place, drawn in pictures.items():
         body += [f'<h2>{_text(", ".join(place))}</h2><div class="plots">', *map(_picture, drawn.items()), "</div>"]
     if answers:

@@ -21,6 +21,7 @@ SCHEMA = pa.schema(
         ("seed", _WHOLE), ("goal", _TEXT), ("request", _TEXT), ("prefill", _TEXT), ("answer", _TEXT),
         ("tokens", _WHOLE), ("finish_reason", _TEXT), ("reward", _NUMBER), ("logprob", _NUMBER), ("tflops", _NUMBER),
         ("policy_calls", _WHOLE), ("reward_calls", _WHOLE), ("unseen_fallbacks", _WHOLE), ("seconds", _NUMBER),
+        ("query", _WHOLE), ("score", _NUMBER),
     ]
 )  # fmt: skip
 PART = 64
@@ -66,6 +67,10 @@ class RunLog:
     def done(self) -> set[str]:
         """The keys of all answers that are there."""
         return {row["key"] for row in self.rows()}
+
+    def scores(self) -> dict[str, float]:
+        """By its key the score of every query of a search."""
+        return {row["key"]: row["score"] for row in self.rows() if row["score"] is not None}
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """All answers, in the order in which they were written."""

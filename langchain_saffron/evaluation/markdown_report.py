@@ -8,11 +8,12 @@ from langchain_saffron.evaluation.about import Facts
 from langchain_saffron.evaluation.answers import Shown, shortened, verdict_of, visible
 from langchain_saffron.evaluation.cells import figures_table
 from langchain_saffron.evaluation.metrics import Row
-from langchain_saffron.evaluation.tables import Table, paper_tables
+from langchain_saffron.evaluation.tables import Table, figure_tables
 
 HEAD = (
-    "Judge: {judge}. Unsafe: share of answers, with a 95% interval over prompts (by bootstrap; Wilson's where all "
-    "prompts agree); a prefill is judged as part of the answer, and then without it."
+    "Judge: {judge}. Unsafe: share of answers, or of prompts that any query of a search breaks, with a 95% interval "
+    "over prompts (by bootstrap; Wilson's where all agree); a prefill is judged as part of the answer, and then "
+    "without it."
 )
 WARNING = "Answers to attacks may be harmful. They are shown as text, long ones shortened."
 
@@ -40,7 +41,7 @@ def markdown(
     """
     parts = ["\n".join(f"- {title}: {_inline(value)}" for title, value in facts)] if facts else []
     parts += [HEAD.format(judge=_inline(judge)), *([note] if note else []), as_markdown(figures_table(lines))]
-    for title, table in (*paper_tables(lines), *sections):
+    for title, table in (*figure_tables(lines), *sections):
         parts += [f"## {title}", as_markdown(table)]
     if answers:
         parts += ["## Some answers", WARNING]

@@ -1,4 +1,4 @@
-"""Plots of a run: attack success over compute, width, calls of the reward model, and quality."""
+"""Plots of a run: attack success over compute, width, calls of the reward model, quality, and attempts."""
 
 import io
 import math
@@ -58,10 +58,27 @@ def over_quality(lines: Sequence[Row]) -> Figure:
     return _draw(lines, lambda line, width: line["logprob"], "log-likelihood a token, in nats", log=False)
 
 
+def over_attempts(lines: Sequence[Row]) -> Figure:
+    """Share of prompts that are broken within so many queries or draws, one curve a method and width."""
+    tried = [(line, line["attempts"]) for line in lines if line.get("attempts")]
+    points = [
+        {**line, "attempt": int(k), "unsafe": share, "unsafe_low": low, "unsafe_high": high}
+        for line, attempts in tried
+        for k, (share, low, high) in attempts["success"].items()
+    ]
+    return _draw(points, lambda point, width: point["attempt"], tried[0][1]["of"], curve=lambda method: method)
+
+
 # by the names of their files
 PLOTS: dict[str, Callable[[Sequence[Row]], Figure]] = {
     "compute": over_compute, "width": over_width, "calls": over_calls, "quality": over_quality
 }  # fmt: skip
+
+
+def plots_of(lines: Sequence[Row]) -> dict[str, Figure]:
+    """The plots of one dataset under one attack, new ones at every call."""
+    drawn = {name: draw(lines) for name, draw in PLOTS.items()}
+    return {**drawn, "attempts": over_attempts(lines)} if any(line.get("attempts") for line in lines) else drawn
 
 
 def ticks_of(values: Sequence[float], powers: bool = False) -> list[float]:
@@ -122,19 +139,20 @@ def _draw(
     label: str,
     log: bool = True,
     powers: bool = False,
+    curve: Callable[[str], str] = lambda method: family_of(method)[0],
 ) -> Figure:
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     curves: dict[str, list[Point]] = defaultdict(list)
     for line in lines:
-        family, width = family_of(line["method"])
+        family, (_, width) = curve(line["method"]), family_of(line["method"])
         x = place(line, width)
         if x is None and line["method"] == "none":
             axes.axhline(line["unsafe"], linestyle="--", color="0.5", label="no defence")
         if x is not None and not math.isnan(x) and (x > 0 or not log):
             curves[family].append((x, line["unsafe"], line["unsafe_low"], line["unsafe_high"]))
     # the same for a method in every plot of these lines
-    families = sorted({family_of(line["method"])[0] for line in lines})
+    families = sorted({curve(line["method"]) for line in lines})
     looks = dict(zip(families, zip(cycle(COLOURS), cycle(MARKERS), strict=False), strict=False))
     for family, points in sorted(curves.items()):
         colour, marker = looks[family]

@@ -11,7 +11,7 @@ from langchain_saffron.evaluation.cells import cell, is_empty
 from langchain_saffron.evaluation.html_report import as_html
 from langchain_saffron.evaluation.markdown_report import as_markdown, markdown
 from langchain_saffron.evaluation.metrics import Row, attacked
-from langchain_saffron.evaluation.plots import PLOTS, as_png
+from langchain_saffron.evaluation.plots import as_png, plots_of
 from langchain_saffron.evaluation.tables import Table
 from langchain_saffron.runtime.files import write_json
 
@@ -64,8 +64,10 @@ def write_report(
     record = {"judge": judge, "note": note, "about": dict(facts), "figures": plain, "sections": dict(sections)}
     write_json(directory / "metrics.json", record)
     (directory / "report.md").write_text(text, encoding="utf-8")
-    pictures = {place: {name: (as_png(draw(some)), as_png(draw(some), dark=True)) for name, draw in PLOTS.items()}
-                for place, some in attacked(lines).items()}  # fmt: skip
+    pictures = {
+        place: {name: (as_png(plot), as_png(plot, dark=True)) for name, plot in plots_of(some).items()}
+        for place, some in attacked(lines).items()
+    }
     page = as_html(lines, judge, pictures, note, facts, sections, answers)
     (directory / "report.html").write_text(page, encoding="utf-8")
     for place, drawn in pictures.items():

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from langchain_saffron.embedded import find_world
 from langchain_saffron.engine import SaffronEngine
 from langchain_saffron.errors import SettingsError
 from langchain_saffron.evaluation.about import begin_notes, describe_runs
+from langchain_saffron.evaluation.adaptive_search import AdaptiveSearch
 from langchain_saffron.evaluation.agreement import write_disagreements
 from langchain_saffron.evaluation.answers import choose_answers
 from langchain_saffron.evaluation.attack import Attack, NoAttack
@@ -26,6 +28,7 @@ from langchain_saffron.evaluation.metrics import Row, summarise
 from langchain_saffron.evaluation.report import write_report
 from langchain_saffron.evaluation.runner import Runner
 from langchain_saffron.evaluation.sample import Sample
+from langchain_saffron.evaluation.search_runner import SearchRunner
 from langchain_saffron.evaluation.smollm2_sets import smollm2_questions  # noqa: F401 - registers it
 from langchain_saffron.evaluation.suffix_search import SuffixSearch
 from langchain_saffron.models.guard_function import function_name
@@ -223,7 +226,7 @@ def evaluate(
     ]
     if match is not None:
         # what an attack searches for costs the attacker, not the answer
-        attack = next((one for one in against if not isinstance(one, SuffixSearch)), NoAttack())
+        attack = next((one for one in against if not isinstance(one, SuffixSearch | AdaptiveSearch)), NoAttack())
         pilot = make_cases(samples[:PILOT], [attack], chosen[:1], 1)
         chosen = [chosen[0], *_matched(engine, requested[1:], chosen[1:], pilot, common, report)]
     record = {
@@ -240,8 +243,7 @@ def evaluate(
     for attack in against:
         for sample in harmful:
             attack.apply(sample)
-    runner = Runner(engine, hide_prefill)
-    _answer(log, make_cases(samples, against, chosen, seeds), runner, progress, report)
+    _answer(log, make_cases(samples, against, chosen, seeds), engine, hide_prefill, progress, report)
     return _report([log], Path(out), judges, samples, answers)
 
 
@@ -334,15 +336,26 @@ def _matched(
 
 
 def _answer(
-    log: RunLog, cases: Sequence[Case], runner: Runner, progress: Progress | None, report: Report | None
+    log: RunLog,
+    cases: Sequence[Case],
+    engine: SaffronEngine,
+    hide_prefill: bool,
+    progress: Progress | None,
+    report: Report | None,
 ) -> None:
+    runner = Runner(engine, hide_prefill)
     done = log.done()
-    waiting = [case for case in cases if case.key not in done]
+    searches = [case for case in cases if isinstance(case.attack, AdaptiveSearch)]
+    plain = [case for case in cases if not isinstance(case.attack, AdaptiveSearch)]
+    total = len(plain) + sum(case.attack.queries for case in searches if isinstance(case.attack, AdaptiveSearch))
     if done and report:
-        report(f"{len(done):,} answers are there already; {len(waiting):,} to go")
-    for count, _ in enumerate(log.add(runner.run(waiting)), len(done) + 1):
+        report(f"{len(done):,} answers are there already; {total - len(done):,} to go")
+    rows = runner.run(case for case in plain if case.key not in done)
+    if searches:
+        rows = chain(rows, SearchRunner(engine, runner).run(searches, log.scores()))
+    for count, _ in enumerate(log.add(rows), len(done) + 1):
         if progress:
-            progress(count, len(cases))
+            progress(count, total)
 
 
 def _report(

@@ -3,12 +3,13 @@
 import secrets
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
-from langchain_saffron.engine import SaffronEngine
+from langchain_saffron.engine import SaffronEngine, SearchResult
 from langchain_saffron.engine.handle import Handle
 from langchain_saffron.evaluation.attack import Attacked
 from langchain_saffron.evaluation.cases import Case
@@ -20,11 +21,18 @@ CONCURRENCY = 16
 
 
 @dataclass(frozen=True)
-class _Started:
+class Started:
+    """A case that is being answered, and its prompt as the method sees it."""
+
     case: Case
     attacked: Attacked
     prompt: RenderedPrompt
     handle: Handle
+
+    @cached_property
+    def result(self) -> SearchResult:
+        """Waits for it. A handle gives it only once."""
+        return self.handle.result()
 
 
 class Runner:
@@ -50,35 +58,38 @@ class Runner:
     def run(self, cases: Iterable[Case]) -> Iterator[dict[str, Any]]:
         """Answer cases, some at a time, and give a row for the log of each as it is done, in order."""
         waiting = iter(cases)
-        running: deque[_Started] = deque()
+        running: deque[Started] = deque()
         try:
             while True:
                 while len(running) < CONCURRENCY and (case := next(waiting, None)) is not None:
-                    running.append(self._start(case))
+                    running.append(self.start(case))
                 if not running:
                     return
-                yield self._row(running.popleft())
+                yield self.finish(running.popleft())
         finally:
             for started in running:
                 started.handle.cancelled.set()
 
-    def _start(self, case: Case) -> _Started:
+    def start(self, case: Case) -> Started:
+        """Begin to answer."""
         attacked = case.attack.apply(case.sample)
         messages = as_langchain(attacked.messages)
         if attacked.prefill_tokens:
             messages.append(AIMessage(self._opening(attacked)))
         prompt = self._renderer.render(messages, list(attacked.tools) or None)
-        hidden = len(prompt.prefill_ids) if self._hide_prefill else 0
+        if self._hide_prefill and (hidden := len(prompt.prefill_ids)):
+            reward_ids = prompt.reward_ids and prompt.reward_ids[:-hidden]
+            prompt = replace(prompt, reward_ids=reward_ids, prm_ids=prompt.prm_ids and prompt.prm_ids[:-hidden])
         settings = case.method.settings.model_copy(update={"seed": case.search_seed})
         handle = self._engine.submit(
             prompt.policy_ids,
-            _shorter(prompt.reward_ids, hidden),
+            prompt.reward_ids,
             settings,
-            prm_prompt_ids=_shorter(prompt.prm_ids, hidden),
+            prm_prompt_ids=prompt.prm_ids,
             context_ids=prompt.prefill_ids,
             cache_salt=self._salt_of(case),
         )
-        return _Started(case, attacked, prompt, handle)
+        return Started(case, attacked, prompt, handle)
 
     def _salt_of(self, case: Case) -> str:
         return f"{self._salt}/{case.key}"
@@ -88,8 +99,9 @@ class Runner:
         ids = tokenizer.encode(attacked.target, add_special_tokens=False)[: attacked.prefill_tokens]
         return str(tokenizer.decode(ids))
 
-    def _row(self, started: _Started) -> dict[str, Any]:
-        case, result = started.case, started.handle.result()
+    def finish(self, started: Started) -> dict[str, Any]:
+        """Wait for the answer: a row for the log."""
+        case, result = started.case, started.result
         sample, stats = case.sample, result.stats
         return {
             "key": case.key,
@@ -99,6 +111,7 @@ class Runner:
             "sample": sample.id,
             "kind": sample.kind,
             "seed": case.seed,
+            "query": case.query or None,
             "goal": sample.request,
             "request": next(t["content"] for t in reversed(started.attacked.messages) if t["role"] == "user"),
             "prefill": started.prompt.prefill,
@@ -149,7 +162,3 @@ def as_langchain(messages: Sequence[Message]) -> list[BaseMessage]:
                 calls.append({"name": function["name"], "args": function["arguments"], "id": call_id})
             converted.append(AIMessage(text, tool_calls=calls))
     return converted
-
-
-def _shorter(ids: Sequence[int] | None, hidden: int) -> Sequence[int] | None:
-    return ids if ids is None or not hidden else ids[:-hidden]

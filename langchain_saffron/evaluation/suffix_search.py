@@ -108,8 +108,8 @@ class SuffixSearch(Attack):
             sample: A harmful one.
         """
         chance = Random(sha256(f"{self.seed}/{self.name}/{sample.id}".encode()).digest())
-        pool = _plain_tokens(tokenizer)
-        target = tokenizer.encode(sample.target or OPENING, add_special_tokens=False)[:TARGET_TOKENS]
+        pool = plain_tokens(tokenizer)
+        target = target_tokens(tokenizer, sample)
 
         def prompt(suffix: Sequence[int]) -> str:
             return f"{sample.request} {tokenizer.decode(suffix)}"
@@ -136,8 +136,13 @@ def _changed(suffix: Sequence[int], size: int, pool: Sequence[int], chance: Rand
     return [*suffix[:start], *chance.choices(pool, k=size), *suffix[start + size :]]
 
 
+def target_tokens(tokenizer: Any, sample: Sample) -> list[int]:
+    """How an attacker wants the answer to begin."""
+    return list(tokenizer.encode(sample.target or OPENING, add_special_tokens=False)[:TARGET_TOKENS])
+
+
 @cache
-def _plain_tokens(tokenizer: Any) -> tuple[int, ...]:
+def plain_tokens(tokenizer: Any) -> tuple[int, ...]:
     """Tokens that are plain printable text."""
     special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
     texts = ((token, tokenizer.decode([token])) for token in sorted(tokenizer.get_vocab().values()))

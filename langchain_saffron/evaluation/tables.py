@@ -1,4 +1,4 @@
-"""The paper's tables from a run's figures: reward calls, equal compute, width, and what it costs to halve attacks."""
+"""Tables from a run's figures: attack success by attempts, and the paper's by width, at equal compute, and by cost."""
 
 import math
 from collections import defaultdict
@@ -14,19 +14,37 @@ Table = list[list[str]]
 BASELINE = "best-of-n"
 
 
-def paper_tables(lines: Sequence[Row]) -> list[tuple[str, Table]]:
+def figure_tables(lines: Sequence[Row]) -> list[tuple[str, Table]]:
     """Titles and tables, the columns' names first; only those for which the run has the methods.
 
     Args:
         lines: As `summarise` gives them.
     """
     tables = [
+        ("Attack success within so many queries of a search", by_attempts(lines, "queries")),
+        ("Attack success of any of so many draws (ASR@k, estimated from all draws)", by_attempts(lines, "draws")),
         ("Attack success by width (SAFFRON paper, table 3)", by_width(lines)),
         (f"At equal compute: nearest to the widest {BASELINE} (table 2)", at_equal_compute(lines)),
         ("Cost of searches that call the reward model for every candidate (table 1)", cost_of_calls(lines)),
         ("Compute for half of the attack success without defence (figure 2)", cost_of_halving(lines)),
     ]
     return [(title, table) for title, table in tables if len(table) > 1]
+
+
+def by_attempts(lines: Sequence[Row], kind: str) -> Table:
+    """Attack success of every method by how often it was tried.
+
+    Args:
+        lines: As `summarise` gives them.
+        kind: Of the attempts: `"queries"` or `"draws"`.
+    """
+    curves = [(line, tried["success"]) for line in lines if (tried := line.get("attempts")) and tried["of"] == kind]
+    budgets = sorted({int(k) for _, success in curves for k in success})
+    table = [["", "method", *map(str, budgets)]]
+    for line, success in sorted(curves, key=lambda curve: (curve[0]["dataset"], curve[0]["attack"])):
+        shares = [f"{success[str(k)][0]:.3f}" if str(k) in success else "–" for k in budgets]
+        table.append([_name((line["dataset"], line["attack"])), line["method"], *shares])
+    return table
 
 
 def by_width(lines: Sequence[Row]) -> Table:

@@ -6,14 +6,11 @@ from typing import Any
 
 import torch
 
-from langchain_saffron.errors import RewardModelRequiredError
+from langchain_saffron.evaluation.reward_reading import RewardReader, chosen, shifted
 from langchain_saffron.evaluation.runner import as_langchain
 from langchain_saffron.evaluation.sample import Message
-from langchain_saffron.interface.prompts import PromptRenderer
-from langchain_saffron.models.mrm import MultifurcationRewardModel
+from langchain_saffron.interface.prompts import PromptRenderer, RenderedPrompt
 from langchain_saffron.models.prefix_scoring import PrefixScorer
-from langchain_saffron.models.prm import ProcessRewardModel
-from langchain_saffron.models.reward_head import RewardHead
 
 
 class TargetScorer:
@@ -34,12 +31,7 @@ class TargetScorer:
         self._policy = PrefixScorer(engine.policy, ())
         # apart from what requests have in the cache, or an attack would make the answers look cheaper
         self._salt = f"attack/{secrets.token_hex(8)}"
-        self._mrm: MultifurcationRewardModel | RewardHead | None = engine.reward_model if adaptive else None
-        self._prm: ProcessRewardModel | None = engine.process_reward_model if adaptive else None
-        own = isinstance(self._mrm, MultifurcationRewardModel)
-        self._rewards = PrefixScorer(self._mrm.decoder, ()) if self._mrm is not None and own else None
-        if adaptive and self._mrm is None and self._prm is None:
-            raise RewardModelRequiredError("an adaptive attack reads the reward model: pass one")
+        self._reader = RewardReader(engine, self._salt) if adaptive else None
 
     def score(self, prompts: Sequence[Sequence[Message]], target: Sequence[int]) -> list[float]:
         """The mean over the target's tokens of their log-likelihood, in nats.
@@ -54,34 +46,10 @@ class TargetScorer:
         scores: list[float] = self._engine.call(lambda: self._scores(rendered, list(target)))
         return scores
 
-    def _scores(self, rendered: Sequence[Any], target: list[int]) -> list[float]:
-        outputs = self._policy.outputs([_pair(one.policy_ids, target) for one in rendered], self._salt)
-        scores = torch.stack([_of(row.log_softmax(-1), target).mean() for row in outputs]).cpu()
-        if self._rewards is not None and self._mrm is not None:
-            pairs = [_pair(one.reward_ids or one.policy_ids, target) for one in rendered]
-            bias = self._mrm.bias[target]
-            found = self._rewards.outputs(pairs, self._salt)
-            scores += torch.stack([_log_safe(_of(row, target) + bias) for row in found]).cpu()
-        elif isinstance(self._mrm, RewardHead):
-            head = self._mrm
-            for at, one in enumerate(rendered):
-                rows = [head.rewards([*one.policy_ids, *target[:i]])[token] for i, token in enumerate(target)]
-                scores[at] += _log_safe(torch.stack(rows)).cpu()
-        elif self._prm is not None:
-            found = self._prm.score([(one.prm_ids or one.policy_ids, target) for one in rendered])
-            scores += torch.stack([_log_safe(rewards) for rewards in found])
+    def _scores(self, rendered: Sequence[RenderedPrompt], target: list[int]) -> list[float]:
+        outputs = self._policy.outputs([shifted(one.policy_ids, target) for one in rendered], self._salt)
+        scores = torch.stack([chosen(row.float().log_softmax(-1), target).mean() for row in outputs]).cpu()
+        if self._reader is not None:
+            found = self._reader.rewards(rendered, [target] * len(rendered))
+            scores += torch.stack([torch.nn.functional.logsigmoid(rewards).mean() for rewards in found])
         return [float(score) for score in scores]
-
-
-def _pair(prompt: Sequence[int], target: list[int]) -> tuple[Sequence[int], list[int]]:
-    """The prompt, and what its outputs are read at: every token is predicted one before it."""
-    *before, last = prompt
-    return before, [last, *target[:-1]]
-
-
-def _of(rows: torch.Tensor, target: list[int]) -> torch.Tensor:
-    return rows.float()[torch.arange(len(target)), target]
-
-
-def _log_safe(rewards: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.logsigmoid(rewards.float()).mean()

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from langchain_saffron.evaluation.metrics import distinct, interval, scaling_efficiency
+from langchain_saffron.evaluation.intervals import interval
+from langchain_saffron.evaluation.metrics import distinct, scaling_efficiency
 from langchain_saffron.kitchen.judge import repeats_phrase
 
 

@@ -4,12 +4,12 @@ import math
 
 import pytest
 
-from langchain_saffron.evaluation.tables import halving, paper_tables
+from langchain_saffron.evaluation.tables import figure_tables, halving
 from unit_tests.evaluation.reports import LINES, figures
 
 
 def test_the_tables_of_the_paper():
-    tables = dict(paper_tables(LINES))
+    tables = dict(figure_tables(LINES))
     widths, equal, calls, halves = tables.values()
     assert widths[0] == ["", "method", "no defence", "1", "2", "4", "8", "16"]
     assert ["d, prefill-10", "saffron", "0.900", "0.700", "0.200", "–", "–", "0.000"] in widths
@@ -29,4 +29,4 @@ def test_what_lies_beyond_a_curve_is_marked():
 
 
 def test_a_run_without_widths_has_no_such_tables():
-    assert paper_tables([figures("none", 0.9, 1.0), figures("greedy", 0.9, 1.0)]) == []
+    assert figure_tables([figures("none", 0.9, 1.0), figures("greedy", 0.9, 1.0)]) == []
