@@ -18,7 +18,6 @@ from langchain_saffron.cli.options import (
     RewardModel,
     load_chat,
 )
-from langchain_saffron.errors import SettingsError
 from langchain_saffron.extras import REPLICAS, SERVER
 from langchain_saffron.settings import Effort, Mask, OnExhausted
 

@@ -1,7 +1,6 @@
 """Several replicas on this machine: a Ray of their own, Serve in it, and what happens when it is told to stop."""
 
 import logging
-import math
 import os
 import re
 import signal
@@ -15,18 +14,17 @@ import ray
 from ray import serve
 from ray.serve.config import HTTPOptions, ProxyLocation
 from ray.serve.handle import DeploymentHandle
-from ray.serve.schema import LoggingConfig
+from ray.serve.schema import LoggingConfig, ServeStatus
 
-from langchain_saffron.errors import EngineFailedError, ModelLoadError
+from langchain_saffron.errors import ModelLoadError
+from langchain_saffron.runtime.ray_cluster import share, start_ray
 from langchain_saffron.server.process import FAREWELL, KEEP_ALIVE
 from langchain_saffron.server.replicas import ASKED_IN, deployed
-from langchain_saffron.server.settings import MEBIBYTE, ServerSettings
+from langchain_saffron.server.settings import ServerSettings
 
 logger = logging.getLogger("langchain_saffron.server")
 
 NAME = "saffron"
-# nothing of size goes through Ray's store; this is about the least that it takes
-STORE = 80 * MEBIBYTE
 # seconds between two looks at what still runs
 LOOK = 0.2
 
@@ -57,18 +55,8 @@ class ReplicaCluster:
             EngineFailedError: Ray does not start.
         """
         os.environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = "langchain_saffron.server.proxy:middlewares"
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        try:
-            # another Ray on this machine, or the one that RAY_ADDRESS names, is for `serve deploy`
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                object_store_memory=STORE,
-                logging_level=logging.ERROR,
-                namespace=NAME,
-            )
-        except Exception as error:
-            raise EngineFailedError(f"Ray did not start: {error}") from error
+        # another Ray on this machine, or the one that RAY_ADDRESS names, is for `serve deploy`
+        start_ray("local")
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, self._told)
         quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
@@ -77,12 +65,15 @@ class ReplicaCluster:
             http_options=HTTPOptions(host=self._host, port=self._port, keep_alive_timeout_s=KEEP_ALIVE),
             logging_config=quiet,
         )
-        resources = _share(replicas, str(options.get("device") or ""))
-        app = deployed(options, self._settings, replicas, resources)
+        app = deployed(options, self._settings, replicas, share(replicas, options.get("device")))
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
         try:
-            return serve.run(app, name=NAME, route_prefix="/", logging_config=quiet)
+            handle = serve.run(app, name=NAME, route_prefix="/", logging_config=quiet)
         except RuntimeError as error:
-            raise ModelLoadError(_why(str(error))) from None
+            raise ModelLoadError(_why(str(error), serve.status())) from None
+        # a handle learns of the replicas when it is first used: not only when it has to stop them
+        self._ask(handle, "running")
+        return handle
 
     def wait(self) -> None:
         """Until a signal says to stop."""
@@ -149,24 +140,16 @@ def serve_replicas(options: dict[str, Any], settings: ServerSettings, replicas: 
         cluster.close()
 
 
-def _share(replicas: int, device: str) -> dict[str, float]:
-    """An even share of this machine for each replica: Ray sets its threads by that, and which GPU it sees."""
-    found = ray.cluster_resources()
-    cpus, gpus = int(found.get("CPU", 1)), int(found.get("GPU", 0))
-    share: dict[str, float] = {"num_cpus": cpus // replicas or cpus / replicas}
-    if gpus and not device.startswith("cpu"):
-        # one of its own, or as many as have to on each
-        share["num_gpus"] = 1.0 if gpus >= replicas else 1 / math.ceil(replicas / gpus)
-    return share
-
-
 def _free_port(host: str) -> int:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
 
 
-def _why(text: str) -> str:
+def _why(text: str, status: ServeStatus) -> str:
     """The error that kept a replica from starting, out of what Serve tells of it."""
-    named = re.findall(r"^\s*langchain_saffron\.errors\.\w+: (.+)$", text, re.MULTILINE)
-    return named[-1] if named else f"the replicas do not start: {text.strip().splitlines()[-1]}"
+    for application in status.applications.values():
+        for deployment in application.deployments.values():
+            if named := re.findall(r"^.*?langchain_saffron\.errors\.\w+: (.+)$", deployment.message, re.MULTILINE):
+                return str(named[-1])
+    return f"the replicas do not start: {' '.join(text.split())}; the log says more"

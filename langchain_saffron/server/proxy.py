@@ -1,4 +1,4 @@
-"""What stands before the replicas, in Ray Serve's HTTP proxy: one replica a conversation, and errors as clients read them.
+"""What stands before the replicas, in Ray Serve's HTTP proxy: one replica a conversation, and errors in our own words.
 
 Serve's proxy speaks plain text where it has no answer, and cuts the connection where a replica dies in mid-answer. This
 puts both into the words of `langchain_saffron.server.errors`. It runs in the proxy's process, which loads no model.

@@ -30,8 +30,6 @@ ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
 ASKED_IN = 2.0
 
 
-@serve.deployment(health_check_period_s=2, max_constructor_retry_count=2)
-@serve.ingress()
 class SaffronReplica:
     """One process that serves: an engine, and the application around it."""
 
@@ -52,7 +50,7 @@ class SaffronReplica:
         self._app = create_app(chat, settings, str(self._context.rank.rank), self._all_metrics)
         self._engine = chat.load()
 
-    def __serve_build_asgi_app__(self) -> FastAPI:  # noqa: PLW3201
+    def __serve_build_asgi_app__(self) -> FastAPI:
         """What Serve asks for once the replica is made."""
         return self._app
 
@@ -61,12 +59,12 @@ class SaffronReplica:
         if self._engine.closed:
             raise RuntimeError("the engine is closed")
 
-    async def drain(self) -> int:
-        """Let no more requests in.
+    async def running(self) -> int:
+        """How many requests there are."""
+        return self._load.requests
 
-        Returns:
-            How many are still running.
-        """
+    async def drain(self) -> int:
+        """Let no more requests in; how many there are still."""
         self._load.draining = True
         return self._load.requests
 
@@ -90,6 +88,9 @@ class SaffronReplica:
         return load
 
 
+DEPLOYMENT = serve.deployment(health_check_period_s=2, max_constructor_retry_count=2)(serve.ingress()(SaffronReplica))
+
+
 def application(args: dict[str, Any]) -> Application:
     """The application, for `serve run`, `serve deploy` and `serve.run`.
 
@@ -106,7 +107,10 @@ def application(args: dict[str, Any]) -> Application:
         raise SettingsError("api_keys: Ray shows what a configuration holds; put the keys into an api_key_file")
     options = {name: value for name, value in args.items() if value is not None}
     replicas = int(options.pop("replicas", 1))
-    resources = {name: float(options.pop(name)) for name in ("num_cpus", "num_gpus") if name in options}
+    resources: dict[str, float] = {}
+    for name in ("num_cpus", "num_gpus"):
+        if name in options:
+            resources[name] = float(options.pop(name))
     given = {name: options.pop(name) for name in ours & options.keys()}
     if (file := options.pop("api_key_file", None)) is not None:
         given["api_keys"] = tuple(keys_in(Path(file)))
@@ -139,7 +143,7 @@ def deployed(
     if replicas < 1:
         raise SettingsError(f"replicas: at least 1 is needed, not {replicas}")
     most = settings.max_running + settings.max_queue
-    deployment = SaffronReplica.options(
+    deployment = DEPLOYMENT.options(
         num_replicas=replicas,
         ray_actor_options=resources or {"num_cpus": 1},
         # what a replica's own gate lets in; past that, the next replica is asked, and then the proxy lets wait
