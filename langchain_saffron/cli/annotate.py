@@ -1,8 +1,9 @@
 """`saffron annotate`: the rewards of every prefix of a corpus."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -195,12 +196,14 @@ def _over_ray(load: "Callable[[], Annotator]", workers: int, device: str | None)
     from langchain_saffron.runtime.ray_cluster import start_ray
     from langchain_saffron.training.ray_annotator import RayAnnotator
 
-    start_ray(os.environ.get("RAY_ADDRESS") or "local")
-    try:
-        with RayAnnotator(load, workers, device) as made:
-            yield made
-    finally:
-        ray.shutdown()
+    # Ray tells on stdout what its processes say
+    with redirect_stdout(sys.stderr):
+        start_ray(os.environ.get("RAY_ADDRESS") or "local")
+        try:
+            with RayAnnotator(load, workers, device) as made:
+                yield made
+        finally:
+            ray.shutdown()
 
 
 def _load(models: Models) -> Any:
