@@ -39,11 +39,13 @@ def processes(server) -> list[psutil.Process]:
     return psutil.Process(server.process.pid).children(recursive=True)
 
 
-def ask(server: Served, question: str, *more: dict, session: str | None = None, **fields) -> httpx.Response:
+def ask(
+    server: Served, question: str, *more: dict, session: str | None = None, timeout: float = 60, **fields
+) -> httpx.Response:
     messages = [{"role": "user", "content": question}, *more]
     headers = HEADERS | ({} if session is None else {"X-Session-Id": session})
     asked = {"messages": messages, "max_tokens": 2, **fields}
-    return httpx.post(f"{server.url}/v1/chat/completions", json=asked, headers=headers, timeout=60)
+    return httpx.post(f"{server.url}/v1/chat/completions", json=asked, headers=headers, timeout=timeout)
 
 
 def answered(server: Served) -> Counter[str]:
@@ -127,8 +129,7 @@ def test_a_conversation_stays_with_its_replica_and_conversations_spread(server, 
 
 def test_who_leaves_stops_the_search(server):
     with pytest.raises(httpx.ReadTimeout):
-        url, asked = f"{server.url}/v1/chat/completions", {"messages": [{"role": "user", "content": SOUP}]}
-        httpx.post(url, json={**asked, "min_tokens": 1500, "max_tokens": 1500}, headers=HEADERS, timeout=0.5)
+        ask(server, SOUP, min_tokens=1500, max_tokens=1500, timeout=0.5)
     server.wait_for("num_requests_running", 0)
     assert server.metric("request_success", 'finished_reason="abort"') == 1
 

@@ -16,8 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from langchain_saffron.server.errors import ApiError, busy, error_response, json_bytes
 from langchain_saffron.server.settings import MEBIBYTE
 
-# bytes of a body that are read to find its conversation; a longer one goes to any replica
-READ_BEFORE = 4 * MEBIBYTE
+# bytes of a body that are read to find its conversation; a longer one goes to any replica, as reading it takes the
+# proxy's time before anybody has looked at the key
+READ_BEFORE = MEBIBYTE
 # characters of a plain prompt that stand for its conversation
 OPENING = 256
 DONE = b"data: [DONE]\n\n"
@@ -116,15 +117,16 @@ async def _with_session(scope: Scope, receive: Receive) -> Receive:
     if name.replace("_", "-") in {key.replace("_", "-") for key in headers}:
         return receive
     messages: list[Message] = []
-    body = b""
-    more = True
-    while more and len(body) <= READ_BEFORE:
+    length, more = 0, True
+    while more and length <= READ_BEFORE:
         message = await receive()
         messages.append(message)
-        body += message.get("body", b"")
+        length += len(message.get("body", b""))
         more = message.get("more_body", False)
-    if not more and (found := conversation(headers, scope["path"], body)) is not None:
-        scope["headers"] = [*scope["headers"], (name.encode(), found.encode())]
+    if length <= READ_BEFORE:
+        body = b"".join(message.get("body", b"") for message in messages)
+        if (found := conversation(headers, scope["path"], body)) is not None:
+            scope["headers"] = [*scope["headers"], (name.encode(), found.encode())]
     messages.reverse()
 
     async def again() -> Message:

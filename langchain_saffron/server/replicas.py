@@ -7,9 +7,10 @@ import logging
 import warnings
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from fastapi import FastAPI
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from ray import serve
 from ray.serve import Application
 from ray.serve.config import RequestRouterConfig
@@ -118,6 +119,15 @@ def application(args: dict[str, Any]) -> Application:
         given["rules"] = Rules.read(Path(given["rules"]))
     if "audit_log" in given:
         given["audit_log"] = Path(given["audit_log"])
+    hints = get_type_hints(ServerSettings)
+    for name, value in given.items():
+        try:
+            # `serve run` gives numbers as text
+            given[name] = TypeAdapter(hints[name], config=ConfigDict(arbitrary_types_allowed=True)).validate_python(
+                value
+            )
+        except ValidationError as error:
+            raise SettingsError(f"{name}: {error.errors()[0]['msg']}") from None
     # YAML 1.1 takes `off` for a truth value
     if options.get("effort") is False:
         options["effort"] = "off"
