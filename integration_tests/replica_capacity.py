@@ -1,8 +1,9 @@
 """How many replicas a load needs, predicted and measured: `python -m integration_tests.replica_capacity`.
 
 The README's formula takes what one replica answers a second, and multiplies. Here one process says that figure and two
-replicas are measured against twice of it, in turns; then requests come by chance at seven tenths of the prediction, and
-it is seen how long they wait. The clients are on the same machine.
+replicas are measured against twice of it, in turns, and against two processes side by side without Ray, which says what
+of the difference is the machine's: the clients are on it, too, and perhaps others. Then requests come by chance at seven
+tenths of what was measured, and it is seen how long they wait.
 """
 
 import argparse
@@ -52,6 +53,11 @@ async def full(server: Served, clients: int, seconds: float) -> float:
         return answers / (time.perf_counter() - begun)
 
 
+async def both(one: Served, other: Served, clients: int, seconds: float) -> float:
+    """The same of two servers at once, each with its own clients: the sum."""
+    return sum(await asyncio.gather(full(one, clients, seconds), full(other, clients, seconds)))
+
+
 async def arriving(server: Served, rate: float, seconds: float) -> list[float]:
     """The seconds of each of the requests that come by chance, so many a second on average."""
     async with connected(server) as client:
@@ -71,26 +77,28 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     arguments = ("--effort", "medium", "--max-tokens", str(LONGEST))
-    ones, ratios = [], []
-    with served(*arguments) as one, served(*arguments, "--replicas", "2") as two:
-        for server in (one, two):
+    ones, ratios, rays, twos = [], [], [], []
+    with served(*arguments) as one, served(*arguments) as other, served(*arguments, "--replicas", "2") as two:
+        for server in (one, other, two):
             asyncio.run(full(server, options.clients, 2))
         for _ in range(options.rounds):
             ones.append(asyncio.run(full(one, options.clients, options.seconds)))
-            both = asyncio.run(full(two, 2 * options.clients, options.seconds))
-            ratios.append(both / (2 * ones[-1]))
+            beside = asyncio.run(both(one, other, options.clients, options.seconds))
+            twos.append(asyncio.run(full(two, 2 * options.clients, options.seconds)))
+            ratios.append(twos[-1] / (2 * ones[-1]))
+            rays.append(twos[-1] / beside)
             print(
-                f"one {ones[-1]:.1f} answers/s; two: predicted {2 * ones[-1]:.1f}, measured {both:.1f}, "
-                f"{ratios[-1]:.2f} of it",
+                f"one process {ones[-1]:.1f} answers/s: predicted {2 * ones[-1]:.1f}; two side by side {beside:.1f}; "
+                f"two replicas {twos[-1]:.1f}: {ratios[-1]:.2f} of the prediction, {rays[-1]:.2f} of side by side",
                 flush=True,
             )
         alone = sorted(asyncio.run(arriving(one, 1.0, options.seconds)))
-        rate = LOADED * 2 * statistics.median(ones)
+        rate = LOADED * statistics.median(twos)
         waited = sorted(asyncio.run(arriving(two, rate, options.seconds)))
-    print(f"median {statistics.median(ratios):.2f}")
+    print(f"medians {statistics.median(ratios):.2f} and {statistics.median(rays):.2f}")
     print(
-        f"one request a second at one replica: median {statistics.median(alone):.2f} s; {rate:.1f} a second at two: "
-        f"median {statistics.median(waited):.2f} s, 19 of 20 within {waited[int(0.95 * len(waited))]:.2f} s"
+        f"one request a second at one process: median {statistics.median(alone):.2f} s; {rate:.1f} a second at two "
+        f"replicas: median {statistics.median(waited):.2f} s, 19 of 20 within {waited[int(0.95 * len(waited))]:.2f} s"
     )
 
 

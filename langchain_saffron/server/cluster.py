@@ -16,7 +16,7 @@ from ray.serve.config import HTTPOptions, ProxyLocation
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig, ServeStatus
 
-from langchain_saffron.errors import ModelLoadError
+from langchain_saffron.errors import ModelLoadError, SettingsError
 from langchain_saffron.runtime.ray_cluster import share, start_ray
 from langchain_saffron.server.process import FAREWELL, KEEP_ALIVE
 from langchain_saffron.server.replicas import ASKED_IN, deployed
@@ -25,6 +25,8 @@ from langchain_saffron.server.settings import ServerSettings
 logger = logging.getLogger("langchain_saffron.server")
 
 NAME = "saffron"
+# variables of Serve by which its HTTP proxy is passed by, and with it what finds a conversation's replica
+PAST_THE_PROXY = ("RAY_SERVE_THROUGHPUT_OPTIMIZED", "RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_ENABLE_DIRECT_INGRESS")
 # seconds between two looks at what still runs
 LOOK = 0.2
 
@@ -53,7 +55,10 @@ class ReplicaCluster:
         Raises:
             ModelLoadError: The models cannot be loaded.
             EngineFailedError: Ray does not start.
+            SettingsError: The environment takes Serve's own proxy out of the way.
         """
+        if past := [name for name in PAST_THE_PROXY if os.environ.get(name, "0") == "1"]:
+            raise SettingsError(f"replicas: unset {', '.join(past)}, by which requests do not come through the proxy")
         os.environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = "langchain_saffron.server.proxy:middlewares"
         # another Ray on this machine, or the one that RAY_ADDRESS names, is for `serve deploy`
         start_ray("local")
