@@ -1,9 +1,9 @@
 """How many replicas a load needs, predicted and measured: `python -m integration_tests.replica_capacity`.
 
-The README's formula takes what one replica answers a second, and multiplies. Here one process says that figure and two
-replicas are measured against twice of it, in turns, and against two processes side by side without Ray, which says what
-of the difference is the machine's: the clients are on it, too, and perhaps others. Then requests come by chance at seven
-tenths of what was measured, and it is seen how long they wait.
+The README's formula takes what one replica answers a second, and multiplies. Here one process says that figure, and two
+replicas are measured against twice of it, in turns, and against two processes side by side without Ray: that says what
+of the difference is the machine's, which the clients are on, too. Then requests come by chance at seven tenths of what
+was measured, and it is seen how long they wait.
 """
 
 import argparse

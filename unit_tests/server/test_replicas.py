@@ -1,6 +1,11 @@
 """What a configuration file of Ray Serve may say; that it serves is in the integration tests."""
 
+import importlib
+import re
+from pathlib import Path
+
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from langchain_saffron.errors import SettingsError
@@ -51,6 +56,17 @@ def test_fields_of_the_server_and_of_the_model_are_told_apart(application, tmp_p
     assert deployment.max_ongoing_requests == 12
     assert deployment.ray_actor_options["num_cpus"] == 2
     assert deployment._deployment_config.graceful_shutdown_timeout_s >= 4
+
+
+def test_the_documented_configuration_is_one(application):
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n(applications:.*?)```", readme, re.DOTALL)
+    (told,) = yaml.safe_load(block)["applications"]
+    module, _, name = told["import_path"].partition(":")
+    assert getattr(importlib.import_module(module), name) is application
+    made = application(told["args"])._bound_deployment
+    assert made.init_args[0] == {"model": "kitchen", "effort": "low"}
+    assert made.name == told["deployments"][0]["name"]
 
 
 def test_keys_do_not_belong_into_what_ray_shows(application):
