@@ -112,8 +112,8 @@ class RayAnnotator:
             if self._failures[index] >= TRIES:
                 what = "while it loaded its models" if index is None else f"over shard {index}"
                 raise TrainingError(
-                    f"a worker died {what}, for the {TRIES}rd time ({' '.join(str(error).split())}): if memory is "
-                    "short, use fewer workers or a smaller --batch-size"
+                    f"a worker died {what}, for the {TRIES}rd time ({str(error).splitlines()[0].strip()}): if "
+                    "memory is short, use fewer workers or a smaller --batch-size"
                 ) from error
             logger.info("a worker was lost, and another takes its place")
             self._start()
