@@ -109,9 +109,7 @@ def main() -> None:
         waited = sorted(asyncio.run(arriving(two, rate, options.seconds)))
     of_prediction = statistics.median(both / (2 * single) for single, both in zip(ones, twos, strict=True))
     of_beside = statistics.median(both / beside for beside, both in zip(besides, twos, strict=True))
-    print(
-        f"two replicas: {of_prediction:.2f} of the prediction, {of_beside:.2f} of two processes side by side (medians)"
-    )
+    print(f"medians: two replicas {of_prediction:.2f} of the prediction, {of_beside:.2f} of two processes side by side")
     print(
         f"one request a second at one process: median {statistics.median(alone):.2f} s; {rate:.1f} a second at two "
         f"replicas: median {statistics.median(waited):.2f} s, 19 of 20 within {waited[int(0.95 * len(waited))]:.2f} s"
