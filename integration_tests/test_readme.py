@@ -251,7 +251,7 @@ def test_the_comparison_runs_from_top_to_bottom(hub, tmp_path, monkeypatch, caps
 
 
 def test_the_rules_of_the_server_are_rules(tmp_path):
-    (text,) = blocks(README, "yaml")
+    text, _ = blocks(README, "yaml")
     (tmp_path / "rules.yaml").write_text(text, encoding="utf-8")
     found, names = Rules.read(tmp_path / "rules.yaml").apply({}, Asker("chat", "tenant-guest", ["send_email"]), {})
     assert names == ["rule 1", "guests", "post"]
@@ -282,7 +282,7 @@ def test_the_servers_options_are_the_real_ones():
     command = typer.main.get_command(app).commands["serve"]
     defaults = {name: one.default for one in command.params for name in one.opts}
     rows = re.findall(r"^\| (`--.*?) \| (.*?) \|", SERVING, re.M)
-    assert len(rows) == 10
+    assert len(rows) == 11
     for names, told in rows:
         for name, default in zip(re.findall(r"--[a-z-]+", names), 2 * told.split(", "), strict=False):
             assert name in defaults

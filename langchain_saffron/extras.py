@@ -60,6 +60,8 @@ MIDDLEWARE = Extra("agents", "ToolCallGuard needs", ("langchain", "langgraph"))
 TRAINING = Extra("train", "annotating and training need", ("peft", "datasets", "pyarrow", "tensorboard", "matplotlib"))
 EVALUATION = Extra("eval", "evaluating needs", ("pyarrow", "matplotlib"))
 SERVER = Extra("serve", "saffron serve needs", ("fastapi", "uvicorn", "prometheus_client"))
+REPLICAS = Extra("ray", "saffron serve --replicas needs", ("ray", "fastapi", "uvicorn", "prometheus_client"))
+RAY = Extra("ray", "annotating over Ray needs", ("ray",))
 PEER = Extra("peer", "a bench beside llama.cpp needs", ("xllamacpp",))
 GGUF = Extra("gguf", "GGUF files need", ("gguf",))
 

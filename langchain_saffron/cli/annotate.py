@@ -1,7 +1,13 @@
 """`saffron annotate`: the rewards of every prefix of a corpus."""
 
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,6 +16,10 @@ from langchain_saffron.cli.guards import Guard, Safe, Unsafe, guard_prompt, name
 from langchain_saffron.cli.options import Device, Dtype
 from langchain_saffron.cli.progress import progress_bar
 from langchain_saffron.errors import SettingsError
+
+if TYPE_CHECKING:
+    from langchain_saffron.training.annotator import Annotator
+    from langchain_saffron.training.settings import AnnotateSettings, RolloutSettings
 
 # broken records that are told one by one
 _TOLD = 20
@@ -71,6 +81,16 @@ def annotate(
     part: Annotated[
         str, typer.Option(metavar="I/N", help="Do the I-th of N parts: N machines that write to one directory.")
     ] = "1/1",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--ray",
+            metavar="WORKERS",
+            min=1,
+            help="So many processes by Ray (extra ray), here or on the cluster that RAY_ADDRESS names. A worker that "
+            "dies costs its shard.",
+        ),
+    ] = None,
     device: Device = None,
     dtype: Dtype = None,
 ) -> None:
@@ -87,10 +107,12 @@ def annotate(
     saffron annotate corpus.jsonl --rollouts 4 --policy kitchen --out forecasts
     """
     from langchain_saffron.embedded import KITCHEN
-    from langchain_saffron.extras import TRAINING
+    from langchain_saffron.extras import RAY, TRAINING
 
     TRAINING.require()
-    from langchain_saffron.training.annotate import annotate as run
+    if workers:
+        RAY.require()
+    from langchain_saffron.training.annotate import annotate_by
     from langchain_saffron.training.corpus import Corpus
     from langchain_saffron.training.settings import AnnotateSettings, RolloutSettings
 
@@ -110,9 +132,13 @@ def annotate(
     source = Corpus.open(corpus, split)
     if prm is None:
         notice(KITCHEN_NOTE)
-    quieten(keep_progress=prm is not None, keep_warnings=prm is not None)
-    model = _load(prm or str(KITCHEN / "prm"), guard, safe, unsafe, tokenizer, device, dtype)
-    forecasts = _rollouts(policy, model, drawn, device, dtype) if policy and drawn else None
+    quiet = prm is None
+    load = partial(
+        annotator,
+        Models(prm or str(KITCHEN / "prm"), guard, safe, unsafe, tokenizer, device, dtype, policy, drawn or None),
+        settings,
+        quiet,
+    )
     told = 0
 
     def report(line: str) -> None:
@@ -123,8 +149,10 @@ def annotate(
         elif told == _TOLD + 1:
             notice("more broken records are counted, and named in the manifest")
 
-    with progress_bar("annotating", min(len(source), limit or len(source)), "rewards/s") as update:
-        manifest = run(source, model, out, settings, rollouts=forecasts, progress=update, report=report)
+    working = _over_ray(load, workers, device) if workers else nullcontext(load())
+    records = min(len(source), limit or len(source))
+    with working as worker, progress_bar("annotating", records, "rewards/s") as update:
+        manifest = annotate_by(worker, source, out, settings, update, report)
     if not manifest["complete"]:
         notice(f"part {part} is done; {out} is complete once all parts are")
         return
@@ -136,36 +164,77 @@ def annotate(
     )
 
 
-def _load(
-    prm: str,
-    guard: str | None,
-    safe: str | None,
-    unsafe: str | None,
-    tokenizer: str | None,
-    device: str | None,
-    dtype: str | None,
-) -> Any:
+@dataclass(frozen=True)
+class Models:
+    """What annotates, by name."""
+
+    prm: str
+    guard: str | None
+    safe: str | None
+    unsafe: str | None
+    tokenizer: str | None
+    device: str | None
+    dtype: str | None
+    policy: str | None
+    rollouts: "RolloutSettings | None"
+
+
+def annotator(models: Models, settings: "AnnotateSettings", quiet: bool) -> "Annotator":
+    """Load the models: here, or in a worker's process."""
+    from langchain_saffron.training.annotator import Annotator
+
+    quieten(keep_progress=not quiet, keep_warnings=not quiet)
+    prm = _load(models)
+    return Annotator(prm, settings, rollouts=_rollouts(models, prm))
+
+
+@contextmanager
+def _over_ray(load: "Callable[[], Annotator]", workers: int, device: str | None) -> Iterator[Any]:
+    """Workers in the Ray that `RAY_ADDRESS` names, or in one of this machine's own."""
+    import ray
+
+    from langchain_saffron.runtime.ray_cluster import start_ray
+    from langchain_saffron.training.ray_annotator import RayAnnotator
+
+    # Ray tells on stdout what its processes say
+    with redirect_stdout(sys.stderr):
+        start_ray(os.environ.get("RAY_ADDRESS") or "local")
+        try:
+            with RayAnnotator(load, workers, device) as made:
+                yield made
+        finally:
+            ray.shutdown()
+
+
+def _load(models: Models) -> Any:
     from langchain_saffron.models.loading import default_device, default_dtype, load_tokenizer
     from langchain_saffron.models.prm import ProcessRewardModel
     from langchain_saffron.models.text_prm import TextRewardModel
 
-    if (function := named_function("prm", prm)) is not None:
-        if tokenizer is None:
+    if (function := named_function("prm", models.prm)) is not None:
+        if models.tokenizer is None:
             raise SettingsError("prm: a function needs --tokenizer, that of the model to be trained")
-        return ProcessRewardModel.from_function(function, load_tokenizer(tokenizer, "tokenizer"), prm)
-    device = device or default_device()
-    model = ProcessRewardModel.from_pretrained(
-        prm, guard_prompt(guard), device, dtype or default_dtype(device), safe=safe, unsafe=unsafe
+        return ProcessRewardModel.from_function(function, load_tokenizer(models.tokenizer, "tokenizer"), models.prm)
+    device = models.device or default_device()
+    prm = ProcessRewardModel.from_pretrained(
+        models.prm,
+        guard_prompt(models.guard),
+        device,
+        models.dtype or default_dtype(device),
+        safe=models.safe,
+        unsafe=models.unsafe,
     )
-    return model if tokenizer is None else TextRewardModel(model, load_tokenizer(tokenizer, "tokenizer"))
+    return prm if models.tokenizer is None else TextRewardModel(prm, load_tokenizer(models.tokenizer, "tokenizer"))
 
 
-def _rollouts(policy: str, prm: Any, settings: Any, device: str | None, dtype: str | None) -> Any:
+def _rollouts(models: Models, prm: Any) -> Any:
     from langchain_saffron.embedded import named_part
     from langchain_saffron.models.loading import default_device, default_dtype, load_causal_lm, load_tokenizer
     from langchain_saffron.training.rollouts import Rollouts
 
-    source = named_part(policy, "policy")
-    device = device or default_device()
-    loaded = load_causal_lm(source, "policy", device=device, dtype=dtype or default_dtype(device))
-    return Rollouts(loaded, load_tokenizer(source, "policy"), prm, settings)
+    if models.policy is None:
+        return None
+    source = named_part(models.policy, "policy")
+    device = models.device or default_device()
+    loaded = load_causal_lm(source, "policy", device=device, dtype=models.dtype or default_dtype(device))
+    return Rollouts(loaded, load_tokenizer(source, "policy"), prm, models.rollouts)

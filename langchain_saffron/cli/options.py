@@ -81,7 +81,7 @@ ChatTemplateFile = Annotated[
 ]
 
 
-def load_chat(options: dict[str, Any], *, told: bool) -> "ChatSaffron":
+def load_chat(options: dict[str, Any], *, told: bool, weights: bool = True) -> "ChatSaffron":
     """A `ChatSaffron` with these fields and its weights.
 
     What libraries say while they load stays out: what is wrong with a model is an error of our own.
@@ -89,6 +89,7 @@ def load_chat(options: dict[str, Any], *, told: bool) -> "ChatSaffron":
     Args:
         options: Fields; `None` stands for not given. A chat template may be a file.
         told: Whether a line says that a real model is being loaded, and bars show its download on a terminal.
+        weights: Whether weights are loaded; without, the fields are checked only.
 
     Raises:
         ValidationError: A value is not allowed.
@@ -107,6 +108,7 @@ def load_chat(options: dict[str, Any], *, told: bool) -> "ChatSaffron":
         notice("the small embedded kitchen models answer: a toy world of recipes; --model takes a real one")
     told = told and chat.model is not None
     quieten(keep_progress=False, keep_warnings=False, keep_downloads=told and sys.stderr.isatty())
-    with told_if_slow(LOADING) if told else nullcontext():
-        chat.load()
+    if weights:
+        with told_if_slow(LOADING) if told else nullcontext():
+            chat.load()
     return chat

@@ -18,8 +18,7 @@ from langchain_saffron.cli.options import (
     RewardModel,
     load_chat,
 )
-from langchain_saffron.errors import SettingsError
-from langchain_saffron.extras import SERVER
+from langchain_saffron.extras import REPLICAS, SERVER
 from langchain_saffron.settings import Effort, Mask, OnExhausted
 
 SERVING = "Server"
@@ -41,6 +40,14 @@ def serve(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="0 for any that is free.", rich_help_panel=SERVING)
     ] = 8000,
+    replicas: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="So many processes on this machine, each with its own models, behind one port (extra ray).",
+            rich_help_panel=SERVING,
+        ),
+    ] = 1,
     api_key: Annotated[
         list[str] | None,
         typer.Option(
@@ -177,13 +184,16 @@ def serve(
         "on_budget": on_budget,
         "timeout": timeout,
     }
+    if replicas > 1:
+        REPLICAS.require()
     from langchain_saffron.server.process import check_port
     from langchain_saffron.server.process import serve as serve_app
     from langchain_saffron.server.rules import Rules
     from langchain_saffron.server.settings import MEBIBYTE, ServerSettings
+    from langchain_saffron.server.tenants import keys_in
 
     settings = ServerSettings(
-        api_keys=(*(api_key or ()), *_keys_in(api_key_file)),
+        api_keys=(*(api_key or ()), *(keys_in(api_key_file) if api_key_file else ())),
         served_name=served_model_name,
         max_running=max_running,
         max_queue=max_queue,
@@ -196,28 +206,19 @@ def serve(
         audit_log=audit_log,
     )
     check_port(host, port)
-    chat_model = load_chat(options, told=True)
-    from langchain_saffron.server.app import create_app
-
+    chat_model = load_chat(options, told=True, weights=replicas == 1)
     # it would repeat what requests hold
     warnings.filterwarnings("ignore", message="chat_template_kwargs: ")
     logging.basicConfig(format="%(levelname)s: %(message)s")
     logging.getLogger("langchain_saffron.server").setLevel(logging.INFO)
     if not settings.api_keys:
         notice("no --api-key was given: whoever reaches the port is let in")
+    if replicas > 1:
+        from langchain_saffron.server.cluster import serve_replicas
+
+        given = {name: getattr(chat_model, name) for name in chat_model.model_fields_set}
+        serve_replicas(given, settings, replicas, host, port)
+        return
+    from langchain_saffron.server.app import create_app
+
     serve_app(create_app(chat_model, settings), host, port, shutdown_timeout)
-
-
-def _keys_in(file: Path | None) -> list[str]:
-    """The keys of a file; empty lines and comments are none.
-
-    Raises:
-        SettingsError: There are none in it: everybody would be let in.
-    """
-    if file is None:
-        return []
-    lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
-    keys = [line for line in lines if line and not line.startswith("#")]
-    if not keys:
-        raise SettingsError(f"api_key_file: there is no key in {file}")
-    return keys

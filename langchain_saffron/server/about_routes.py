@@ -1,6 +1,7 @@
 """The routes that tell about the server: models, health, metrics, version."""
 
 import time
+from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from typing import Any
 
@@ -14,18 +15,30 @@ from langchain_saffron.server.errors import ApiError, JsonResponse
 from langchain_saffron.server.load import Load
 from langchain_saffron.server.metrics import EngineCollector
 
+AllMetrics = Callable[[], Awaitable[str]]
 
-def add_about_routes(app: FastAPI, engine: SaffronEngine, served: str, load: Load) -> None:
+
+def add_about_routes(
+    app: FastAPI,
+    engine: SaffronEngine,
+    served: str,
+    load: Load,
+    replica: str | None = None,
+    all_metrics: AllMetrics | None = None,
+) -> None:
     """Add them to an application.
 
     Args:
-        app: The application.
+        app: The application; its `state.metrics` gives this process' metrics from now on.
         engine: What is served.
         served: What it is called.
         load: The server's.
+        replica: Which of several processes this is.
+        all_metrics: Asks all of them for their metrics; `None` where this is the only one.
     """
     registry = CollectorRegistry()
-    registry.register(EngineCollector(engine, load, served))
+    registry.register(EngineCollector(engine, load, served, replica))
+    app.state.metrics = lambda: generate_latest(registry).decode()
     card = {
         "id": served,
         "object": "model",
@@ -61,4 +74,5 @@ def add_about_routes(app: FastAPI, engine: SaffronEngine, served: str, load: Loa
     @app.get("/metrics", response_class=Response)
     async def metrics() -> Response:
         """Prometheus' text format."""
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+        text = app.state.metrics() if all_metrics is None else await all_metrics()
+        return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from langchain_saffron.chat_models import ChatSaffron
 from langchain_saffron.llms import SaffronLLM
-from langchain_saffron.server.about_routes import add_about_routes
+from langchain_saffron.server.about_routes import AllMetrics, add_about_routes
 from langchain_saffron.server.answers import FINGERPRINT
 from langchain_saffron.server.chat_route import ChatRoute
 from langchain_saffron.server.completion_route import CompletionRoute
@@ -45,7 +45,12 @@ KEYED = [Depends(HTTPBearer(auto_error=False))]
 ERRORS: dict[int | str, dict[str, Any]] = {"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}}
 
 
-def create_app(chat: ChatSaffron, settings: ServerSettings | None = None) -> FastAPI:
+def create_app(
+    chat: ChatSaffron,
+    settings: ServerSettings | None = None,
+    replica: str | None = None,
+    all_metrics: AllMetrics | None = None,
+) -> FastAPI:
     """An OpenAI-compatible endpoint, for any ASGI server; `saffron serve` runs it under uvicorn.
 
     It installs no signal handlers. All requests share the one engine behind `chat`, which is loaded now if it is not.
@@ -53,6 +58,8 @@ def create_app(chat: ChatSaffron, settings: ServerSettings | None = None) -> Fas
     Args:
         chat: What answers; its fields are the defaults of every request.
         settings: How to serve.
+        replica: Which of several processes this is; a label of its metrics.
+        all_metrics: Asks all of them for their metrics; `None` where this is the only one.
 
     Returns:
         The application; `app.state.load` says what it has to do, and drains it.
@@ -81,7 +88,7 @@ def create_app(chat: ChatSaffron, settings: ServerSettings | None = None) -> Fas
     completions = CompletionRoute(_completing(chat), served, load, settings)
     app.post("/v1/chat/completions", response_class=Response, dependencies=KEYED)(chats.answer)
     app.post("/v1/completions", response_class=Response, dependencies=KEYED)(completions.answer)
-    add_about_routes(app, engine, served, load)
+    add_about_routes(app, engine, served, load, replica, all_metrics)
     return app
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 from collections.abc import Iterable
+from pathlib import Path
 
 from langchain_saffron.errors import SettingsError
 from langchain_saffron.server.errors import ApiError
@@ -53,6 +54,22 @@ class KeyRing:
                 headers={"WWW-Authenticate": "Bearer"},
             )
         return found
+
+
+def keys_in(file: Path) -> list[str]:
+    """The keys of a file, one a line; empty lines and comments are none.
+
+    Raises:
+        SettingsError: There are none in it, and everybody would be let in, or it cannot be read.
+    """
+    try:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"api_key_file: {file} cannot be read: {error}") from error
+    keys = [line for line in lines if line and not line.startswith("#")]
+    if not keys:
+        raise SettingsError(f"api_key_file: there is no key in {file}")
+    return keys
 
 
 def _digest(key: str) -> bytes:

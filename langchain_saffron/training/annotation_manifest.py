@@ -22,18 +22,22 @@ _COUNTS = ("records", "rows", "rewards", "safe", "too_long")
 OPTIONAL_COUNTS = ("unknown", "completed", "skipped")
 
 
+def corpus_record(corpus: Corpus, records: int) -> dict[str, Any]:
+    """What says which corpus it is, and how much of it."""
+    return {"name": corpus.path.name, "sha256": corpus.fingerprint(), "records": records}
+
+
 def settings_record(
-    corpus: Corpus,
+    corpus: dict[str, Any],
     prm: ProcessRewardModel,
     settings: AnnotateSettings,
     template: RewardTemplate,
-    records: int,
     rollouts: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """All that the shards depend on."""
     model = prm.decoder.model if prm.decoder else None
     return {
-        "corpus": {"name": corpus.path.name, "sha256": corpus.fingerprint(), "records": records},
+        "corpus": corpus,
         "prm": {
             "name": prm.name,
             "fingerprint": None if model is None else fingerprint(model),

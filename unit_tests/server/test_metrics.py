@@ -4,10 +4,12 @@ import math
 import re
 
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from langchain_saffron import ChatSaffron, SaffronEngine
 from langchain_saffron.engine.metrics import Distribution
+from langchain_saffron.server.metrics import EngineCollector, merged
 
 CHAT = "/v1/chat/completions"
 NAMES = {
@@ -50,6 +52,32 @@ def test_the_metrics_are_those_of_what_was_done(client_of):
     now.request_success.clear()
     assert engine.metrics().request_success
     engine.close()
+
+
+def test_what_several_processes_say_is_one_document(client_of):
+    engine = SaffronEngine.from_pretrained()
+    client = client_of(ChatSaffron(engine=engine, effort="off", max_tokens=3))
+    client.post(CHAT, json={"messages": [{"role": "user", "content": "Hello!"}]})
+    texts = [
+        generate_latest(registry_of(EngineCollector(engine, client.app.state.load, "kitchen", replica))).decode()
+        for replica in ("0", "1")
+    ]
+    engine.close()
+    apart = [list(text_string_to_metric_families(text)) for text in texts]
+    together = list(text_string_to_metric_families(merged(texts)))
+    assert [family.name for family in together] == [family.name for family in apart[0]]
+    for family, *parts in zip(together, *apart, strict=True):
+        assert family.samples == [sample for part in parts for sample in part.samples]
+        assert (family.type, family.documentation) == (parts[0].type, parts[0].documentation)
+    assert {sample.labels["replica"] for family in together for sample in family.samples} == {"0", "1"}
+    assert merged(texts[:1]) == texts[0]
+    assert merged([]) == ""
+
+
+def registry_of(collector: EngineCollector) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    registry.register(collector)
+    return registry
 
 
 def test_a_distribution_counts_values_up_to_its_bounds():

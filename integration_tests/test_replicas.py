@@ -1,0 +1,167 @@
+"""`saffron serve --replicas`: two processes of the kitchen behind one port; one of them dies, and the end."""
+
+import json
+import re
+import signal
+import threading
+import time
+from collections import Counter
+
+import httpx
+import psutil
+import pytest
+from langchain_openai import ChatOpenAI
+
+from integration_tests.served import Served, served
+from langchain_saffron import ChatSaffron
+from langchain_saffron.extras import REPLICAS
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not REPLICAS.available(), reason="Ray is not installed: pip install 'langchain-saffron[ray]'"),
+]
+
+SOUP = "How do I make tomato soup?"
+KEY = "sk-kitchen"
+HEADERS = {"Authorization": f"Bearer {KEY}"}
+
+
+@pytest.fixture(scope="module")
+def server():
+    """The tests are in the order of what is left of it."""
+    with served("--replicas", "2", "--effort", "off", SAFFRON_API_KEY=KEY) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def processes(server) -> list[psutil.Process]:
+    """All that was started."""
+    return psutil.Process(server.process.pid).children(recursive=True)
+
+
+def ask(
+    server: Served, question: str, *more: dict, session: str | None = None, timeout: float = 60, **fields
+) -> httpx.Response:
+    messages = [{"role": "user", "content": question}, *more]
+    headers = HEADERS | ({} if session is None else {"X-Session-Id": session})
+    asked = {"messages": messages, "max_tokens": 2, **fields}
+    return httpx.post(f"{server.url}/v1/chat/completions", json=asked, headers=headers, timeout=timeout)
+
+
+def answered(server: Served) -> Counter[str]:
+    """Answers by replica."""
+    text = httpx.get(f"{server.url}/metrics").text
+    found = re.findall(r'^saffron:request_success_total{.*replica="(\d)"} (\S+)$', text, re.MULTILINE)
+    counts: Counter[str] = Counter()
+    for replica, count in found:
+        counts[replica] += round(float(count))
+    return counts
+
+
+class Stream(threading.Thread):
+    """A stream that is read to its end.
+
+    Attributes:
+        lines: What came, without empty ones.
+        ended: When there was no more.
+    """
+
+    def __init__(self, server: Served, number: int, tokens: int) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self.ended = 0.0
+        self._url, self._tokens, self._number = f"{server.url}/v1/chat/completions", tokens, number
+        self.start()
+
+    def run(self) -> None:
+        asked = {"messages": [{"role": "user", "content": f"How do I make soup {self._number}?"}], "stream": True}
+        asked |= {"min_tokens": self._tokens, "max_tokens": self._tokens}
+        with httpx.stream("POST", self._url, json=asked, headers=HEADERS, timeout=60) as one:
+            for line in one.iter_lines():
+                if line:
+                    self.lines.append(line)
+        self.ended = time.monotonic()
+
+    @property
+    def last(self) -> dict:
+        """The last event, `[DONE]` aside."""
+        assert self.lines[-1] == "data: [DONE]"
+        return json.loads(self.lines[-2].removeprefix("data: "))
+
+
+def streams(server: Served, count: int, tokens: int) -> list[Stream]:
+    """So many at once, all of them begun."""
+    begun = [Stream(server, number, tokens) for number in range(count)]
+    while not all(one.lines for one in begun):
+        assert all(one.is_alive() for one in begun)
+        time.sleep(0.01)
+    return begun
+
+
+def test_answers_and_errors_are_those_of_one_process(server):
+    chat = ChatOpenAI(model="kitchen", base_url=f"{server.url}/v1", api_key=KEY)
+    expected = ChatSaffron(model="kitchen", effort="off").invoke(SOUP).text
+    assert chat.invoke(SOUP).text == expected
+    assert "".join(chunk.text for chunk in chat.stream(SOUP)) == expected
+    refused = httpx.post(f"{server.url}/v1/chat/completions", json={})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_api_key")
+    assert ask(server, SOUP, oven=1).json()["error"]["param"] == "oven"
+    assert httpx.get(f"{server.url}/health").status_code == 200
+    assert KEY not in server.log
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_conversation_stays_with_its_replica_and_conversations_spread(server, named):
+    homes = set()
+    for number in range(12):
+        before = answered(server)
+        for turn in range(3):
+            more = [{"role": "assistant", "content": "Yes."}, {"role": "user", "content": f"And {turn}?"}] * turn
+            # a named one may begin as it likes
+            first = f"Hello {turn if named else number}!"
+            session = f"{named} {number}" if named else None
+            assert ask(server, first, *more, session=session).status_code == 200
+        (home,) = (answered(server) - before).items()
+        assert home[1] == 3
+        homes.add(home[0])
+    assert homes == {"0", "1"}
+
+
+def test_who_leaves_stops_the_search(server):
+    with pytest.raises(httpx.ReadTimeout):
+        ask(server, SOUP, min_tokens=1500, max_tokens=1500, timeout=0.5)
+    server.wait_for("num_requests_running", 0)
+    assert server.metric("request_success", 'finished_reason="abort"') == 1
+
+
+def test_a_replica_that_dies_takes_its_own_streams_with_it_and_nothing_else(server, processes):
+    running = streams(server, 12, 120)
+    victim = next(one for one in processes if "ServeReplica" in one.name())
+    victim.kill()
+    died = time.monotonic()
+    # the other one answers at once
+    assert ask(server, "Who is there?").status_code == 200
+    assert time.monotonic() - died < 5
+    for one in running:
+        one.join(60)
+    lost = [one for one in running if "error" in one.last]
+    assert 0 < len(lost) < 12
+    assert {one.last["error"]["code"] for one in lost} == {"replica_lost"}
+    assert all(one.ended - died < 2 for one in lost)
+    kept = [one.last["saffron"]["finish_reason"] for one in running if one not in lost]
+    assert set(kept) == {"length"}
+
+
+def test_a_signal_lets_answers_end_and_leaves_no_process(server, processes):
+    running = streams(server, 2, 300)
+    server.process.send_signal(signal.SIGTERM)
+    time.sleep(0.5)
+    refused = ask(server, SOUP)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "shutting_down")
+    assert httpx.get(f"{server.url}/health").status_code == 503
+    for one in running:
+        one.join(60)
+        assert one.last["saffron"]["finish_reason"] == "length"
+    assert server.process.wait(30) == 0
+    _, alive = psutil.wait_procs(processes, 10)
+    assert not alive

@@ -1,0 +1,182 @@
+"""What annotates: a process reward model, and how it is asked for the prefixes of every answer of some records."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from langchain_saffron.errors import ContextOverflowError, CorpusError, PromptError
+from langchain_saffron.models.prm import ProcessRewardModel
+from langchain_saffron.runtime.threads import threads_for
+from langchain_saffron.templates.reward_template import RewardTemplate
+from langchain_saffron.templates.safe_encoder import safe_encoder
+from langchain_saffron.training.annotation_manifest import OPTIONAL_COUNTS, settings_record
+from langchain_saffron.training.corpus import Record
+from langchain_saffron.training.corpus.formats import Message, ShapeError, conversations_of, is_answer
+from langchain_saffron.training.corpus.turns import response_ids, turn_text
+from langchain_saffron.training.rollouts import Rollouts
+from langchain_saffron.training.settings import AnnotateSettings
+from langchain_saffron.training.shards import Row
+
+Progress = Callable[[int, int], None]
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer of a conversation, as both reward models see it.
+
+    Attributes:
+        prompt: The MRM's prompt.
+        asked: The PRM's prompt.
+        response: The answer's ids, the same for both.
+        policy: The policy's prompt, where it continues prefixes.
+    """
+
+    prompt: list[int]
+    asked: list[int]
+    response: list[int]
+    policy: list[int] = field(default_factory=list)
+
+
+class Annotator:
+    """Makes the rows of shards; what they hold depends on nothing but this and the records."""
+
+    def __init__(
+        self,
+        prm: ProcessRewardModel,
+        settings: AnnotateSettings,
+        template: RewardTemplate | None = None,
+        rollouts: Rollouts | None = None,
+    ) -> None:
+        """Take what it works with.
+
+        Args:
+            prm: The process reward model.
+            settings: What is annotated.
+            template: How the MRM to be trained will read a conversation; `None` for the PRM's own.
+            rollouts: Makes each reward a forecast.
+        """
+        self._prm, self._settings, self._rollouts = prm, settings, rollouts
+        self._template = template or prm.template
+
+    def record(self, corpus: dict[str, Any]) -> dict[str, Any]:
+        """All that the shards depend on, for the manifest.
+
+        Args:
+            corpus: What says which corpus it is.
+        """
+        rollouts = self._rollouts.record() if self._rollouts else None
+        return settings_record(corpus, self._prm, self._settings, self._template, rollouts)
+
+    def rows(
+        self, records: Iterable[Record], tick: Progress | None = None, report: Report | None = None
+    ) -> tuple[list[Row], dict[str, Any]]:
+        """The rows of a shard, and its counts.
+
+        Args:
+            records: The shard's records.
+            tick: Called with the records done and the rewards made so far.
+            report: Called with a line for every broken record.
+
+        Raises:
+            CorpusError: A record is broken, and `strict` is set.
+        """
+        with threads_for(self._prm.decoder.model if self._prm.decoder else None):
+            return self._rows(records, tick, report)
+
+    def shards(
+        self, shards: Iterable[tuple[int, Iterable[Record]]], tick: Progress, report: Report | None
+    ) -> Iterator[tuple[int, list[Row], dict[str, Any]]]:
+        """One shard after another, each with its number: see `annotate.Worker`."""
+        for index, records in shards:
+            yield index, *self.rows(records, tick, report)
+
+    def _rows(
+        self, records: Iterable[Record], tick: Progress | None, report: Report | None
+    ) -> tuple[list[Row], dict[str, Any]]:
+        rows: list[Row] = []
+        waiting: list[tuple[int, Answer]] = []
+        counts: dict[str, Any] = {"records": 0, "rows": 0, "rewards": 0, "too_long": 0, "broken": []}
+        unknown = dict.fromkeys(OPTIONAL_COUNTS, 0)
+        completed = getattr(self._prm, "completed", 0)
+
+        def flush() -> None:
+            scored = self._rewards([answer for _, answer in waiting])
+            for (record, answer), rewards in zip(waiting, scored, strict=True):
+                known = int((~rewards.isnan()).sum())
+                if known or not len(rewards):
+                    rows.append(Row(record, answer.prompt, answer.response, rewards.tolist()))
+                    counts["rewards"] += known
+                    unknown["unknown"] += len(rewards) - known
+                else:
+                    unknown["skipped"] += 1
+            waiting.clear()
+            if tick:
+                tick(counts["records"], counts["rewards"])
+
+        for record in records:
+            counts["records"] += 1
+            try:
+                answers = self._answers(record)
+            except (ShapeError, PromptError, ContextOverflowError) as error:
+                problem = " ".join(str(error).split())
+                if self._settings.strict:
+                    raise CorpusError(f"{record.where}: {problem}") from error
+                counts["broken"].append(f"{record.where}: {problem}")
+                if report:
+                    report(f"{record.where}: {problem}; skipped")
+                continue
+            counts["too_long"] += not answers
+            waiting += [(record.index, answer) for answer in answers]
+            if len(waiting) >= self._settings.batch_size:
+                flush()
+        flush()
+        unknown["completed"] = getattr(self._prm, "completed", 0) - completed
+        counts |= {what: count for what, count in unknown.items() if count}
+        counts["rows"] = len(rows)
+        counts["safe"] = sum(reward > 0 for row in rows for reward in row.rewards)
+        return rows, counts
+
+    def _answers(self, record: Record) -> list[Answer]:
+        """What there is to score in a record, each answer once."""
+        if record.data is None:
+            raise ShapeError(record.problem or "unreadable")
+        answers: dict[tuple[int, ...], Answer] = {}
+        for messages in conversations_of(record.data):
+            for answer in self._answers_of(messages):
+                if self._rollouts is None:
+                    self._prm.check_length(answer.asked, answer.response)
+                else:
+                    self._rollouts.check_length(answer.asked, answer.policy, answer.response)
+                # chosen and rejected share all turns but the last
+                answers.setdefault((len(answer.prompt), *answer.prompt, *answer.response), answer)
+        return list(answers.values())
+
+    def _answers_of(self, messages: list[Message]) -> Iterator[Answer]:
+        """The answers of a conversation that lie within its first tokens.
+
+        Raises:
+            PromptError: A template cannot take the conversation.
+        """
+        encoder = safe_encoder(self._prm.tokenizer)
+        places = [i for i, turn in enumerate(messages) if is_answer(turn)]
+        for place in places if self._settings.turns == "all" else places[-1:]:
+            turns = [(turn["role"], turn_text(turn)) for turn in messages[:place]]
+            prompt = self._template.prompt_ids(self._prm.tokenizer, turns)
+            room = self._settings.max_tokens - len(prompt)
+            if room < 1:
+                return
+            response = response_ids(encoder, messages[place])[:room]
+            policy = self._rollouts.prompt_ids(turns) if self._rollouts else []
+            yield Answer(prompt, self._prm.prompt_ids(turns), response, policy)
+
+    def _rewards(self, answers: list[Answer]) -> list[torch.Tensor]:
+        """Of every prefix of some answers."""
+        if self._rollouts is None:
+            return self._prm.score([(answer.asked, answer.response) for answer in answers])
+        return [
+            self._rollouts.rewards(answer.asked, answer.policy, answer.response) if answer.response else torch.empty(0)
+            for answer in answers
+        ]
