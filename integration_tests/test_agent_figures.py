@@ -11,7 +11,7 @@ EFFORTS = ("off", "medium", "high")
 
 @pytest.fixture(scope="module")
 def figures() -> dict[str, AgentFigures]:
-    return {effort: measure(effort, cases=15) for effort in EFFORTS}
+    return {effort: measure(effort, cases=10) for effort in EFFORTS}
 
 
 @pytest.mark.parametrize("effort", EFFORTS)

@@ -17,7 +17,7 @@ MEASURED = EFFORTS if os.environ.get("SAFFRON_ALL_FIGURES") else EFFORTS[:-1]
 
 @pytest.fixture(scope="module")
 def figures() -> dict[str, Figures]:
-    return {effort: measure(effort, cases={"high": 20, "max": 20}.get(effort, 30)) for effort in MEASURED}
+    return {effort: measure(effort, cases=20) for effort in MEASURED}
 
 
 def test_plain_hazardous_requests_are_refused(figures):
