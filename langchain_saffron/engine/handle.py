@@ -27,6 +27,7 @@ class Handle:
     def __init__(self) -> None:
         self.cancelled = threading.Event()
         self._queue: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._last: Event | None = None
         self._worker: Worker | None = None
         self._deadline: float | None = None
 
@@ -39,7 +40,7 @@ class Handle:
         self._queue.put(event)
 
     def events(self) -> Iterator[str | SearchResult]:
-        """Text as it becomes final, then the result. Closing it cancels the request.
+        """Text as it becomes final, then the result, which later calls give again. Closing it cancels the request.
 
         Raises:
             ReentrantCallError: The caller is the engine's own thread, which would wait for itself.
@@ -51,11 +52,13 @@ class Handle:
                 raise ReentrantCallError(
                     "a request from the engine's own thread, within engine.call, would wait for itself: make it outside"
                 )
-            ended = False
-            while not ended:
-                item = _open(self._next())
-                ended = isinstance(item, SearchResult)
-                yield item
+            while not isinstance(self._last, Done | Failed):
+                event = self._next()
+                if isinstance(event, Done | Failed):
+                    self._last = event
+                else:
+                    yield _open(event)
+            yield _open(self._last)
         finally:
             self.cancelled.set()
 
@@ -70,6 +73,12 @@ class Handle:
                     raise RequestTimeoutError(TIMED_OUT) from None
                 if self._worker is not None and not self._worker.alive and self._queue.empty():
                     raise EngineFailedError("the engine's thread is gone: ask again") from None
+                if self._worker is not None and self._worker.collecting > LOOK:
+                    raise EngineFailedError(
+                        "the engine's thread waits: the garbage collector has it end something that nobody closed, a "
+                        "stream that was not read to its end, say, which may wait for this answer. Ask again, and "
+                        "close what you do not read"
+                    ) from None
 
     def result(self) -> SearchResult:
         """Wait for the result."""

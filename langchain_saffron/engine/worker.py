@@ -14,6 +14,7 @@ from langchain_saffron.engine.step_scorer import typed_error
 from langchain_saffron.errors import EngineBusyError, EngineClosedError, EngineFailedError
 from langchain_saffron.runtime.contention import ContentionWatch
 from langchain_saffron.runtime.forks import renew_after_fork
+from langchain_saffron.runtime.garbage import CollectionWatch
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class Worker:
         self._unusable: str | None = None
         self._tasks: deque[Task] = deque()
         self._watch = ContentionWatch(scheduler.on_cpu)
+        self._collections = CollectionWatch()
         self._begin()
         renew_after_fork(self)
 
@@ -76,6 +78,11 @@ class Worker:
     def is_current(self) -> bool:
         """Whether the caller is on that thread."""
         return threading.current_thread() is self._thread
+
+    @property
+    def collecting(self) -> float:
+        """For how many seconds the thread has been busy with what a garbage collection has it do; 0 where it is not."""
+        return self._collections.seconds
 
     @property
     def closed(self) -> bool:
@@ -140,8 +147,9 @@ class Worker:
 
     def _run(self) -> None:
         try:
-            while self._round():
-                pass
+            with self._collections.watching():
+                while self._round():
+                    pass
         except BaseException as error:
             logger.critical("the engine's thread ended", exc_info=True)
             self._die(error)

@@ -4,7 +4,6 @@ import secrets
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
@@ -29,9 +28,9 @@ class Started:
     prompt: RenderedPrompt
     handle: Handle
 
-    @cached_property
+    @property
     def result(self) -> SearchResult:
-        """Waits for it. A handle gives it only once."""
+        """Waits for it."""
         return self.handle.result()
 
 

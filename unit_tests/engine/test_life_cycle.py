@@ -1,6 +1,7 @@
 """The engine's life: panics, forks, nested calls, closing; whatever happens, a call ends and the next one works."""
 
 import asyncio
+import gc
 import os
 import signal
 import threading
@@ -91,6 +92,54 @@ def test_what_ends_the_thread_is_told_to_all_and_the_next_call_starts_another(en
     assert in_thread(lambda: engine.generate(PROMPT, settings=GREEDY)).token_ids == expected
     assert engine._worker._thread is not first
     assert slots_held(engine) == 0
+
+
+def test_a_collection_that_waits_for_an_answer_ends_with_an_error(engine, monkeypatch):
+    monkeypatch.setattr("langchain_saffron.engine.handle.LOOK", 0.2)
+    expected = engine.generate(PROMPT, settings=GREEDY).token_ids
+    told, waiting = [], threading.Event()
+
+    class Unread:
+        """A stream in a cycle: at its end it waits for whoever writes it, as LangGraph's does."""
+
+        def __init__(self):
+            self.itself = self
+
+        def __del__(self):
+            waiting.set()
+            writer.join(20)
+
+    forward = engine.policy.model.forward
+
+    def interrupted(*arguments, **options):
+        if not waiting.is_set():
+            Unread()
+            gc.collect()
+        return forward(*arguments, **options)
+
+    def write():
+        try:
+            engine.generate(PROMPT, settings=GREEDY)
+        except EngineFailedError as error:
+            told.append(str(error))
+
+    writer = threading.Thread(target=write)
+    with monkeypatch.context() as patched:
+        patched.setattr(engine.policy.model, "forward", interrupted)
+        writer.start()
+        assert waiting.wait(10)
+        writer.join(10)
+        assert not writer.is_alive()
+    assert "the garbage collector" in told[0]
+    assert in_thread(lambda: engine.generate(PROMPT, settings=GREEDY)).token_ids == expected
+    assert engine._worker.collecting == 0
+
+
+def test_a_handle_gives_its_result_again(engine):
+    handle = engine.submit(PROMPT, settings=GREEDY)
+    result = in_thread(handle.result)
+    assert in_thread(handle.result) is result
+    assert in_thread(lambda: list(handle.events())) == [result]
 
 
 @pytest.mark.parametrize("place", ["rewards", "cost", "flags"])
