@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from langchain_saffron.evaluation.intervals import RESAMPLES
 from langchain_saffron.evaluation.log import RunLog
-from langchain_saffron.evaluation.metrics import RESAMPLES, Row
+from langchain_saffron.evaluation.metrics import Row
 from langchain_saffron.evaluation.run import Models, evaluate, rescore
 from langchain_saffron.kitchen import WEIGHTS
 from langchain_saffron.kitchen.recipe.mrm import ANNOTATE, TRAIN, run_saffron, train_mrm, write_corpus
