@@ -22,6 +22,11 @@ READ_BEFORE = MEBIBYTE
 # characters of a plain prompt that stand for its conversation
 OPENING = 256
 DONE = b"data: [DONE]\n\n"
+# by these Serve lets whoever sends them bound a request's time, and leave while it goes on
+NOT_FOR_CLIENTS = (b"x-request-timeout-seconds", b"x-request-disconnect-disabled")
+# names the variable with the bytes of a body that replicas take: Serve's proxy reads a body as fast as it comes, also
+# while the request waits for a replica
+MAX_BODY = "SAFFRON_PROXY_MAX_BODY"
 
 
 class ReplicaProxy:
@@ -40,6 +45,8 @@ class ReplicaProxy:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope["headers"] = [one for one in scope["headers"] if one[0].lower() not in NOT_FOR_CLIENTS]
+        receive = bounded = _Bounded(receive)
         if scope["method"] == "POST":
             receive = await _with_session(scope, receive)
         begun = streamed = ended = False
@@ -60,10 +67,27 @@ class ReplicaProxy:
 
         await self._app(scope, receive, tell)
         if not begun:
-            await error_response(refused or _lost())(scope, receive, send)
+            await error_response(_too_large() if bounded.cut else refused or _lost())(scope, receive, send)
         elif streamed and not ended:
             last = b"data: " + json_bytes(_lost().body) + b"\n\n" + DONE
             await send({"type": "http.response.body", "body": last, "more_body": False})
+
+
+class _Bounded:
+    """`receive`, which hangs up on a body that is far too long; a little more lets the replica say so itself."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive, self._read = receive, 0
+        self._most = int(os.environ[MAX_BODY]) + READ_BEFORE if MAX_BODY in os.environ else None
+        self.cut = False
+
+    async def __call__(self) -> Message:
+        message: Message = {"type": "http.disconnect"} if self.cut else await self._receive()
+        self._read += len(message.get("body", b""))
+        if self._most is not None and self._read > self._most:
+            self.cut = True
+            return {"type": "http.disconnect"}
+        return message
 
 
 def middlewares() -> list[Middleware]:
@@ -142,6 +166,11 @@ def _in_our_words(status: int) -> ApiError:
     if status == 503:
         return busy("too many requests wait already: ask again later", "overloaded")
     return _lost()
+
+
+def _too_large() -> ApiError:
+    text = f"the body is longer than {os.environ.get(MAX_BODY)} bytes: send fewer or shorter messages"
+    return ApiError(413, text, "request_too_large")
 
 
 def _lost() -> ApiError:

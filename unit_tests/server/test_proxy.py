@@ -6,7 +6,7 @@ import pytest
 from starlette.datastructures import Headers
 from starlette.testclient import TestClient
 
-from langchain_saffron.server.proxy import OPENING, READ_BEFORE, ReplicaProxy, middlewares
+from langchain_saffron.server.proxy import MAX_BODY, NOT_FOR_CLIENTS, OPENING, READ_BEFORE, ReplicaProxy, middlewares
 
 CHAT = "/v1/chat/completions"
 SYSTEM = {"role": "system", "content": "Be brief."}
@@ -102,6 +102,33 @@ def test_a_body_reaches_the_replica_whole_and_in_any_pieces(echo, size):
     found = echo.post(CHAT, content=pieces).json()
     assert (found["length"], found["end"]) == (len(asked), asked[-20:].decode())
     assert bool(found["session"]) == (len(asked) <= READ_BEFORE)
+
+
+def test_what_steers_serve_does_not_come_from_a_client():
+    reached: list[bytes] = []
+
+    async def answer(scope, receive, send):
+        reached.extend(name for name, _ in scope["headers"])
+        await send(start(200, "application/json"))
+        await send(body(b"{}"))
+
+    TestClient(ReplicaProxy(answer)).post(CHAT, headers={name.decode(): "?1" for name in NOT_FOR_CLIENTS})
+    assert b"content-length" in reached
+    assert not {*NOT_FOR_CLIENTS} & {*reached}
+
+
+def test_no_more_of_a_body_is_read_than_replicas_take(monkeypatch):
+    monkeypatch.setenv(MAX_BODY, "1000")
+    sizes: list[int] = []
+
+    async def waiting(scope, receive, send):
+        # as Serve reads ahead while no replica is free
+        while (message := await receive())["type"] != "http.disconnect":
+            sizes.append(len(message["body"]))
+
+    found = TestClient(ReplicaProxy(waiting)).post(CHAT, content=(b"x" * 100_000 for _ in range(50)))
+    assert (found.status_code, found.json()["error"]["code"]) == (413, "request_too_large")
+    assert sum(sizes) <= 1000 + READ_BEFORE
 
 
 @pytest.mark.parametrize(
