@@ -51,7 +51,7 @@ class PlainKernel(IntegerKernel):
 
     def __call__(self, numbers: torch.Tensor) -> torch.Tensor:
         """The sums times `scales`."""
-        sums = torch._int_mm(numbers.view(-1, numbers.shape[-1]), self._columns)
+        sums = torch._int_mm(numbers.reshape(-1, numbers.shape[-1]), self._columns)
         return sums.float().mul_(self.scales).view(*numbers.shape[:-1], -1)
 
     def dense(self) -> torch.Tensor:

@@ -244,6 +244,14 @@ def test_all_kernels_give_the_same_bits(outputs: int, inputs: int):
     assert all(torch.equal(kernel.dense(), weight) for kernel in kernels)
 
 
+@pytest.mark.parametrize("kind", [PlainKernel, PackedKernel])
+def test_kernels_take_rows_that_lie_apart(kind: type[PlainKernel] | type[PackedKernel]):
+    weight, scales = torch.randint(-127, 128, (32, 64), dtype=torch.int8), torch.rand(32)
+    numbers = torch.randint(-127, 128, (3, 4, 64), dtype=torch.int8).transpose(0, 1)
+    expected = (numbers.long() @ weight.long().t()).float() * scales
+    assert torch.equal(kind(weight, scales)(numbers), expected)
+
+
 def test_the_fastest_kernel_is_taken():
     class Slow(PlainKernel):
         calls = 0
