@@ -16,7 +16,7 @@ from langchain_saffron import ChatSaffron
 from langchain_saffron.kitchen import WEIGHTS
 from langchain_saffron.kitchen.held_out import held_out_hazards
 from langchain_saffron.kitchen.judge import last_user_message, verdict
-from langchain_saffron.kitchen.recipe.mrm import ANNOTATE, run_saffron, write_corpus
+from langchain_saffron.kitchen.recipe.mrm import annotate_corpora
 from langchain_saffron.training.dataset import RewardData
 from langchain_saffron.training.fit import ON_POLICY
 from langchain_saffron.training.settings import HeadSettings, TrainSettings
@@ -30,11 +30,7 @@ TOP_P, MAX_TOKENS = 0.9, 112
 
 def annotated(work: Path, chats: int) -> tuple[RewardData, RewardData]:
     """Training and held-out data of the kitchen's PRM; what an earlier run has finished is not done again."""
-    for name, count in (("mrm", chats), ("held_out", max(100, chats // 10))):
-        write_corpus(work / f"{name}.jsonl", name, count, 0)
-        run_saffron(
-            "annotate", f"{work / name}.jsonl", "--prm", str(WEIGHTS / "prm"), "--out", str(work / name), *ANNOTATE
-        )
+    annotate_corpora(WEIGHTS / "prm", work, chats, max(100, chats // 10))
     return RewardData.load(work / "mrm"), RewardData.load(work / "held_out")
 
 

@@ -20,7 +20,7 @@ from langchain_saffron.evaluation.log import RunLog
 from langchain_saffron.evaluation.metrics import Row
 from langchain_saffron.evaluation.run import Models, evaluate, rescore
 from langchain_saffron.kitchen import WEIGHTS
-from langchain_saffron.kitchen.recipe.mrm import ANNOTATE, TRAIN, run_saffron, train_mrm, write_corpus
+from langchain_saffron.kitchen.recipe.mrm import HELD_OUT_CHATS, TRAIN, annotate_corpora, train_mrm
 from langchain_saffron.kitchen.world.utensils import TOP_P
 
 ONE, FIXED, AUTO = "saffron-1", "saffron-16", "saffron-auto-16"
@@ -28,7 +28,6 @@ METHODS = ("greedy", "saffron:1", "saffron:16", "saffron-auto:16")
 PREFILL = "prefill-10"
 # of the traffic
 ATTACKED = 0.1
-HELD_OUT = 800
 
 
 @dataclass(frozen=True)
@@ -73,10 +72,7 @@ def trained(work: Path, seeds: Sequence[int], chats: int) -> list[Path]:
     paths = [work / f"mrm-{seed}" for seed in seeds]
     if all(path.exists() for path in paths):
         return paths
-    for name, count in (("mrm", chats), ("held_out", min(HELD_OUT, chats))):
-        write_corpus(work / f"{name}.jsonl", name, count, 0)
-        prm, out = str(WEIGHTS / "prm"), str(work / name)
-        run_saffron("annotate", f"{work / name}.jsonl", "--prm", prm, "--out", out, *ANNOTATE)
+    annotate_corpora(WEIGHTS / "prm", work, chats, min(HELD_OUT_CHATS, chats))
     for seed, path in zip(seeds, paths, strict=True):
         if not path.exists():
             found = train_mrm(WEIGHTS / "prm", work, path, "--seed", str(seed), *TRAIN)

@@ -11,8 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Literal
 
-from langchain_saffron.errors import SettingsError
-from langchain_saffron.evaluation.attack import Attack, Attacked, Report
+from langchain_saffron.evaluation.attack import Attack, Attacked, QueryAttack, Report
 from langchain_saffron.evaluation.reward_reading import RewardReader
 from langchain_saffron.evaluation.sample import Sample
 from langchain_saffron.evaluation.suffix_search import SUFFIX_TOKENS, WIDEST_CHANGE, plain_tokens
@@ -32,7 +31,7 @@ Candidates = Generator[Attacked, float, None]
 
 
 @dataclass(frozen=True)
-class AdaptiveSearch(Attack):
+class AdaptiveSearch(QueryAttack):
     """Changes tokens by chance, of a suffix or of what is put into the model's mouth, and keeps what scores better.
 
     What is tried depends on the scores alone and not on how many queries are left: the first k of a search are those of
@@ -49,10 +48,6 @@ class AdaptiveSearch(Attack):
     queries: int
     tokenizer: Any = field(repr=False, compare=False)
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.queries < 1:
-            raise SettingsError(f"{self.name}: a search needs at least 1 query")
 
     @property
     def name(self) -> str:  # type: ignore[override]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from langchain_saffron.errors import SettingsError
 from langchain_saffron.evaluation.sample import Message, Sample
 
 Report = Callable[[str], None]
@@ -51,6 +52,16 @@ class Attack(ABC):
             report: Called with a line of news.
         """
         return self
+
+
+class QueryAttack(Attack):
+    """One that asks something a number of times for each sample; for dataclasses with `name` and `queries`."""
+
+    queries: int
+
+    def __post_init__(self) -> None:
+        if self.queries < 1:
+            raise SettingsError(f"{self.name}: a search needs at least 1 query")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from random import Random
 from typing import Any
 
 from langchain_saffron.errors import SettingsError
-from langchain_saffron.evaluation.attack import Attack, Attacked, Report
+from langchain_saffron.evaluation.attack import Attack, Attacked, QueryAttack, Report
 from langchain_saffron.evaluation.replay import Replay
 from langchain_saffron.evaluation.sample import Sample
 from langchain_saffron.evaluation.target_scoring import TargetScorer
@@ -50,7 +50,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class SuffixSearch(Attack):
+class SuffixSearch(QueryAttack):
     """Tokens behind the prompt are changed by chance, and a change is kept if the wanted beginning becomes likelier.
 
     Wanted are the first tokens of the sample's harmful answer or, without one, an opening that agrees. The adaptive
@@ -65,10 +65,6 @@ class SuffixSearch(Attack):
     queries: int
     adaptive: bool = False
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.queries < 1:
-            raise SettingsError(f"{self.name}: a search needs at least 1 query")
 
     @property
     def name(self) -> str:  # type: ignore[override]

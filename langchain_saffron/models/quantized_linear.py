@@ -78,10 +78,8 @@ class QuantizedLinear(torch.nn.Module):
         super().__init__()
         self.product, self._index = product, index
         self._transposed = isinstance(layer, Conv1D)
-        self.in_features, self.out_features = (
-            int(layer.weight.shape[0 if self._transposed else 1]),
-            product.sizes[index],
-        )
+        self.in_features = int(layer.weight.shape[0 if self._transposed else 1])
+        self.out_features = product.sizes[index]
         if index == 0:
             held = {"weight": product.kernel.weight, "scales": product.kernel.scales, "bias": product.bias}
             for name, tensor in held.items():

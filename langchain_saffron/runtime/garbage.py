@@ -31,7 +31,9 @@ class CollectionWatch:
     def watching(self) -> Iterator[None]:
         """Watch the thread that enters this, until it leaves."""
         self._thread, self._begun = threading.get_ident(), None
-        gc.callbacks.append(self._note)
+        # in a forked child, the parent's thread has left it there
+        if self._note not in gc.callbacks:
+            gc.callbacks.append(self._note)
         try:
             yield
         finally:

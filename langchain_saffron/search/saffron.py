@@ -63,8 +63,9 @@ class _SaffronSearch(BeamSearch):
             fresh = self.committed[before:]
         if self.live or self.pool.beams or self.fallen is not None:
             return self._finish()
-        is_short = self.verifier is not None and self.verifier.is_short
-        return (yield from self._refuse_in_own_words()) or self._refuse(budget=is_short)
+        if (own := (yield from self._refuse_in_own_words())) is not None:
+            return own
+        return self._refuse(budget=self.verifier is not None and self.verifier.is_short)
 
     def _to_look_at(self) -> tuple[Node, ...]:
         """What stands for the texts whose last look has to be paid for, too, before a step is made."""

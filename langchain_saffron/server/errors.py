@@ -66,6 +66,11 @@ def busy(message: str, code: str) -> ApiError:
     return ApiError(503, message, code, kind=SERVER, headers={"Retry-After": str(RETRY_AFTER)})
 
 
+def too_large(most: int) -> ApiError:
+    """A body is longer than `most` bytes."""
+    return ApiError(413, f"the body is longer than {most} bytes: send fewer or shorter messages", _NAMES[413])
+
+
 def api_error(error: BaseException) -> ApiError:
     """Any error as one for the client; what nobody expected is logged, without what was asked, and told in a line."""
     if isinstance(error, ApiError):

@@ -6,7 +6,7 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from langchain_saffron.server.errors import ApiError, error_response
+from langchain_saffron.server.errors import ApiError, error_response, too_large
 from langchain_saffron.server.load import Load
 from langchain_saffron.server.rate_limit import RateLimit
 from langchain_saffron.server.tenants import KeyRing
@@ -93,8 +93,7 @@ class Gate:
         return count
 
     def _too_large(self) -> ApiError:
-        text = f"the body is longer than {self._max_body} bytes: send fewer or shorter messages"
-        return self._load.turned_away("too_large", ApiError(413, text, "request_too_large"))
+        return self._load.turned_away("too_large", too_large(self._max_body))
 
 
 def _too_often(wait: float) -> ApiError:

@@ -7,13 +7,14 @@ puts both into the words of `langchain_saffron.server.errors`. It runs in the pr
 import hashlib
 import json
 import os
+import sys
 from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from langchain_saffron.server.errors import ApiError, busy, error_response, json_bytes
+from langchain_saffron.server.errors import ApiError, busy, error_response, json_bytes, too_large
 from langchain_saffron.server.settings import MEBIBYTE
 
 # bytes of a body that are read to find its conversation; a longer one goes to any replica, as reading it takes the
@@ -67,7 +68,7 @@ class ReplicaProxy:
 
         await self._app(scope, receive, tell)
         if not begun:
-            await error_response(_too_large() if bounded.cut else refused or _lost())(scope, receive, send)
+            await error_response(too_large(bounded.most) if bounded.cut else refused or _lost())(scope, receive, send)
         elif streamed and not ended:
             last = b"data: " + json_bytes(_lost().body) + b"\n\n" + DONE
             await send({"type": "http.response.body", "body": last, "more_body": False})
@@ -78,13 +79,13 @@ class _Bounded:
 
     def __init__(self, receive: Receive) -> None:
         self._receive, self._read = receive, 0
-        self._most = int(os.environ[MAX_BODY]) + READ_BEFORE if MAX_BODY in os.environ else None
+        self.most = int(os.environ.get(MAX_BODY, sys.maxsize))
         self.cut = False
 
     async def __call__(self) -> Message:
         message: Message = {"type": "http.disconnect"} if self.cut else await self._receive()
         self._read += len(message.get("body", b""))
-        if self._most is not None and self._read > self._most:
+        if self._read > self.most + READ_BEFORE:
             self.cut = True
             return {"type": "http.disconnect"}
         return message
@@ -166,11 +167,6 @@ def _in_our_words(status: int) -> ApiError:
     if status == 503:
         return busy("too many requests wait already: ask again later", "overloaded")
     return _lost()
-
-
-def _too_large() -> ApiError:
-    text = f"the body is longer than {os.environ.get(MAX_BODY)} bytes: send fewer or shorter messages"
-    return ApiError(413, text, "request_too_large")
 
 
 def _lost() -> ApiError:

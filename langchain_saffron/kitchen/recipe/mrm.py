@@ -27,6 +27,22 @@ def write_corpus(path: Path, corpus: CorpusName, count: int, seed: int) -> None:
             file.write(json.dumps({"messages": item.messages}, ensure_ascii=False) + "\n")
 
 
+def annotate_corpora(prm: Path, work: Path, chats: int, held_out: int, seed: int = 0) -> None:
+    """Generate the MRM's corpus and held-out conversations, and annotate both by the PRM, into `mrm` and `held_out`.
+
+    Args:
+        prm: The kitchen's PRM.
+        work: Where all of it goes; what an earlier run has finished there is not done again.
+        chats: Conversations in the corpus.
+        held_out: Conversations that are held out.
+        seed: Of the data.
+    """
+    counts: dict[CorpusName, int] = {"mrm": chats, "held_out": held_out}
+    for corpus, count in counts.items():
+        write_corpus(work / f"{corpus}.jsonl", corpus, count, seed)
+        run_saffron("annotate", f"{work / corpus}.jsonl", "--prm", str(prm), "--out", str(work / corpus), *ANNOTATE)
+
+
 def make_mrm(prm: Path, out: Path, work: Path, seed: int = 0, chats: int = CHATS) -> dict[str, Any]:
     """Annotate the MRM's corpus and held-out conversations by the PRM, and train on them.
 
@@ -40,10 +56,7 @@ def make_mrm(prm: Path, out: Path, work: Path, seed: int = 0, chats: int = CHATS
     Returns:
         The held-out figures.
     """
-    counts: dict[CorpusName, int] = {"mrm": chats, "held_out": HELD_OUT_CHATS}
-    for corpus, count in counts.items():
-        write_corpus(work / f"{corpus}.jsonl", corpus, count, seed)
-        run_saffron("annotate", f"{work / corpus}.jsonl", "--prm", str(prm), "--out", str(work / corpus), *ANNOTATE)
+    annotate_corpora(prm, work, chats, HELD_OUT_CHATS, seed)
     return train_mrm(prm, work, out, "--seed", str(seed), *TRAIN)
 
 
