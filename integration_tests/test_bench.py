@@ -20,7 +20,7 @@ def test_the_quick_bench_measures_everything(tmp_path):
     report = json.loads(file.read_text())
     # each as soon as it is measured
     assert "greedy generate: " in done.stdout.partition("ratio")[0]
-    assert len(report["ratios"]) == (17 if computes_bfloat16("cpu") else 16)
+    assert len(report["ratios"]) == (22 if computes_bfloat16("cpu") else 21)
     assert all(ratio["value"] > 0 for ratio in report["ratios"])
     assert set(report["breakdown"]) == {"policy", "reward", "prefill", "selection", "rest", "total"}
     assert report["breakdown"]["total"] > report["breakdown"]["policy"] > 0
@@ -62,4 +62,4 @@ def test_parts_of_the_bench(tmp_path):
     assert sum("int8" in name for name in names) == 2
     done = subprocess.run([*command, "--only", "speed"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
-    assert "'speed' is not one of search, beams" in done.stderr
+    assert "'speed' is not one of search, sharp, beams" in done.stderr

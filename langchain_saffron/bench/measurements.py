@@ -4,12 +4,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
 from langchain_saffron.bench.replay import Replay
 from langchain_saffron.bench.scenario import Scenario, random_model, random_prompt, random_tokenizer
-from langchain_saffron.engine import SaffronEngine, SearchResult
+from langchain_saffron.engine import SaffronEngine, SearchResult, candidate_rewards
 from langchain_saffron.engine.handle import Handle
 from langchain_saffron.grammar import Grammar
 from langchain_saffron.grammar.compiler import GrammarCompiler
@@ -37,7 +38,7 @@ class Bench:
         self.scenario = scenario
         self.device = device
         size = scenario.vocabulary
-        self.policy = random_model(scenario.policy, size, 0, device, dtype)
+        self.policy = random_model(scenario.policy, size, 0, device, dtype, scenario.sharpness)
         reward = random_model(scenario.reward, size, 1, device, dtype)
         tokenizer = random_tokenizer(size)
         mrm = MultifurcationRewardModel(
@@ -66,6 +67,12 @@ class Bench:
     def search(self, width: int) -> float:
         """The search, policy and reward model."""
         return self._timed(lambda: self._answer(width))
+
+    def search_whole(self, width: int) -> float:
+        """The search, with rewards computed for the whole vocabulary in place of candidates alone."""
+        # no share of the vocabulary is small enough to be gathered
+        with patch.object(candidate_rewards, "MOST_COLUMNS", -1.0):
+            return self.search(width)
 
     def constrained(self) -> float:
         """The wide search under the grammar of a JSON schema.

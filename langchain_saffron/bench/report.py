@@ -16,6 +16,8 @@ Steps = Iterator[str | Measured]
 
 GREEDY, ONE = "greedy generate", "search, width 1"
 NARROW_GREEDY, GREEDY_AGAIN = "greedy generate, bfloat16", "greedy generate again"
+SHARP_GREEDY, SHARP_AGAIN = f"{GREEDY}, sharp policy", f"{GREEDY_AGAIN}, sharp policy"
+SHARP_ONE = f"{ONE}, sharp policy"
 MASK, FIRST, ANOTHER = "masks, a step", "first grammar, with the vocabulary", "another grammar"
 
 
@@ -54,6 +56,7 @@ class _Run:
         self.bare, self.beams = f"bare forwards of width {scenario.width}", f"generate, {scenario.width} beams"
         self.constrained = f"{self.wide}, in the grammar of a JSON schema"
         self.step = f"step of width {scenario.width}, in the grammar"
+        self.sharp, self.whole = f"{self.wide}, sharp policy", f"{self.wide}, sharp policy, all tokens scored"
         self.apart, self.together = f"{scenario.chats} chats one by one", f"{scenario.chats} chats together"
         self._bench: Bench | None = None
 
@@ -77,6 +80,35 @@ class _Run:
         yield from self._rounds(measures)
         yield "breakdown"
         self.report.breakdown = bench.breakdown()
+
+    def sharp_policy(self) -> Steps:
+        """The same with a policy whose nucleus is as small as a trained one's; on a CPU in int8 too."""
+        self.close()
+        yield "warm-up, sharp policy"
+        sharp = Bench(self.scenario.sharp, self.device)
+        sharp.search(4)
+        wide = self.scenario.width
+        yield from self._rounds(
+            {
+                SHARP_GREEDY: sharp.generate,
+                SHARP_ONE: lambda: sharp.search(1),
+                self.sharp: lambda: sharp.search(wide),
+                self.whole: lambda: sharp.search_whole(wide),
+            }
+        )
+        sharp.close()
+        if self.device == "cpu":
+            yield "warm-up, sharp policy, int8"
+            narrow = Bench(self.scenario.sharp, self.device, quantization="int8")
+            narrow.search(4)
+            yield from self._rounds(
+                {
+                    SHARP_AGAIN: narrow.generate,
+                    f"{self.sharp}, int8": lambda: narrow.search(wide),
+                    f"{SHARP_ONE}, int8": lambda: narrow.search(1),
+                }
+            )
+            narrow.close()
 
     def beam_search(self) -> Steps:
         """As many beams of transformers' own search."""
@@ -160,6 +192,11 @@ class _Run:
             (f"{wide}, bfloat16", NARROW_GREEDY, 1.8, True),
             (f"{wide}, int8", GREEDY_AGAIN, 0.75, True),
             (f"{ONE}, int8", GREEDY_AGAIN, 0.45, True),
+            (self.sharp, SHARP_GREEDY, 1.3, True),
+            (SHARP_ONE, SHARP_GREEDY, 1.45, True),
+            (self.sharp, self.whole, 0.92, True),
+            (f"{self.sharp}, int8", SHARP_AGAIN, 0.75, True),
+            (f"{SHARP_ONE}, int8", SHARP_AGAIN, 0.45, True),
             (self.constrained, wide, 1.10, True),
             (MASK, self.step, 0.1, True),
             (ANOTHER, self.step, 1.0, True),
@@ -195,6 +232,7 @@ class _Run:
 
 PARTS: dict[str, Callable[[_Run], Steps]] = {
     "search": _Run.search,
+    "sharp": _Run.sharp_policy,
     "beams": _Run.beam_search,
     "chats": _Run.chats,
     "grammars": _Run.grammars,

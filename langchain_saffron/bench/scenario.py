@@ -1,7 +1,7 @@
 """What is measured on: random models, since what they say does not matter for how long it takes."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -37,6 +37,8 @@ class Scenario:
         repeats: Rounds of the shorter measurements; the median counts.
         conversation: Tokens of a conversation that is annotated; four fifths of them are the answer.
         conversations: How many are annotated together.
+        sharpness: What the policy's logits are multiplied with. Random weights find thousands of tokens nearly alike;
+            a trained model's nucleus holds few.
     """
 
     policy: Shape = Shape(30, 576, 9, 3, 1536)
@@ -49,6 +51,15 @@ class Scenario:
     repeats: int = 3
     conversation: int = 128
     conversations: int = 8
+    sharpness: float = 1.0
+
+    @property
+    def sharp(self) -> "Scenario":
+        """The same with a policy that is as sure of itself as a trained one.
+
+        SmolLM2's nucleus holds 7 tokens on the average of its own answers (`top_p` 0.8), and so does this one's.
+        """
+        return replace(self, sharpness=SHARP)
 
     @property
     def guard(self) -> str:
@@ -56,14 +67,18 @@ class Scenario:
         return f"guard of width {self.reward.width}"
 
 
+# logits of a standard deviation of about 5
+SHARP = 10.0
 FULL = Scenario()
 _SMALL = Shape(2, 64, 4, 2, 128)
 QUICK = Scenario(_SMALL, _SMALL, vocabulary=512, prompt=64, new=16, repeats=1, conversation=24)
 
 
 @on_own_thread
-def random_model(shape: Shape, vocabulary: int, seed: int, device: str, dtype: torch.dtype) -> Any:
-    """A Llama of this shape with random weights."""
+def random_model(
+    shape: Shape, vocabulary: int, seed: int, device: str, dtype: torch.dtype, sharpness: float = 1.0
+) -> Any:
+    """A Llama of this shape with random weights, and its logits multiplied with `sharpness`."""
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=vocabulary,
@@ -78,7 +93,10 @@ def random_model(shape: Shape, vocabulary: int, seed: int, device: str, dtype: t
         eos_token_id=None,
         pad_token_id=0,
     )
-    return LlamaForCausalLM(config).to(device=device, dtype=dtype).eval()
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        model.model.norm.weight.mul_(sharpness)
+    return model.to(device=device, dtype=dtype).eval()
 
 
 def random_tokenizer(size: int) -> Any:
