@@ -10,7 +10,7 @@ from langchain_saffron.runtime.devices import upload
 from langchain_saffron.search.adaptive_width import STEEPNESS
 from langchain_saffron.search.constraint import constrain
 from langchain_saffron.search.mask import UNSEEN_COST, instead_of_nothing, prefer_seen, presumed_rewards, presumption
-from langchain_saffron.search.nucleus import CHUNK, likeliest, nucleus
+from langchain_saffron.search.nucleus import CHUNK, FIRST_LOOK, likeliest, nucleus
 from langchain_saffron.search.rewards import Rewards, RewardTable
 
 # what a nat of likelihood counts, in points of reward, where the ranking is by rewards alone and nobody judges
@@ -124,14 +124,12 @@ def select(
         if not may_end and len(ends):
             logits = logits.index_fill(1, ends, -torch.inf)
         logprobs = torch.log_softmax(logits, dim=-1)
-    whole = rules.top_p >= 1 or logits.shape[1] <= CHUNK
-    while True:
-        table = _rank(logprobs, rewards, totals, inherited, rules, ends, count, generator, whole, permitted is not None)
+    for look in _looks(logprobs, rules):
+        table = _rank(logprobs, rewards, totals, inherited, rules, ends, count, generator, look, permitted is not None)
         # the one look at the device in most steps; a wide nucleus, or one that the mask empties, takes another
         (again, fallbacks, unsound, *_), *rows = table.tolist()
         if not again:
             break
-        whole = True
     if unsound:
         raise NumericalError.of_scores("reward model")
     candidates = [
@@ -143,6 +141,13 @@ def select(
     return Selection(sorted(candidates, key=lambda c: (-c.score, c.beam, c.token)), int(fallbacks))
 
 
+def _looks(logprobs: torch.Tensor, rules: Rules) -> list[int | None]:
+    """At how many tokens a beam to look, one after the other until that is enough; `None` is the whole vocabulary."""
+    if rules.top_p >= 1 or logprobs.shape[1] <= CHUNK:
+        return [None]
+    return [FIRST_LOOK, CHUNK, None] if logprobs.device.type == "cpu" else [CHUNK, None]
+
+
 def _rank(
     logprobs: torch.Tensor,
     rewards: Rewards,
@@ -152,7 +157,7 @@ def _rank(
     ends: torch.Tensor,
     count: int,
     generator: torch.Generator | None,
-    whole: bool,
+    look: int | None,
     constrained: bool,
 ) -> torch.Tensor:
     """The best candidates as float32 rows [beam, token, logprob, reward, score, ends, risk], on the device.
@@ -161,17 +166,17 @@ def _rank(
     left a beam nothing of it), how many beams fell back on a token outside their nucleus, and whether a reward is no
     number.
     """
-    seen, tokens = rules.seen, None
+    seen, tokens, whole = rules.seen, None, look is None
     marks = upload(rules.marks, torch.long, logprobs.device)
     free = rewards.unjudged
     again = fallbacks = torch.zeros((), dtype=torch.bool, device=logprobs.device)
-    if whole:
+    if look is None:
         likely, known = logprobs, seen
         allowed = nucleus(logprobs, rules.top_p)
         is_end = torch.zeros_like(allowed).index_fill(1, ends, True)
         exempt = free | (is_end.index_fill(1, marks, True) if len(marks) else is_end)
     else:
-        likely, tokens, allowed, again = likeliest(logprobs, rules.top_p)
+        likely, tokens, allowed, again = likeliest(logprobs, rules.top_p, look)
         known = seen if seen is None else seen[tokens]
         is_end = torch.isin(tokens, ends)
         exempt = free | (is_end | torch.isin(tokens, marks) if len(marks) else is_end)

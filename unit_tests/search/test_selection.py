@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from langchain_saffron.search.selection import CHUNK, Rules, likeliest, nucleus, select
+from langchain_saffron.search import selection
+from langchain_saffron.search.selection import CHUNK, FIRST_LOOK, Rules, likeliest, nucleus, select
 from unit_tests.tables import rules
 
 INF = math.inf
@@ -38,10 +39,23 @@ def test_the_nucleus_is_that_of_the_definition(top_p: float, scale: float):
     inside = nucleus(logprobs, top_p)
     for row in range(6):
         assert torch.equal(inside[row], inside_by_definition(logprobs[row].exp(), top_p))
-    _, tokens, among, wider = likeliest(logprobs, top_p)
-    for row in range(6):
-        assert among[row, -1] or set(tokens[row][among[row]].tolist()) == set(inside[row].nonzero().flatten().tolist())
-    assert bool(wider) == bool((inside.sum(-1) >= CHUNK).any())
+    for look in (FIRST_LOOK, CHUNK):
+        _, tokens, among, wider = likeliest(logprobs, top_p, look)
+        for row in range(6):
+            members = set(tokens[row][among[row]].tolist())
+            assert among[row, -1] or members == set(inside[row].nonzero().flatten().tolist())
+        assert bool(wider) == bool((inside.sum(-1) >= look).any())
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0, 8.0])
+def test_what_is_selected_does_not_depend_on_how_many_tokens_are_looked_at_first(monkeypatch, scale: float):
+    generator = torch.Generator().manual_seed(5)
+    logits, rewards = (torch.randn(4, 5 * CHUNK, generator=generator) * size for size in (scale, 3.0))
+    found = select(logits, rewards, [0.0] * 4, [0.0] * 4, rules(top_p=0.8), 12, True).candidates
+    monkeypatch.setattr(selection, "_looks", lambda *of: [None])
+    expected = select(logits, rewards, [0.0] * 4, [0.0] * 4, rules(top_p=0.8), 12, True).candidates
+    assert [(one.beam, one.token) for one in found] == [(one.beam, one.token) for one in expected]
+    assert [one.score for one in found] == pytest.approx([one.score for one in expected])
 
 
 def test_equally_likely_tokens_are_in_or_out_together():
