@@ -21,6 +21,7 @@ from langchain_saffron.runtime.ray_cluster import share, start_ray
 from langchain_saffron.server.process import FAREWELL, KEEP_ALIVE
 from langchain_saffron.server.proxy import MAX_BODY
 from langchain_saffron.server.replicas import ASKED_IN, deployed
+from langchain_saffron.server.sessions import share_secret
 from langchain_saffron.server.settings import ServerSettings
 
 logger = logging.getLogger("langchain_saffron.server")
@@ -62,6 +63,7 @@ class ReplicaCluster:
             raise SettingsError(f"replicas: unset {', '.join(past)}, by which requests do not come through the proxy")
         os.environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = "langchain_saffron.server.proxy:middlewares"
         os.environ[MAX_BODY] = str(self._settings.max_body)
+        share_secret()
         # another Ray on this machine, or the one that RAY_ADDRESS names, is for `serve deploy`
         start_ray("local")
         for name in (signal.SIGTERM, signal.SIGINT):
