@@ -50,7 +50,7 @@ class Killed:
 def kill_one(server: Served, count: int, tokens: int, headers: dict[str, str] | None = None) -> Killed:
     """Kill one replica of two during so many streams of so many tokens."""
     running = streams(server, count, tokens, headers)
-    replicas = [one for one in psutil.Process(server.process.pid).children(recursive=True) if _is_replica(one)]
+    replicas = replicas_of(server)
     replicas[0].kill()
     died = time.monotonic()
     replaced, slowest, asked, failed = 0.0, 0.0, 0, Counter[str]()
@@ -66,6 +66,11 @@ def kill_one(server: Served, count: int, tokens: int, headers: dict[str, str] | 
     fates = Counter(one.fate for one in running)
     lost = [one.ended - died for one in running if one.fate == "replica_lost"]
     return Killed(dict(fates), max(lost, default=0.0), asked, dict(failed), slowest, replaced)
+
+
+def replicas_of(server: Served) -> list[psutil.Process]:
+    """The processes that have the models."""
+    return [one for one in psutil.Process(server.process.pid).children(recursive=True) if _is_replica(one)]
 
 
 def drain(server: Served, running: list[Stream]) -> tuple[dict[str, int], int]:

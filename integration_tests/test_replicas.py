@@ -11,7 +11,7 @@ import psutil
 import pytest
 from langchain_openai import ChatOpenAI
 
-from integration_tests.replica_kill import kill_one
+from integration_tests.replica_kill import kill_one, replicas_of
 from integration_tests.served import Served, served
 from integration_tests.streams import streams
 from langchain_saffron import ChatSaffron
@@ -25,6 +25,9 @@ pytestmark = [
 SOUP = "How do I make tomato soup?"
 KEY = "sk-kitchen"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
+# seconds for which a request waits while there is no replica
+WAIT = 2
+VARIABLES = {"SAFFRON_API_KEY": KEY, "SAFFRON_PROXY_WAIT": str(WAIT)}
 # of 100, `python -m integration_tests.replica_kill` tells the figures
 STREAMS = 100 if os.environ.get("SAFFRON_ALL_FIGURES") else 12
 
@@ -32,7 +35,7 @@ STREAMS = 100 if os.environ.get("SAFFRON_ALL_FIGURES") else 12
 @pytest.fixture(scope="module")
 def server():
     """The tests are in the order of what is left of it."""
-    with served("--replicas", "2", "--effort", "off", "--max-running", str(STREAMS), SAFFRON_API_KEY=KEY) as running:
+    with served("--replicas", "2", "--effort", "off", "--max-running", str(STREAMS), **VARIABLES) as running:
         yield running
 
 
@@ -105,6 +108,21 @@ def test_a_replica_that_dies_takes_its_own_streams_with_it_and_nothing_else(serv
     assert not found.failed
     assert found.slowest < 5
     assert found.replaced_after
+
+
+def test_with_all_replicas_gone_requests_are_told_so_in_time_and_the_next_replica_answers(server):
+    for one in replicas_of(server):
+        one.kill()
+    told = []
+    while not told or told[-1] != "answered":
+        begun = time.monotonic()
+        found = ask(server, "Who is there?")
+        assert time.monotonic() - begun < WAIT + 8
+        told.append("answered" if found.status_code == 200 else found.json()["error"]["code"])
+        assert found.status_code == 200 or found.headers["retry-after"]
+        assert len(told) < 60
+    assert "unavailable" in told
+    assert set(told) <= {"replica_lost", "unavailable", "answered"}
 
 
 def test_a_signal_lets_answers_end_and_leaves_no_process(server, processes):
