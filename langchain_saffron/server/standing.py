@@ -1,10 +1,12 @@
 """Whether any replica is there, as Serve lets requests wait for the next one without an end."""
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import Callable
 
+from langchain_saffron.errors import SettingsError
 from langchain_saffron.extras import REPLICAS
 
 # names the variable with the seconds that a request waits while there is no replica, and how many those are without it:
@@ -27,7 +29,7 @@ class Standing:
         self._ask = ask or any_replica
         self._asking: asyncio.Task[bool] | None = None
         self._asked = 0.0
-        self._wait = float(os.environ.get(MAX_WAIT, WAIT))
+        self._wait = max_wait()
 
     async def none_for_long(self) -> None:
         """Return when a request that begins to wait now has waited long enough, and no replica is there for it."""
@@ -45,6 +47,22 @@ class Standing:
             return await asyncio.wait_for(asyncio.shield(self._asking), ANSWERED_IN)
         except Exception:
             return True
+
+
+def max_wait() -> float:
+    """Seconds that a request waits while there is no replica.
+
+    Raises:
+        SettingsError: The variable says something else.
+    """
+    said = os.environ.get(MAX_WAIT) or str(WAIT)
+    try:
+        seconds = float(said)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < math.inf:
+        raise SettingsError(f"{MAX_WAIT}: seconds are needed, 0 or more, not {said!r}")
+    return seconds
 
 
 def any_replica() -> bool:

@@ -12,9 +12,10 @@ from starlette.datastructures import Headers
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp
 
+from langchain_saffron.errors import SettingsError
 from langchain_saffron.server.proxy import MAX_BODY, NOT_FOR_CLIENTS, ReplicaProxy, middlewares
 from langchain_saffron.server.sessions import OPENING, READ_BEFORE, SECRET, share_secret
-from langchain_saffron.server.standing import MAX_WAIT, Standing
+from langchain_saffron.server.standing import MAX_WAIT, Standing, max_wait
 
 CHAT = "/v1/chat/completions"
 SYSTEM = {"role": "system", "content": "Be brief."}
@@ -203,6 +204,13 @@ def test_a_request_that_a_replica_works_on_or_streams_is_let_alone(late, monkeyp
     found = TestClient(ReplicaProxy(answer, Standing(there))).post(CHAT, json={"messages": [FIRST]})
     assert (found.status_code, found.text) == (200, "12")
     assert len(asked) == bool(late)
+
+
+@pytest.mark.parametrize("said", ["soon", "-1", "inf", "nan"])
+def test_a_wait_that_is_none_is_told(said, monkeypatch):
+    monkeypatch.setenv(MAX_WAIT, said)
+    with pytest.raises(SettingsError, match=MAX_WAIT):
+        max_wait()
 
 
 def test_one_question_is_asked_for_all_that_wait_and_no_answer_is_none(monkeypatch):
