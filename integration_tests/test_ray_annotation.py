@@ -3,6 +3,8 @@
 import json
 import threading
 import time
+from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -10,8 +12,12 @@ import psutil
 import pytest
 
 from langchain_saffron.cli import main
+from langchain_saffron.cli.annotate import Models, annotator
+from langchain_saffron.embedded import KITCHEN
 from langchain_saffron.extras import RAY
 from langchain_saffron.kitchen.generator import conversations
+from langchain_saffron.runtime.ray_cluster import start_ray
+from langchain_saffron.training.settings import AnnotateSettings
 
 pytestmark = [
     pytest.mark.slow,
@@ -53,3 +59,30 @@ def test_the_files_are_those_of_one_process_though_a_worker_is_killed(tmp_path, 
     assert told.err.count("is made again") <= 1
     assert "line 81" in told.err
     assert not [one for one in psutil.Process().children(recursive=True) if "ray" in one.name()]
+
+
+@pytest.fixture
+def ray_home(tmp_path, monkeypatch) -> Iterator[Path]:
+    """A home in which a Ray is started for the first time."""
+    import ray
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    start_ray("local")
+    yield tmp_path
+    ray.shutdown()
+
+
+def test_an_idle_worker_that_died_is_replaced_and_others_cannot_join(ray_home):
+    from langchain_saffron.training.ray_annotator import RayAnnotator
+
+    for private in (ray_home / ".ray", ray_home / ".ray" / "auth_token"):
+        assert private.stat().st_mode & 0o077 == 0
+    models = Models(str(KITCHEN / "prm"), None, None, None, None, "cpu", None, None, None)
+    load = partial(annotator, models, AnnotateSettings(), True)
+    with RayAnnotator(load, 1, "cpu") as workers:
+        expected = workers.record({"path": "a"})
+        (worker,) = (one for one in psutil.Process().children(recursive=True) if "Annotating" in one.name())
+        worker.kill()
+        worker.wait(10)
+        assert workers.record({"path": "a"}) == expected

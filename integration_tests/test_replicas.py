@@ -1,9 +1,8 @@
 """`saffron serve --replicas`: two processes of the kitchen behind one port; one of them dies, and the end."""
 
-import json
+import os
 import re
 import signal
-import threading
 import time
 from collections import Counter
 
@@ -12,7 +11,9 @@ import psutil
 import pytest
 from langchain_openai import ChatOpenAI
 
+from integration_tests.replica_kill import kill_one, replicas_of
 from integration_tests.served import Served, served
+from integration_tests.streams import streams
 from langchain_saffron import ChatSaffron
 from langchain_saffron.extras import REPLICAS
 
@@ -24,12 +25,17 @@ pytestmark = [
 SOUP = "How do I make tomato soup?"
 KEY = "sk-kitchen"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
+# seconds for which a request waits while there is no replica
+WAIT = 2
+VARIABLES = {"SAFFRON_API_KEY": KEY, "SAFFRON_PROXY_WAIT": str(WAIT)}
+# of 100, `python -m integration_tests.replica_kill` tells the figures
+STREAMS = 100 if os.environ.get("SAFFRON_ALL_FIGURES") else 12
 
 
 @pytest.fixture(scope="module")
 def server():
     """The tests are in the order of what is left of it."""
-    with served("--replicas", "2", "--effort", "off", SAFFRON_API_KEY=KEY) as running:
+    with served("--replicas", "2", "--effort", "off", "--max-running", str(STREAMS), **VARIABLES) as running:
         yield running
 
 
@@ -56,46 +62,6 @@ def answered(server: Served) -> Counter[str]:
     for replica, count in found:
         counts[replica] += round(float(count))
     return counts
-
-
-class Stream(threading.Thread):
-    """A stream that is read to its end.
-
-    Attributes:
-        lines: What came, without empty ones.
-        ended: When there was no more.
-    """
-
-    def __init__(self, server: Served, number: int, tokens: int) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-        self.ended = 0.0
-        self._url, self._tokens, self._number = f"{server.url}/v1/chat/completions", tokens, number
-        self.start()
-
-    def run(self) -> None:
-        asked = {"messages": [{"role": "user", "content": f"How do I make soup {self._number}?"}], "stream": True}
-        asked |= {"min_tokens": self._tokens, "max_tokens": self._tokens}
-        with httpx.stream("POST", self._url, json=asked, headers=HEADERS, timeout=60) as one:
-            for line in one.iter_lines():
-                if line:
-                    self.lines.append(line)
-        self.ended = time.monotonic()
-
-    @property
-    def last(self) -> dict:
-        """The last event, `[DONE]` aside."""
-        assert self.lines[-1] == "data: [DONE]"
-        return json.loads(self.lines[-2].removeprefix("data: "))
-
-
-def streams(server: Served, count: int, tokens: int) -> list[Stream]:
-    """So many at once, all of them begun."""
-    begun = [Stream(server, number, tokens) for number in range(count)]
-    while not all(one.lines for one in begun):
-        assert all(one.is_alive() for one in begun)
-        time.sleep(0.01)
-    return begun
 
 
 def test_answers_and_errors_are_those_of_one_process(server):
@@ -134,26 +100,33 @@ def test_who_leaves_stops_the_search(server):
     assert server.metric("request_success", 'finished_reason="abort"') == 1
 
 
-def test_a_replica_that_dies_takes_its_own_streams_with_it_and_nothing_else(server, processes):
-    running = streams(server, 12, 120)
-    victim = next(one for one in processes if "ServeReplica" in one.name())
-    victim.kill()
-    died = time.monotonic()
-    # the other one answers at once
-    assert ask(server, "Who is there?").status_code == 200
-    assert time.monotonic() - died < 5
-    for one in running:
-        one.join(60)
-    lost = [one for one in running if "error" in one.last]
-    assert 0 < len(lost) < 12
-    assert {one.last["error"]["code"] for one in lost} == {"replica_lost"}
-    assert all(one.ended - died < 2 for one in lost)
-    kept = [one.last["saffron"]["finish_reason"] for one in running if one not in lost]
-    assert set(kept) == {"length"}
+def test_a_replica_that_dies_takes_its_own_streams_with_it_and_nothing_else(server):
+    found = kill_one(server, STREAMS, 120, HEADERS)
+    assert set(found.streams) == {"replica_lost", "length"}
+    assert sum(found.streams.values()) == STREAMS
+    assert found.cut_after < 2
+    assert not found.failed
+    assert found.slowest < 5
+    assert found.replaced_after
+
+
+def test_with_all_replicas_gone_requests_are_told_so_in_time_and_the_next_replica_answers(server):
+    for one in replicas_of(server):
+        one.kill()
+    told = []
+    while not told or told[-1] != "answered":
+        begun = time.monotonic()
+        found = ask(server, "Who is there?")
+        assert time.monotonic() - begun < WAIT + 8
+        told.append("answered" if found.status_code == 200 else found.json()["error"]["code"])
+        assert found.status_code == 200 or found.headers["retry-after"]
+        assert len(told) < 60
+    assert "unavailable" in told
+    assert set(told) <= {"replica_lost", "unavailable", "answered"}
 
 
 def test_a_signal_lets_answers_end_and_leaves_no_process(server, processes):
-    running = streams(server, 2, 300)
+    running = streams(server, 2, 300, HEADERS)
     server.process.send_signal(signal.SIGTERM)
     time.sleep(0.5)
     refused = ask(server, SOUP)
@@ -161,7 +134,7 @@ def test_a_signal_lets_answers_end_and_leaves_no_process(server, processes):
     assert httpx.get(f"{server.url}/health").status_code == 503
     for one in running:
         one.join(60)
-        assert one.last["saffron"]["finish_reason"] == "length"
+        assert one.fate == "length"
     assert server.process.wait(30) == 0
     _, alive = psutil.wait_procs(processes, 10)
     assert not alive

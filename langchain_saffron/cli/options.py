@@ -89,7 +89,7 @@ def load_chat(options: dict[str, Any], *, told: bool, weights: bool = True) -> "
     Args:
         options: Fields; `None` stands for not given. A chat template may be a file.
         told: Whether a line says that a real model is being loaded, and bars show its download on a terminal.
-        weights: Whether weights are loaded; without, the fields are checked only.
+        weights: Whether weights are loaded; without, fields and models are checked, as other processes load them.
 
     Raises:
         ValidationError: A value is not allowed.
@@ -111,4 +111,6 @@ def load_chat(options: dict[str, Any], *, told: bool, weights: bool = True) -> "
     if weights:
         with told_if_slow(LOADING) if told else nullcontext():
             chat.load()
+    else:
+        chat.check_models()
     return chat

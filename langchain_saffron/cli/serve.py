@@ -18,6 +18,7 @@ from langchain_saffron.cli.options import (
     RewardModel,
     load_chat,
 )
+from langchain_saffron.errors import SettingsError
 from langchain_saffron.extras import REPLICAS, SERVER
 from langchain_saffron.settings import Effort, Mask, OnExhausted
 
@@ -186,6 +187,8 @@ def serve(
     }
     if replicas > 1:
         REPLICAS.require()
+        if (device or "").startswith("cuda:"):
+            raise SettingsError("device: each replica sees a GPU of its own and no other; say 'cuda', or leave it out")
     from langchain_saffron.server.process import check_port
     from langchain_saffron.server.process import serve as serve_app
     from langchain_saffron.server.rules import Rules

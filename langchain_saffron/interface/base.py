@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, Valid
 
 from langchain_saffron.embedded import World, find_world, warn_of_kitchen
 from langchain_saffron.engine import SaffronEngine, SearchResult
+from langchain_saffron.engine.checking import check_models
 from langchain_saffron.engine.registry import shared_engine, source_key, spec_key
 from langchain_saffron.errors import ModelLoadError, RewardModelRequiredError, SaffronError, SettingsError
 from langchain_saffron.extras import GRAMMARS
@@ -350,6 +351,15 @@ class SaffronFields(BaseModel):
             sources = {name: source_key(value) for name, value in spec.items()}
             self._loaded = Loaded(shared_engine(**spec), asked, sources)
         return self._loaded.engine
+
+    def check_models(self) -> None:
+        """See that `load` would find devices and models, without their weights, where other processes are to load them.
+
+        Raises:
+            ModelLoadError: It would not.
+        """
+        if self.engine is None:
+            check_models(**self._spec())
 
     def sources(self) -> dict[str, Any]:
         """What the engine is, or will be, loaded from; directories with a stamp of what was in them."""

@@ -174,11 +174,11 @@ def load_causal_lm(
         with memory_errors(too_large), _quiet_if_small(gguf or Path(source)):
             if gguf is not None:
                 own = {key: given[key] for key in given.keys() - {"revision", "token"}}
-                model, report = load_gguf_model(gguf, name, kind, _dtype(dtype), own)
+                model, report = load_gguf_model(gguf, name, kind, torch_dtype(dtype), own)
             else:
                 model, report = kind.from_pretrained(
                     str(source),
-                    dtype=_dtype(dtype),
+                    dtype=torch_dtype(dtype),
                     trust_remote_code=bool(trust_remote_code),
                     output_loading_info=True,
                     **given,
@@ -277,7 +277,12 @@ def _quiet_if_small(source: Path) -> Iterator[None]:
         logging.enable_progress_bar()
 
 
-def _dtype(dtype: str | torch.dtype) -> Any:
+def torch_dtype(dtype: str | torch.dtype) -> Any:
+    """What transformers takes as a dtype: torch's, or `"auto"`.
+
+    Raises:
+        ModelLoadError: There is none of that name.
+    """
     if isinstance(dtype, torch.dtype) or dtype == "auto":
         return dtype
     resolved = getattr(torch, str(dtype).removeprefix("torch."), None)

@@ -164,6 +164,22 @@ class MultifurcationRewardModel:
             quantization=quantization,
         )
 
+    @staticmethod
+    def tokenizer_of(path: str | Path, base: ModelSource | None = None, **load: Any) -> Any:
+        """The tokenizer of an MRM directory, whose files but the weights are looked at; arguments as above.
+
+        Raises:
+            ModelLoadError: A file is missing or damaged, or there is no such base.
+        """
+        revision, token = load.get("revision"), load.get("hf_token")
+        directory = resolve_directory(named_part(path, "reward_model"), "reward model", revision, token)
+        config = read_config(directory)
+        read_tensors(directory)
+        _template(config.get("template"), directory)
+        merged = (directory / "config.json").exists() and not (directory / ADAPTER_CONFIG).exists()
+        source = base if base is not None else directory if merged else offline_base(named_base(directory, config))
+        return load_tokenizer(source, "reward model's base", revision, token, load.get("trust_remote_code"))
+
     def fingerprint_parts(self) -> tuple[Any, ...]:
         """What its rewards depend on, for `models.fingerprint`."""
         return (

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
+from langchain_saffron.errors import ModelLoadError
+
 
 def upload(
     values: Sequence[float] | Sequence[int] | torch.Tensor, dtype: torch.dtype, device: torch.device
@@ -18,3 +20,24 @@ def computes_bfloat16(device: torch.device | str) -> bool:
     if torch.device(device).type != "cpu":
         return True
     return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def check_device(device: str) -> None:
+    """See that a device is there, without taking memory of an accelerator.
+
+    Raises:
+        ModelLoadError: It is not, or its name is none.
+    """
+    try:
+        found = torch.device(device)
+        if found.type == "cuda":
+            count = torch.cuda.device_count()
+            if (found.index or 0) >= count:
+                raise ModelLoadError(
+                    f"device: {device!r} is not there: torch sees {count} of CUDA's; pass another, or 'cpu'"
+                )
+        else:
+            torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelLoadError(f"device: {device!r} cannot be used: {first}") from error

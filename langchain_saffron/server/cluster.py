@@ -21,7 +21,9 @@ from langchain_saffron.runtime.ray_cluster import share, start_ray
 from langchain_saffron.server.process import FAREWELL, KEEP_ALIVE
 from langchain_saffron.server.proxy import MAX_BODY
 from langchain_saffron.server.replicas import ASKED_IN, deployed
+from langchain_saffron.server.sessions import share_secret
 from langchain_saffron.server.settings import ServerSettings
+from langchain_saffron.server.standing import max_wait
 
 logger = logging.getLogger("langchain_saffron.server")
 
@@ -56,12 +58,15 @@ class ReplicaCluster:
         Raises:
             ModelLoadError: The models cannot be loaded.
             EngineFailedError: Ray does not start.
-            SettingsError: The environment takes Serve's own proxy out of the way.
+            SettingsError: The environment takes Serve's own proxy out of the way, or a variable of ours is wrong.
         """
         if past := [name for name in PAST_THE_PROXY if os.environ.get(name, "0") == "1"]:
             raise SettingsError(f"replicas: unset {', '.join(past)}, by which requests do not come through the proxy")
+        # what a proxy finds wrong with it would be told nowhere
+        max_wait()
         os.environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = "langchain_saffron.server.proxy:middlewares"
         os.environ[MAX_BODY] = str(self._settings.max_body)
+        share_secret()
         # another Ray on this machine, or the one that RAY_ADDRESS names, is for `serve deploy`
         start_ray("local")
         for name in (signal.SIGTERM, signal.SIGINT):

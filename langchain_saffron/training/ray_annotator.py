@@ -43,7 +43,7 @@ class RayAnnotator:
         self._resources = share(workers, device)
         # what is awaited, and of whom
         self._tasks: dict[Any, tuple[ActorHandle, Task]] = {}
-        self._failures: dict[int | None, int] = {}
+        self._failures: dict[str, int] = {}
         for _ in range(workers):
             self._start()
         self._idle: list[ActorHandle] = []
@@ -59,10 +59,17 @@ class RayAnnotator:
 
     def record(self, corpus: dict[str, Any]) -> dict[str, Any]:
         """See `Annotator.record`; asks the first worker that has its models."""
-        while not self._idle:
-            self._next()
-        record: dict[str, Any] = self._answer(self._idle[0].record.remote(corpus))
-        return record
+        while True:
+            while not self._idle:
+                self._next()
+            worker = self._idle[0]
+            try:
+                record: dict[str, Any] = self._answer(worker.record.remote(corpus))
+            except RayActorError as error:
+                self._idle.remove(worker)
+                self._replace("before it was given anything", error)
+            else:
+                return record
 
     def shards(
         self, shards: Iterable[tuple[int, Iterable[Record]]], tick: Progress, report: Report | None
@@ -107,20 +114,26 @@ class RayAnnotator:
         try:
             found = self._answer(ready)
         except RayActorError as error:
-            index = task[0] if task else None
-            self._failures[index] = self._failures.get(index, 0) + 1
-            if self._failures[index] >= TRIES:
-                what = "while it loaded its models" if index is None else f"over shard {index}"
-                raise TrainingError(
-                    f"a worker died {what}, for the {TRIES}rd time ({str(error).splitlines()[0].strip()}): if "
-                    "memory is short, use fewer workers or a smaller --batch-size"
-                ) from error
-            logger.info("a worker was lost, and another takes its place")
-            self._start()
+            self._replace(_doing(task), error)
             return task, None
-        self._failures.pop(task[0] if task else None, None)
+        self._failures.pop(_doing(task), None)
         self._idle.append(worker)
         return None, (task[0], *found) if task else None
+
+    def _replace(self, doing: str, error: RayActorError) -> None:
+        """Start a worker in place of one that died.
+
+        Raises:
+            TrainingError: Too many died over the same.
+        """
+        self._failures[doing] = self._failures.get(doing, 0) + 1
+        if self._failures[doing] >= TRIES:
+            raise TrainingError(
+                f"a worker died {doing}, for the {TRIES}rd time ({str(error).splitlines()[0].strip()}): if memory is "
+                "short, use fewer workers or a smaller --batch-size"
+            ) from error
+        logger.info("a worker was lost, and another takes its place")
+        self._start()
 
     def _answer(self, reference: Any) -> Any:
         try:
@@ -130,6 +143,10 @@ class RayAnnotator:
             if isinstance(error.cause, SaffronError):
                 raise error.cause from None
             raise
+
+
+def _doing(task: Task) -> str:
+    return "while it loaded its models" if task is None else f"over shard {task[0]}"
 
 
 class _Annotating:

@@ -1,12 +1,21 @@
 """What stands before replicas: one session a conversation, the body as it came, and errors in our own words."""
 
+import asyncio
 import json
+import os
+import subprocess
+import sys
+import time
 
 import pytest
 from starlette.datastructures import Headers
 from starlette.testclient import TestClient
+from starlette.types import ASGIApp
 
-from langchain_saffron.server.proxy import MAX_BODY, NOT_FOR_CLIENTS, OPENING, READ_BEFORE, ReplicaProxy, middlewares
+from langchain_saffron.errors import SettingsError
+from langchain_saffron.server.proxy import MAX_BODY, NOT_FOR_CLIENTS, ReplicaProxy, middlewares
+from langchain_saffron.server.sessions import OPENING, READ_BEFORE, SECRET, share_secret
+from langchain_saffron.server.standing import MAX_WAIT, Standing, max_wait
 
 CHAT = "/v1/chat/completions"
 SYSTEM = {"role": "system", "content": "Be brief."}
@@ -73,6 +82,30 @@ def test_a_prompt_is_known_by_its_beginning(echo):
     assert session(echo, {"prompt": long}) != session(echo, {"prompt": "b" + long})
 
 
+def test_all_proxies_with_one_secret_come_to_the_same_name_and_nobody_else_does(echo, monkeypatch):
+    names = []
+    for secret in ("", "b" * 64, "a" * 64):
+        monkeypatch.setenv(SECRET, secret)
+        names.append(session(echo, {"messages": [FIRST]}))
+    assert len(set(names)) == 3
+    # another proxy, or this one after it was started again
+    code = (
+        "import sys; from langchain_saffron.server.sessions import Headers, conversation; "
+        "sys.stdout.write(conversation(Headers(), sys.argv[1], sys.argv[2].encode()))"
+    )
+    command = [sys.executable, "-c", code, CHAT, json.dumps({"messages": [FIRST]})]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == names[-1]
+
+
+def test_a_deployment_has_a_secret_of_its_own_unless_the_operator_gives_one(monkeypatch):
+    monkeypatch.setenv(SECRET, "")
+    share_secret()
+    assert len(os.environ[SECRET]) == 64
+    monkeypatch.setenv(SECRET, "mine")
+    share_secret()
+    assert os.environ[SECRET] == "mine"
+
+
 @pytest.mark.parametrize("name", ["X-Session-Id", "x_session_id"])
 def test_what_a_client_says_itself_holds(echo, name):
     found = echo.post(CHAT, json={"messages": [FIRST]}, headers={name: "mine"}).json()["session"]
@@ -129,6 +162,72 @@ def test_no_more_of_a_body_is_read_than_replicas_take(monkeypatch):
     found = TestClient(ReplicaProxy(waiting)).post(CHAT, content=(b"x" * 100_000 for _ in range(50)))
     assert (found.status_code, found.json()["error"]["code"]) == (413, "request_too_large")
     assert sum(sizes) <= 1000 + READ_BEFORE
+
+
+@pytest.fixture
+def waiting() -> ASGIApp:
+    """As Serve while no replica is free: it reads, and gives up where the client does."""
+
+    async def wait(scope, receive, send):
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    return wait
+
+
+def test_a_request_waits_for_the_next_replica_for_a_while_only(waiting, monkeypatch):
+    monkeypatch.setenv(MAX_WAIT, "0.3")
+    begun = time.monotonic()
+    found = TestClient(ReplicaProxy(waiting, Standing(lambda: False))).post(CHAT, json={"messages": [FIRST]})
+    assert 0.3 <= time.monotonic() - begun < 3
+    assert (found.status_code, found.json()["error"]["code"]) == (503, "unavailable")
+    assert found.headers["retry-after"]
+
+
+@pytest.mark.parametrize("late", [0.3, 0.0])
+def test_a_request_that_a_replica_works_on_or_streams_is_let_alone(late, monkeypatch):
+    monkeypatch.setenv(MAX_WAIT, "0.05")
+    asked: list[int] = []
+
+    def there() -> bool:
+        asked.append(1)
+        # none is left while this one streams
+        return bool(late)
+
+    async def answer(scope, receive, send):
+        await asyncio.sleep(late)
+        await send(start(200, "application/json"))
+        await send(body(b"1", True))
+        await asyncio.sleep(0.2)
+        await send(body(b"2"))
+
+    found = TestClient(ReplicaProxy(answer, Standing(there))).post(CHAT, json={"messages": [FIRST]})
+    assert (found.status_code, found.text) == (200, "12")
+    assert len(asked) == bool(late)
+
+
+@pytest.mark.parametrize("said", ["soon", "-1", "inf", "nan"])
+def test_a_wait_that_is_none_is_told(said, monkeypatch):
+    monkeypatch.setenv(MAX_WAIT, said)
+    with pytest.raises(SettingsError, match=MAX_WAIT):
+        max_wait()
+
+
+def test_one_question_is_asked_for_all_that_wait_and_no_answer_is_none(monkeypatch):
+    monkeypatch.setenv(MAX_WAIT, "0")
+    asked: list[int] = []
+
+    def fail() -> bool:
+        asked.append(1)
+        raise RuntimeError("no controller")
+
+    async def all_wait() -> None:
+        standing = Standing(fail)
+        _, pending = await asyncio.wait([asyncio.create_task(standing.none_for_long()) for _ in range(50)], timeout=0.2)
+        assert len(pending) == 50
+
+    asyncio.run(all_wait())
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize(

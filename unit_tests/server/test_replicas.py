@@ -8,6 +8,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from langchain_saffron.cli import main
 from langchain_saffron.errors import SettingsError
 from langchain_saffron.extras import REPLICAS
 from langchain_saffron.server.rules import Asker
@@ -85,3 +86,12 @@ def test_what_cannot_work_is_told_before_a_replica_starts(application, wrong):
 def test_a_name_that_nothing_has_is_told(application):
     with pytest.raises(ValidationError, match="oven"):
         application({"model": "kitchen", "oven": 1})
+
+
+@pytest.mark.parametrize("device", ["oven", "cuda:1"])
+def test_a_device_that_is_none_is_told_before_ray_starts(device, capsys):
+    import ray
+
+    assert main(["serve", "--port", "0", "--replicas", "2", "--device", device]) == 2
+    assert "--device: " in capsys.readouterr().err
+    assert not ray.is_initialized()
