@@ -43,6 +43,8 @@ SEARCHES: dict[str, SearchTraits] = {
 
 DEFAULT_REFUSAL = "I can't help with that."
 DEFAULT_SAFETY_THRESHOLD = 2.0
+# points of reward by which predictions are usually wrong, where a reward model's training has not recorded it
+DEFAULT_REWARD_ERROR = 1.0
 
 # width and commit lag of each effort, for "auto" the most; "off" is plain decoding of the policy and has neither
 EFFORTS: dict[str, tuple[int, int | None]] = {

@@ -27,7 +27,7 @@ from langchain_saffron.search.budget import BudgetMeter
 from langchain_saffron.search.protocol import Sentences
 from langchain_saffron.search.recorder import Recorder
 from langchain_saffron.search.registry import StartSearch
-from langchain_saffron.settings import DEFAULT_SAFETY_THRESHOLD, SearchSettings
+from langchain_saffron.settings import DEFAULT_REWARD_ERROR, DEFAULT_SAFETY_THRESHOLD, SearchSettings
 from langchain_saffron.templates.thought_form import ThoughtForm
 from langchain_saffron.templates.thought_markers import Thoughts
 
@@ -159,6 +159,7 @@ class Admission:
             sentences=self._sentences(context, thoughts, options.get("reward_thoughts", True))
             if settings.verify
             else None,
+            reward_error=self._reward_error(),
         )
         markers = MarkerSigns(options.get("markers") or {})
         return Request(
@@ -238,6 +239,10 @@ class Admission:
             mask = self._reward_model.mask if self._reward_model is not None else "strict"
         filled = {"max_tokens": min(max_tokens, room), "safety_threshold": threshold, "mask": mask}
         return settings.model_copy(update=filled)
+
+    def _reward_error(self) -> float:
+        error = None if self._reward_model is None else self._reward_model.error
+        return DEFAULT_REWARD_ERROR if error is None else error
 
     def _meter(self, settings: SearchSettings, prompt_length: int, reward_length: int, prm_length: int) -> BudgetMeter:
         """What the request may spend, and what its steps cost in these models."""

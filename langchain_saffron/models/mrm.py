@@ -23,7 +23,7 @@ from langchain_saffron.models.mrm_files import (
     read_tensors,
     write_mrm_files,
 )
-from langchain_saffron.models.mrm_quality import covers, held_out_record, warn_of_weaknesses
+from langchain_saffron.models.mrm_quality import covers, held_out_record, usual_error, warn_of_weaknesses
 from langchain_saffron.models.quantization import check_quantization, sample_ids
 from langchain_saffron.runtime.threads import on_own_thread
 from langchain_saffron.settings import Quantization, describe_validation
@@ -184,6 +184,7 @@ class MultifurcationRewardModel:
         """What its rewards depend on, for `models.fingerprint`."""
         return (
             self.decoder.model, self.bias, self.seen, self.tokenizer, self.template, self.safety_threshold, self.mask,
+            self.error,
         )  # fmt: skip
 
     @property
@@ -195,6 +196,11 @@ class MultifurcationRewardModel:
         """
         enough = covers(int(self.seen.sum()), len(self.seen), held_out_record(self.details))
         return "strict" if enough else "soft"
+
+    @property
+    def error(self) -> float | None:
+        """Points of reward by which its predictions are usually wrong, where its training recorded that."""
+        return usual_error(self.details)
 
     @on_own_thread
     @torch.inference_mode()

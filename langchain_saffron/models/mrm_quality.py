@@ -93,6 +93,19 @@ def held_out_record(details: Mapping[str, Any]) -> Mapping[str, Any]:
     return record if isinstance(record, Mapping) else {}
 
 
+def usual_error(details: Mapping[str, Any]) -> float | None:
+    """Points of reward by which held-out predictions were wrong, as a root mean square.
+
+    Args:
+        details: A reward model's config.
+
+    Returns:
+        `None` where its training recorded none.
+    """
+    mse = held_out_record(details).get("mse")
+    return math.sqrt(mse) if _is_number(mse) and mse >= 0 else None
+
+
 def _threshold_weakness(held_out: Mapping[str, Any]) -> list[str]:
     calibrated = held_out["safety_threshold"]
     if calibrated is None:

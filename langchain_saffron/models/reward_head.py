@@ -16,7 +16,7 @@ from langchain_saffron.models.head_map import HeadMap
 from langchain_saffron.models.layer_tap import LayerTap
 from langchain_saffron.models.loading import resolve_directory
 from langchain_saffron.models.mrm_files import TENSOR_FILE, read_config, write_config
-from langchain_saffron.models.mrm_quality import covers, held_out_record, warn_of_weaknesses
+from langchain_saffron.models.mrm_quality import covers, held_out_record, usual_error, warn_of_weaknesses
 from langchain_saffron.models.policy_identity import PolicyIdentity
 from langchain_saffron.models.unembedding import Unembedding
 from langchain_saffron.runtime.threads import on_own_thread
@@ -142,9 +142,17 @@ class RewardHead:
         enough = covers(int(self.seen.sum()), len(self.seen), held_out_record(self.details))
         return "strict" if enough else "soft"
 
+    @property
+    def error(self) -> float | None:
+        """Points of reward by which its predictions are usually wrong, where its training recorded that."""
+        return usual_error(self.details)
+
     def fingerprint_parts(self) -> tuple[Any, ...]:
         """What its rewards depend on besides the policy, for `models.fingerprint`."""
-        return self.layer, list(self.map.state_dict().items()), self.bias, self.seen, self.safety_threshold, self.mask
+        return (
+            self.layer, list(self.map.state_dict().items()), self.bias, self.seen, self.safety_threshold, self.mask,
+            self.error,
+        )  # fmt: skip
 
     @on_own_thread
     @torch.inference_mode()

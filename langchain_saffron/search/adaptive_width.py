@@ -5,6 +5,9 @@ FRESH = 0.2
 STEEPNESS = 0.8
 # a step that risks more is dangerous; one that risks less than half of it is calm, where its beam has long been safe
 DANGER = 0.3
+# usual errors of the reward model by which more is wanted in danger: by about so much the best of the hundreds of
+# candidates that an answer's steps look at seems better than it is
+DOUBT = 3.0
 
 
 def smoothed_risk(before: float | None, now: float) -> float:
@@ -18,18 +21,30 @@ class AdaptiveWidth:
     A step is dangerous where its best candidate is not as safe as wanted, or where the reward model expects that the
     policy's own next words are unsafe. The first step sees the prompt alone. In danger the search is as wide as it may
     be, at once; it narrows step by step, and only where the beam's smoothed risk is small too.
+
+    From danger until it is one beam again, more is wanted than the threshold: the best of many candidates is the one
+    whose reward is overestimated the most, and text that is only just safe enough is what a policy that has begun to
+    obey an attack says next. The threshold was calibrated on text that nobody had searched for.
     """
 
-    def __init__(self, most: int, threshold: float) -> None:
+    def __init__(self, most: int, threshold: float, error: float = 0.0) -> None:
         """Start narrow.
 
         Args:
             most: The limit.
-            threshold: Reward from which a candidate is as safe as wanted.
+            threshold: Reward from which a candidate is as safe as wanted, where there is no danger.
+            error: Points of reward by which a prediction is usually wrong.
         """
         self._most = most
         self._threshold = threshold
+        self._margin = DOUBT * error
         self._width = 1
+        self._alarmed = False
+
+    @property
+    def wanted(self) -> float:
+        """Reward from which a candidate is as safe as wanted now."""
+        return self._threshold + (self._margin if self._alarmed else 0.0)
 
     def next(self, reward: float, risk: float, smoothed: float) -> int:
         """The width of a step.
@@ -39,8 +54,10 @@ class AdaptiveWidth:
             risk: The step's, in [0, 1].
             smoothed: Its beam's.
         """
-        if reward < self._threshold or risk > DANGER:
-            self._width = self._most
+        if reward < self.wanted or risk > DANGER:
+            self._width, self._alarmed = self._most, True
         elif risk < DANGER / 2 and smoothed < DANGER:
             self._width = max(1, self._width // 2)
+            self._alarmed = self._width > 1
         return self._width
+

@@ -66,7 +66,9 @@ class BeamSearch(ABC):
         self.widest = 1
         self.risk: float | None = None
         self.highest_risk: float | None = None
-        self.adaptive = AdaptiveWidth(settings.width, settings.safety_threshold) if settings.adaptive else None
+        self.adaptive = (
+            AdaptiveWidth(settings.width, settings.safety_threshold, inputs.reward_error) if settings.adaptive else None
+        )
         self.rules = Rules(
             end_tokens=torch.tensor(inputs.end_tokens, dtype=torch.long),
             seen=inputs.seen,
@@ -137,7 +139,9 @@ class BeamSearch(ABC):
         answer = yield from held_back(search.run())
         self.fallbacks += answer.unseen_fallbacks
         self.widest = max(self.widest, answer.width)
-        least = max(self.rules.threshold, self.rules.refusal_threshold or self.rules.threshold)
+        assert self.settings.safety_threshold is not None
+        wanted = self.settings.safety_threshold
+        least = max(wanted, self.rules.refusal_threshold or wanted)
         if answer.finish_reason != "stop" or answer.reward is None or answer.reward < least:
             return None
         if self.verifier is not None:

@@ -61,13 +61,17 @@ class Beam:
 
 
 class Scoring:
-    """Scores of finished beams, and what a live one can still reach."""
+    """Scores of finished beams, and what a live one can still reach.
+
+    Attributes:
+        threshold: Reward from which more safety no longer counts.
+    """
 
     def __init__(self, settings: SearchSettings) -> None:
         """Read the weights from settings whose `safety_threshold` is filled in."""
         assert settings.safety_threshold is not None
         self._paper = settings.ranking == "paper"
-        self._threshold = settings.safety_threshold
+        self.threshold = settings.safety_threshold
         self._weight = settings.safety_weight
         self._penalty = settings.length_penalty
 
@@ -76,7 +80,7 @@ class Scoring:
         reward = -math.inf if beam.reward is None else beam.reward - doubt
         if self._paper:
             return reward
-        return self._likelihood(beam) + self._weight * min(reward, self._threshold)
+        return self._likelihood(beam) + self._weight * min(reward, self.threshold)
 
     def as_last(self, beam: Beam) -> tuple[bool, float]:
         """The same where nothing can be added any more: a document that is not complete loses to any other."""
@@ -87,7 +91,7 @@ class Scoring:
 
         The length is taken as it is, as `early_stopping=False` does in transformers' beam search.
         """
-        return math.inf if self._paper else self._likelihood(beam) + self._weight * self._threshold
+        return math.inf if self._paper else self._likelihood(beam) + self._weight * self.threshold
 
     def _likelihood(self, beam: Beam) -> float:
         return beam.logprob / max(len(beam.tokens), 1) ** self._penalty

@@ -138,6 +138,7 @@ class SearchInputs:
         refusing: What a refusal in the model's own words begins with, at the beginning of a response and behind other
             words; `None` where refusals are not the model's own.
         sentences: Where they end, for a search that verifies.
+        reward_error: Points of reward by which the reward model's predictions are usually wrong.
     """
 
     settings: SearchSettings
@@ -153,6 +154,7 @@ class SearchInputs:
     marks: tuple[int, ...] = ()
     refusing: tuple[tuple[int, ...], tuple[int, ...]] | None = None
     sentences: Sentences | None = None
+    reward_error: float = 0.0
 
     @property
     def max_tokens(self) -> int:

@@ -85,7 +85,7 @@ class _SaffronSearch(BeamSearch):
         states = [beam.state for beam in self.live if beam.state is not None]
         mask = permitted(states, inputs.end_tokens, may_end, steps_left + 1) if states else None
         last = length + 1 >= inputs.max_tokens
-        narrowed = False
+        noted = False
         while True:
             selection = select(
                 logits,
@@ -98,8 +98,10 @@ class _SaffronSearch(BeamSearch):
                 generator=self.generator if settings.temperature else None,
                 permitted=mask,
             )
-            if selection.candidates and not narrowed:
-                width = self._note_risk(selection.candidates[0], most)
+            if selection.candidates and not noted:
+                width, noted = self._note_risk(selection.candidates[0], most), True
+                if self._want():
+                    continue
             grown, ended, late, looked_at = self._grow(selection.candidates[:count], width, steps_left, last)
             if grown or ended or not late:
                 break
@@ -107,7 +109,6 @@ class _SaffronSearch(BeamSearch):
             assert mask is not None
             for row in late:
                 mask[row] = only_closing(states[row], mask.shape[1], inputs.end_tokens)
-            narrowed = True
         self.fallbacks += selection.fallbacks
         parents = self.live
         if inputs.recorder is not None:
@@ -136,6 +137,15 @@ class _SaffronSearch(BeamSearch):
         self.risk = smoothed_risk(self.live[best.beam].risk, best.risk)
         self.highest_risk = max(self.highest_risk or 0.0, self.risk)
         return most if self.adaptive is None else min(most, self.adaptive.next(best.reward, best.risk, self.risk))
+
+    def _want(self) -> bool:
+        """Want what the danger asks for from now on; whether that is more than until now."""
+        if self.adaptive is None or self.adaptive.wanted == self.rules.threshold:
+            return False
+        more = self.adaptive.wanted > self.rules.threshold
+        self.rules = replace(self.rules, threshold=self.adaptive.wanted)
+        self.scoring.threshold = self.adaptive.wanted
+        return more
 
     def _grow(
         self, candidates: list[Candidate], width: int, steps_left: int, last: bool

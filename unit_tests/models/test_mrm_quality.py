@@ -6,7 +6,7 @@ import warnings
 import pytest
 
 from langchain_saffron import MultifurcationRewardModel
-from langchain_saffron.models.mrm_quality import RewardModelWarning, covers, weaknesses
+from langchain_saffron.models.mrm_quality import RewardModelWarning, covers, usual_error, weaknesses
 from unit_tests.tiny_models import VOCABULARY, random_reward_model
 
 GOOD = {
@@ -71,3 +71,15 @@ def test_one_without_faults_or_records_loads_in_silence(tmp_path, training):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         MultifurcationRewardModel.from_pretrained(tmp_path)
+
+
+def test_the_usual_error_is_what_training_recorded():
+    assert usual_error({"training": {"held_out": {"mse": 2.25}}}) == 1.5
+    for held_out in ({}, {"mse": None}, {"mse": float("nan")}, {"mse": -1.0}, {"mse": "1"}):
+        assert usual_error({"training": {"held_out": held_out}}) is None
+    assert usual_error({}) is None
+
+
+def test_a_reward_model_tells_its_usual_error():
+    assert random_reward_model(0).error is None
+    assert MultifurcationRewardModel.from_pretrained("kitchen").error == pytest.approx(0.167, abs=1e-3)

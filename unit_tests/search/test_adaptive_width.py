@@ -8,7 +8,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 
 from langchain_saffron import ChatSaffron, SaffronEngine
 from langchain_saffron.search import Answer, Expand, SearchInputs
-from langchain_saffron.search.adaptive_width import AdaptiveWidth, smoothed_risk
+from langchain_saffron.search.adaptive_width import DOUBT, AdaptiveWidth, smoothed_risk
 from langchain_saffron.search.saffron import saffron_search
 from langchain_saffron.search.selection import select
 from langchain_saffron.settings import SearchSettings
@@ -25,6 +25,21 @@ def test_danger_widens_at_once_and_calm_narrows_step_by_step():
     assert width.next(reward=3.0, risk=0.1, smoothed=0.4) == 16, "calm for too short a time"
     assert [width.next(3.0, 0.1, 0.1) for _ in range(6)] == [8, 4, 2, 1, 1, 1]
     assert width.next(reward=3.0, risk=0.31, smoothed=0.1) == 16
+
+
+def test_more_is_wanted_from_danger_until_it_is_one_beam_again():
+    width = AdaptiveWidth(16, threshold=2.0, error=1.0)
+    more = 2.0 + DOUBT
+    assert width.wanted == 2.0
+    assert width.next(reward=2.1, risk=0.1, smoothed=0.1) == 1, "just safe enough, where nothing was dangerous"
+    assert width.next(reward=1.9, risk=0.1, smoothed=0.1) == 16
+    assert width.wanted == more
+    assert width.next(reward=more + 0.1, risk=0.1, smoothed=0.1) == 8
+    assert width.next(reward=more - 0.1, risk=0.1, smoothed=0.1) == 16, "what was enough before is not any more"
+    assert [width.next(6.0, 0.1, 0.1) for _ in range(3)] == [8, 4, 2]
+    assert width.wanted == more
+    assert width.next(6.0, 0.1, 0.1) == 1
+    assert width.wanted == 2.0
 
 
 def test_risk_is_mostly_what_it_was():
@@ -77,6 +92,27 @@ def test_what_is_safe_is_searched_by_one_beam_and_what_is_not_by_all():
 def test_the_width_that_is_set_is_the_most():
     widths, _ = run([-3.0] * 5, most=2)
     assert max(widths) == 2
+
+
+def test_in_danger_what_is_only_just_safe_enough_gives_way_to_what_is_safe():
+    # a prompt in danger or not; then a likely token that is just safe enough, and an unlikely one that is safe
+    def found(prompt: float, error: float) -> tuple[int, ...]:
+        settings = SearchSettings(width=8, adaptive=True, top_p=1.0, max_tokens=2, safety_threshold=2.0)
+        search = saffron_search(SearchInputs(settings=settings, end_tokens=(END,), reward_error=error))
+        likely = chances(t0=0.9, t1=0.1)
+        return drive(search, lambda p: likely, lambda p: [2.1 if p else prompt, 6.0 if p else prompt, 0, 0, 0]).tokens
+
+    assert found(prompt=1.0, error=2.0) == (0, 1)
+    assert found(prompt=1.0, error=0.0) == (0, 0)
+    assert found(prompt=3.0, error=2.0) == (0, 0)
+
+
+def test_a_step_that_raises_what_is_wanted_is_ranked_by_it():
+    settings = SearchSettings(width=8, adaptive=True, top_p=1.0, max_tokens=1, safety_threshold=2.0)
+    risky = [2.1, 6.0, -9.0, 0.0, 0.0]
+    for error, best in ((0.0, 0), (2.0, 1)):
+        search = saffron_search(SearchInputs(settings=settings, end_tokens=(END,), reward_error=error))
+        assert drive(search, lambda p: chances(t0=0.5, t1=0.1, t2=0.4), lambda p: risky).tokens == (best,)
 
 
 @pytest.fixture(scope="module")
