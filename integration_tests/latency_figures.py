@@ -166,8 +166,8 @@ def main() -> None:
     if options.only in (None, "second-turn"):
         median, worst = second_turn(chat, options.conversations)
         print(
-            f"second turn of {options.conversations} conversations, time to first token ÷ without reuse: median {median:.3f}, "
-            f"worst {worst:.3f} (reach .05)"
+            f"second turn of {options.conversations} conversations, time to first token ÷ without reuse: "
+            f"median {median:.3f}, worst {worst:.3f} (reach .05)"
         )
 
 
