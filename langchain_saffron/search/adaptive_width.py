@@ -60,4 +60,3 @@ class AdaptiveWidth:
             self._width = max(1, self._width // 2)
             self._alarmed = self._width > 1
         return self._width
-
