@@ -43,8 +43,8 @@ def chat(
         typer.Option(
             "--prm",
             metavar="PATH|ID",
-            help="The process reward model that --verify asks: a guard model or a classifier. The embedded models bring "
-            "their own.",
+            help="The process reward model that --verify asks: a guard model or a classifier. The embedded models "
+            "bring their own.",
             rich_help_panel=MODELS,
         ),
     ] = None,
