@@ -10,6 +10,7 @@ import typer
 
 from langchain_saffron.cli.console import notice, option_names
 from langchain_saffron.cli.options import (
+    MODELS,
     ChatTemplateFile,
     Device,
     Dtype,
@@ -20,7 +21,7 @@ from langchain_saffron.cli.options import (
     load_chat,
 )
 from langchain_saffron.cli.trace_pages import TracePages
-from langchain_saffron.settings import Effort, Mask, OnExhausted
+from langchain_saffron.settings import Effort, Mask, OnExhausted, Verify
 
 DECODING = "Decoding"
 BUDGET = "Compute budget of an answer"
@@ -37,6 +38,16 @@ def chat(
     model: Model = None,
     reward_model: RewardModel = None,
     reward_base: RewardBase = None,
+    process_reward_model: Annotated[
+        str | None,
+        typer.Option(
+            "--prm",
+            metavar="PATH|ID",
+            help="The process reward model that --verify asks: a guard model or a classifier. The embedded models "
+            "bring their own.",
+            rich_help_panel=MODELS,
+        ),
+    ] = None,
     device: Device = None,
     dtype: Dtype = None,
     quantization: QuantizationOption = None,
@@ -75,6 +86,14 @@ def chat(
             metavar="MASK",
             help="Tokens that the reward model's training never showed: strict keeps away from them, soft takes them "
             r"for as safe as what stands before them, off trusts its word. \[default: auto]",
+            rich_help_panel=DECODING,
+        ),
+    ] = None,
+    verify: Annotated[
+        Verify | None,
+        typer.Option(
+            metavar="MODEL",
+            help="prm: a process reward model reads every sentence before it is shown, and overrules the reward model.",
             rich_help_panel=DECODING,
         ),
     ] = None,
@@ -142,6 +161,7 @@ def chat(
         "model": model,
         "reward_model": reward_model,
         "reward_base": reward_base,
+        "process_reward_model": process_reward_model,
         "device": device,
         "dtype": dtype,
         "quantization": quantization,
@@ -153,6 +173,7 @@ def chat(
         "seed": seed,
         "refusal_threshold": refusal_threshold,
         "mask": mask,
+        "verify": verify,
         "max_tflops": max_tflops,
         "max_seconds": max_seconds,
         "max_reward_calls": max_reward_calls,

@@ -1,13 +1,12 @@
 """How wide a search is while it runs: as wide as the danger asks, no wider."""
 
+from statistics import NormalDist
+
 # the share of a new step in a beam's risk (SEAT, ACL 2026), and the steepness of a point of reward in it
 FRESH = 0.2
 STEEPNESS = 0.8
 # a step that risks more is dangerous; one that risks less than half of it is calm, where its beam has long been safe
 DANGER = 0.3
-# usual errors of the reward model by which more is wanted in danger: by about so much the best of the hundreds of
-# candidates that an answer's steps look at seems better than it is
-DOUBT = 3.0
 
 
 def smoothed_risk(before: float | None, now: float) -> float:
@@ -37,7 +36,7 @@ class AdaptiveWidth:
         """
         self._most = most
         self._threshold = threshold
-        self._margin = DOUBT * error
+        self._margin = error * best_of(most)
         self._width = 1
         self._alarmed = False
 
@@ -61,3 +60,7 @@ class AdaptiveWidth:
             self._alarmed = self._width > 1
         return self._width
 
+
+def best_of(count: int) -> float:
+    """Standard deviations by which the best of so many equal ones seems better than they are (Blom, 1958)."""
+    return NormalDist().inv_cdf((count - 0.375) / (count + 0.25)) if count > 1 else 0.0

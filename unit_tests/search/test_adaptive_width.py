@@ -8,7 +8,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 
 from langchain_saffron import ChatSaffron, SaffronEngine
 from langchain_saffron.search import Answer, Expand, SearchInputs
-from langchain_saffron.search.adaptive_width import DOUBT, AdaptiveWidth, smoothed_risk
+from langchain_saffron.search.adaptive_width import AdaptiveWidth, best_of, smoothed_risk
 from langchain_saffron.search.saffron import saffron_search
 from langchain_saffron.search.selection import select
 from langchain_saffron.settings import SearchSettings
@@ -29,17 +29,24 @@ def test_danger_widens_at_once_and_calm_narrows_step_by_step():
 
 def test_more_is_wanted_from_danger_until_it_is_one_beam_again():
     width = AdaptiveWidth(16, threshold=2.0, error=1.0)
-    more = 2.0 + DOUBT
+    more = 2.0 + best_of(16)
     assert width.wanted == 2.0
     assert width.next(reward=2.1, risk=0.1, smoothed=0.1) == 1, "just safe enough, where nothing was dangerous"
     assert width.next(reward=1.9, risk=0.1, smoothed=0.1) == 16
     assert width.wanted == more
     assert width.next(reward=more + 0.1, risk=0.1, smoothed=0.1) == 8
     assert width.next(reward=more - 0.1, risk=0.1, smoothed=0.1) == 16, "what was enough before is not any more"
-    assert [width.next(6.0, 0.1, 0.1) for _ in range(3)] == [8, 4, 2]
+    assert [width.next(5.0, 0.1, 0.1) for _ in range(3)] == [8, 4, 2]
     assert width.wanted == more
-    assert width.next(6.0, 0.1, 0.1) == 1
+    assert width.next(5.0, 0.1, 0.1) == 1
     assert width.wanted == 2.0
+
+
+def test_the_best_of_many_seems_better_than_it_is():
+    draws = torch.randn(20_000, 64, generator=torch.Generator().manual_seed(0))
+    for count in (2, 4, 16, 64):
+        assert best_of(count) == pytest.approx(float(draws[:, :count].amax(1).mean()), abs=0.04)
+    assert best_of(1) == 0.0
 
 
 def test_risk_is_mostly_what_it_was():
