@@ -41,8 +41,8 @@ from langchain_saffron.training.train_head import train_head
 KINDS = ("separate", "policy", "head")
 # of the kitchen's separate MRM: as its own was trained, but for the number of conversations
 SEPARATE = TrainSettings(epochs=3, batch_size=16, learning_rate=3e-3, device="cpu")
-# what 2 CPU cores have time for with a hundred times the kitchen's parameters
-ON_REAL_POLICY = {"epochs": 1, "batch_size": 8, "layers": 10}
+# beside `ON_POLICY`: as many steps as the separate MRM's, and what 2 CPU cores have time for with 135M parameters
+ON_POLICY_OF = {"hard-kitchen": {"epochs": 3}, "smollm2": {"epochs": 1, "batch_size": 8, "layers": 10}}
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def trained(world: str, work: Path, data: RewardData, held_out: RewardData, kind
             settings = HeadSettings(device="cpu", dtype="bfloat16" if real else "float32")
             train_head(data, path, policy="smollm2" if real else policy, held_out=held_out, settings=settings)
         elif kind == "policy":
-            own = TrainSettings(**{**ON_POLICY, **(ON_REAL_POLICY if real else {}), "device": "cpu"})
+            own = TrainSettings(**{**ON_POLICY, **ON_POLICY_OF[world], "device": "cpu"})
             train(data, path, base=policy, held_out=held_out, settings=own)
         else:
             train(data, path, base=WEIGHTS / "prm", held_out=held_out, settings=SEPARATE)
