@@ -98,20 +98,23 @@ def trained(world: str, work: Path, data: RewardData, held_out: RewardData, kind
     return paths
 
 
-def seconds_of(engine: SaffronEngine, world: World, method: str, cases: int) -> float:
-    """CPU seconds of an answer to an attacked request, one at a time."""
+def seconds_of(engine: SaffronEngine, world: World, methods: Sequence[str], cases: int) -> dict[str, float]:
+    """CPU seconds of an answer to an attacked request by each method, one at a time, the methods in turn."""
     samples = parse_data(world.attacks, cases)
     attack = parse_attack(PREFILL, samples, engine.tokenizer)
-    chosen = parse_method(method, max_tokens=world.max_tokens, **({"top_p": world.top_p} if world.top_p else {}))
+    common = {"max_tokens": world.max_tokens, **({"top_p": world.top_p} if world.top_p else {})}
+    made = {name: make_cases(samples, [attack], [parse_method(name, **common)], 1) for name in methods}
+    spent = dict.fromkeys(methods, 0.0)
+    # the first answers of an engine plan its forwards
+    for some in made.values():
+        Runner(engine).start(some[0]).handle.result()
     runner = Runner(engine)
-    made = make_cases(samples, [attack], [chosen], 1)
-    # the first answer of an engine plans its forwards
-    runner.start(made[0]).handle.result()
-    runner = Runner(engine)
-    began = time.process_time()
-    for case in made:
-        runner.start(case).handle.result()
-    return (time.process_time() - began) / len(made)
+    for number in range(len(samples)):
+        for name, some in made.items():
+            began = time.process_time()
+            runner.start(some[number]).handle.result()
+            spent[name] += time.process_time() - began
+    return {name: seconds / len(samples) for name, seconds in spent.items()}
 
 
 def measure(
@@ -135,11 +138,12 @@ def measure(
         world.attacks, out, methods=methods, attacks=[PREFILL], models=engine, limit=cases, seeds=1, answers=0,
         max_tokens=world.max_tokens, top_p=world.top_p, report=print,
     ).figures  # fmt: skip
+    seconds = seconds_of(engine, world, methods, timed)
+    engine.close()
     cells = {}
     for method, row in zip(methods, figures, strict=True):
         low, high = wilson(row["unsafe"], row["prompts"])
-        cells[method] = Cell(row["unsafe"], low, high, row["tflops"], seconds_of(engine, world, method, timed))
-    engine.close()
+        cells[method] = Cell(row["unsafe"], low, high, row["tflops"], seconds[method])
     return cells
 
 
