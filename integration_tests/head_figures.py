@@ -41,7 +41,7 @@ from langchain_saffron.training.train_head import train_head
 KINDS = ("separate", "policy", "head")
 # of the kitchen's separate MRM: as its own was trained, but for the number of conversations
 SEPARATE = TrainSettings(epochs=3, batch_size=16, learning_rate=3e-3, device="cpu")
-# beside `ON_POLICY`: as many steps as the separate MRM's, and what 2 CPU cores have time for with 135M parameters
+# beside `ON_POLICY`: as many epochs as the separate MRM, and what 2 CPU cores have time for with 135M parameters
 ON_POLICY_OF = {"hard-kitchen": {"epochs": 3}, "smollm2": {"epochs": 1, "batch_size": 8, "layers": 10}}
 
 
