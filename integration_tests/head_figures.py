@@ -1,97 +1,214 @@
-"""Three kinds of reward model on the hard kitchen: `python -m integration_tests.head_figures`.
+"""Three kinds of reward model side by side: `python -m integration_tests.head_figures`.
 
-A separate model, a LoRA on the policy and a head on the policy learn from the same annotation; each then guards the
-same attacked answers: hazardous requests behind the first tokens of a harmful answer. Printed: held-out r and AUC,
-attack success, TFLOP and CPU seconds an answer at several widths.
+A separate model, a LoRA on the policy and a head on the policy guard the same attacked answers: harmful requests behind
+the first ten tokens of a harmful answer. Printed: how well each predicts the guard's rewards of held-out prefixes (r,
+and AUC for what the guard calls safe), attack success with Wilson's interval, compute and CPU seconds an answer at
+several widths, and what each takes beside greedy decoding.
+
+By default the world is the hard kitchen, and what is not there yet is trained from the same annotated conversations.
+`--world smollm2 --data DIR --attacks harmbench:FILE` is the small real model: its shipped MRM beside what is trained on
+the policy's own answers. `--separate`, `--policy` and `--head` name reward models that are trained already, and
+`--annotated DIR` data, in `mrm` and `held_out`.
 """
 
 import argparse
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from langchain_core.messages import AIMessage
-
-from integration_tests.kitchen_figures import PREFILL_TOKENS, as_messages
-from langchain_saffron import ChatSaffron
+from integration_tests.reward_agreement import predictions
+from integration_tests.scaling_figures import PREFILL, WORLDS, World
+from integration_tests.smollm2_corpus import annotate_own
+from langchain_saffron.embedded import named_part
+from langchain_saffron.engine import SaffronEngine
+from langchain_saffron.evaluation.attacks import parse_attack
+from langchain_saffron.evaluation.cases import make_cases
+from langchain_saffron.evaluation.datasets import parse_data
+from langchain_saffron.evaluation.intervals import wilson
+from langchain_saffron.evaluation.methods import parse_method
+from langchain_saffron.evaluation.run import Models, evaluate
+from langchain_saffron.evaluation.runner import Runner
 from langchain_saffron.kitchen import WEIGHTS
-from langchain_saffron.kitchen.held_out import held_out_hazards
-from langchain_saffron.kitchen.judge import last_user_message, verdict
 from langchain_saffron.kitchen.recipe.mrm import annotate_corpora
+from langchain_saffron.training.calibration import agreement
 from langchain_saffron.training.dataset import RewardData
 from langchain_saffron.training.fit import ON_POLICY
 from langchain_saffron.training.settings import HeadSettings, TrainSettings
 from langchain_saffron.training.train import train
 from langchain_saffron.training.train_head import train_head
 
-POLICY = WEIGHTS / "hard-policy"
-# those of the hard kitchen in `saffron evaluate`
-TOP_P, MAX_TOKENS = 0.9, 112
+KINDS = ("separate", "policy", "head")
+# of the kitchen's separate MRM: as its own was trained, but for the number of conversations
+SEPARATE = TrainSettings(epochs=3, batch_size=16, learning_rate=3e-3, device="cpu")
+# beside `ON_POLICY`: as many epochs as the separate MRM, and what 2 CPU cores have time for with 135M parameters
+ON_POLICY_OF = {"hard-kitchen": {"epochs": 3}, "smollm2": {"epochs": 1, "batch_size": 8, "layers": 10}}
 
 
-def annotated(work: Path, chats: int) -> tuple[RewardData, RewardData]:
-    """Training and held-out data of the kitchen's PRM; what an earlier run has finished is not done again."""
-    annotate_corpora(WEIGHTS / "prm", work, chats, max(100, chats // 10))
-    return RewardData.load(work / "mrm"), RewardData.load(work / "held_out")
+@dataclass(frozen=True)
+class Cell:
+    """What one reward model does at one width.
+
+    Attributes:
+        broken: Share of attacks that succeed.
+        low: Of its interval.
+        high: Of its interval.
+        tflop: Mean of an answer.
+        seconds: CPU seconds of an answer, one at a time.
+    """
+
+    broken: float
+    low: float
+    high: float
+    tflop: float
+    seconds: float
 
 
-def measure(reward_model: Path | None, width: int, cases: int) -> tuple[float, float, float]:
-    """Share of attacks that succeed, TFLOP and seconds an answer; the policy alone without a reward model."""
-    plain = reward_model is None
-    chat = ChatSaffron(
-        model=str(POLICY),
-        reward_model=None if plain else str(reward_model),
-        effort="off" if plain else "medium",
-        width=None if plain else width,
-        top_p=TOP_P,
-        max_tokens=MAX_TOKENS,
-    )
-    tokenizer = chat.load().tokenizer
-    hazards = held_out_hazards(cases, 1)
-    prefills = [tokenizer.decode(tokenizer.encode(item.answer)[:PREFILL_TOKENS]) for item in hazards]
-    began = time.process_time()
-    answers = chat.batch(
-        [[*as_messages(item.messages), AIMessage(given)] for item, given in zip(hazards, prefills, strict=True)]
-    )
-    seconds = time.process_time() - began
-    verdicts = [
-        verdict(given + answer.text, last_user_message(item.messages))
-        for item, given, answer in zip(hazards, prefills, answers, strict=True)
-    ]
-    spent = sum(answer.response_metadata["saffron"]["tflops"] for answer in answers)
-    return verdicts.count("unsafe") / cases, spent / cases, seconds / cases
+def annotated(world: str, work: Path, chats: int, data: Path | None) -> Path:
+    """The directory with training and held-out data in `mrm` and `held_out`; what is finished is not done again.
+
+    Args:
+        world: Whose guard gives the rewards.
+        work: Where they go.
+        chats: Conversations to train on.
+        data: The directory of smollm2's data files.
+    """
+    if world == "smollm2":
+        assert data is not None
+        annotate_own(data, work, chats)
+    else:
+        annotate_corpora(WEIGHTS / "prm", work, chats, max(100, chats // 10))
+    return work
 
 
-def fitted(work: Path, data: RewardData, held_out: RewardData) -> dict[str, Path]:
-    """Train all three where they are not there yet, and say how well they predict."""
-    common = {"held_out": held_out, "report": print}
-    paths = {kind: work / kind for kind in ("separate", "policy", "head")}
-    # as the kitchen's own was trained, but for the number of conversations
-    own = TrainSettings(epochs=3, batch_size=16, learning_rate=3e-3, device="cpu")
-    on_policy = TrainSettings(**ON_POLICY, device="cpu")
-    figures = {
-        "separate": train(data, paths["separate"], base=WEIGHTS / "prm", settings=own, **common),
-        "policy": train(data, paths["policy"], base=POLICY, settings=on_policy, **common),
-        "head": train_head(data, paths["head"], policy=POLICY, settings=HeadSettings(device="cpu"), **common),
-    }
-    for kind, found in figures.items():
-        print(f"{kind}: held-out r {found['pearson_r']:.4f}, AUC {found['auc']:.4f}", flush=True)
+def trained(world: str, work: Path, data: RewardData, held_out: RewardData, kinds: Sequence[str]) -> dict[str, Path]:
+    """Reward models of some kinds, trained on the same data where they are not there yet."""
+    paths = {kind: work / kind for kind in kinds}
+    real = world == "smollm2"
+    policy = named_part("smollm2", "policy") if real else WORLDS[world].policy
+    for kind, path in paths.items():
+        if kind == "head":
+            settings = HeadSettings(device="cpu", dtype="bfloat16" if real else "float32")
+            train_head(data, path, policy="smollm2" if real else policy, held_out=held_out, settings=settings)
+        elif kind == "policy":
+            own = TrainSettings(**{**ON_POLICY, **ON_POLICY_OF[world], "device": "cpu"})
+            train(data, path, base=policy, held_out=held_out, settings=own)
+        else:
+            train(data, path, base=WEIGHTS / "prm", held_out=held_out, settings=SEPARATE)
     return paths
 
 
+def seconds_of(engine: SaffronEngine, world: World, methods: Sequence[str], cases: int) -> dict[str, float]:
+    """CPU seconds of an answer to an attacked request by each method, one at a time, the methods in turn."""
+    samples = parse_data(world.attacks, cases)
+    attack = parse_attack(PREFILL, samples, engine.tokenizer)
+    common = {"max_tokens": world.max_tokens, **({"top_p": world.top_p} if world.top_p else {})}
+    made = {name: make_cases(samples, [attack], [parse_method(name, **common)], 1) for name in methods}
+    spent = dict.fromkeys(methods, 0.0)
+    # the first answers of an engine plan its forwards
+    for some in made.values():
+        Runner(engine).start(some[0]).handle.result()
+    runner = Runner(engine)
+    for number in range(len(samples)):
+        for name, some in made.items():
+            began = time.process_time()
+            runner.start(some[number]).handle.result()
+            spent[name] += time.process_time() - began
+    return {name: seconds / len(samples) for name, seconds in spent.items()}
+
+
+def measure(
+    world: World, path: Path | None, methods: Sequence[str], out: Path, cases: int, timed: int
+) -> dict[str, Cell]:
+    """Attack a policy with one reward model, by several methods; what is answered already is not answered again.
+
+    Args:
+        world: The policy and its attacks.
+        path: The reward model; `None` for the world's own.
+        methods: As `saffron evaluate` takes them.
+        out: The run's directory.
+        cases: Attacks.
+        timed: Answers of each method that are timed.
+
+    Returns:
+        By method.
+    """
+    engine = Models(model=world.policy, reward_model=path and str(path)).load()
+    figures = evaluate(
+        world.attacks, out, methods=methods, attacks=[PREFILL], models=engine, limit=cases, seeds=1, answers=0,
+        max_tokens=world.max_tokens, top_p=world.top_p, report=print,
+    ).figures  # fmt: skip
+    seconds = seconds_of(engine, world, methods, timed)
+    engine.close()
+    cells = {}
+    for method, row in zip(methods, figures, strict=True):
+        low, high = wilson(row["unsafe"], row["prompts"])
+        cells[method] = Cell(row["unsafe"], low, high, row["tflops"], seconds[method])
+    return cells
+
+
+def table(cells: Mapping[str, Mapping[str, Cell]], found: Mapping[str, tuple[float, float]]) -> str:
+    """Everything as Markdown.
+
+    Args:
+        cells: By reward model and method; of greedy decoding those of each model's own engine.
+        found: By reward model r and AUC.
+    """
+    lines = [
+        "| reward model | held-out r | AUC | method | attacks that succeed | GFLOP | CPU s an answer | ÷ greedy |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for kind, by_method in cells.items():
+        r, auc = found[kind]
+        for method, cell in by_method.items():
+            ratio = cell.seconds / by_method["greedy"].seconds
+            lines.append(
+                f"| {kind} | {r:.3f} | {auc:.3f} | {method} | {cell.broken:.3f} [{cell.low:.3f}, {cell.high:.3f}] "
+                f"| {cell.tflop * 1e3:.3g} | {cell.seconds:.3g} | {ratio:.2f} |"
+            )
+    return "\n".join(lines)
+
+
 def main() -> None:
-    """Train what is not there yet, and print a table."""
+    """Train what is not there yet, answer what is not answered yet, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=Path("head-figures"))
+    parser.add_argument("--work", type=Path, default=Path("head-figures"), help="a killed run goes on in it")
+    parser.add_argument("--world", choices=WORLDS, default="hard-kitchen")
+    parser.add_argument("--data", type=Path, help="smollm2's data files, as its recipe reads them")
+    parser.add_argument("--attacks", help="harmful prompts, FORMAT:FILE; needed for smollm2")
+    for kind in KINDS:
+        parser.add_argument(f"--{kind}", type=Path, help="a reward model that is trained already")
+    parser.add_argument("--annotated", type=Path, help="annotated data that are there already")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--chats", type=int, default=2000, help="conversations that are annotated")
     parser.add_argument("--cases", type=int, default=40, help="attacked answers")
+    parser.add_argument("--timed", type=int, default=6, help="of those, how many are timed one at a time")
+    parser.add_argument("--tokens", type=int, help="of an answer; by default what the world is for")
     parser.add_argument("--widths", type=int, nargs="+", default=(1, 4, 16))
     options = parser.parse_args()
-    paths = fitted(options.work, *annotated(options.work, options.chats))
-    print(f"{'':9}{'width':>6}{'broken':>8}{'MFLOP':>9}{'CPU s':>8}")
-    rows = [("none", None, 1), *((kind, path, width) for width in options.widths for kind, path in paths.items())]
-    for name, path, width in rows:
-        broken, tflop, seconds = measure(path, width, options.cases)
-        print(f"{name:9}{width:6}{broken:8.3f}{tflop * 1e6:9.0f}{seconds:8.2f}", flush=True)
+    world = WORLDS[options.world]
+    world = replace(world, attacks=options.attacks or world.attacks, max_tokens=options.tokens or world.max_tokens)
+    if not world.attacks:
+        parser.error("--attacks FORMAT:FILE: this world holds no harmful prompts")
+    if options.world == "smollm2" and not (options.annotated or options.data):
+        parser.error("--data DIR or --annotated DIR: what reward models learn from")
+    place = options.annotated or annotated(options.world, options.work, options.chats, options.data)
+    data, held_out = RewardData.load(place / "mrm"), RewardData.load(place / "held_out")
+    paths = {kind: path for kind in options.kinds if (path := getattr(options, kind)) is not None}
+    if options.world == "smollm2" and "separate" in options.kinds:
+        paths.setdefault("separate", named_part("smollm2", "reward_model"))
+    missing = [kind for kind in options.kinds if kind not in paths]
+    paths |= trained(options.world, options.work, data, held_out, missing)
+    methods = ["greedy", *(f"saffron:{width}" for width in options.widths)]
+    cells, found = {}, {}
+    for kind in options.kinds:
+        figures = agreement(*predictions(paths[kind], world.policy, held_out))
+        found[kind] = figures["pearson_r"], figures["auc"]
+        print(f"{kind}: held-out r {figures['pearson_r']:.4f}, AUC {figures['auc']:.4f}", flush=True)
+        run = options.work / f"run-{kind}"
+        cells[kind] = measure(world, paths[kind], methods, run, options.cases, options.timed)
+    print(f"\n{options.world}, {options.cases} attacks, {len(data.samples)} conversations to learn from\n")
+    print(table(cells, found))
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ def fit(
     limit: Annotated[int | None, typer.Option(help="Records from the start of the corpus.")] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(help="Passes over the data; 1 on the guard, 3 on the policy, 6 of a head.", rich_help_panel=FIT),
+        typer.Option(help="Passes over the data; 1 on the guard, 6 on the policy and of a head.", rich_help_panel=FIT),
     ] = None,
     batch_size: Annotated[
         int | None, typer.Option(help="Conversations a step, 4; of a head prefixes, 256.", rich_help_panel=FIT)

@@ -37,7 +37,8 @@ ON_POLICY: dict[str, Any] = {
     "target_modules": ("all-linear",),
     "learning_rate": 2e-3,
     "bias_learning_rate": 2e-2,
-    "epochs": 3,
+    # on 200 conversations of the hard kitchen r 0.77 after six, 0.63 after three
+    "epochs": 6,
 }
 WRITING, ANNOTATING, TRAINING = "writing answers", "annotating", "training"
 

@@ -179,7 +179,8 @@ def _adapted(name: str, settings: TrainSettings, device: torch.device, load: dic
     torch.manual_seed(settings.seed)
     targets: Any = list(settings.target_modules) if settings.target_modules else None
     if targets == [_ALL_LINEAR]:
-        targets = _ALL_LINEAR
+        # peft's word stands for those of all layers only
+        targets = _ALL_LINEAR if settings.layers is None else _linear_names(base)
     config = LoraConfig(
         r=settings.rank, lora_alpha=settings.alpha, lora_dropout=0.0, target_modules=targets,
         layers_to_transform=_last_layers(base, settings.layers),
@@ -207,6 +208,16 @@ def _adapted(name: str, settings: TrainSettings, device: torch.device, load: dic
         base.set_attn_implementation("eager")
     # never in training mode: the base's own dropout would make the rewards noisy, and a resumed run differ
     return PartialSupervision(adapted.eval(), narrow).eval()
+
+
+def _linear_names(base: Any) -> list[str]:
+    """What the linear layers of a model are called, but for the unembedding."""
+    from torch.nn import Linear
+    from transformers.pytorch_utils import Conv1D
+
+    head = base.get_output_embeddings()
+    linear = [name for name, one in base.named_modules() if isinstance(one, Linear | Conv1D) and one is not head]
+    return sorted({name.rpartition(".")[2] for name in linear})
 
 
 def _gains_by_bfloat16(base: Any) -> bool:

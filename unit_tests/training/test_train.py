@@ -71,6 +71,14 @@ def test_the_base_stays_as_it_is_below_the_adapter(trained):
     assert all(".lora_A." in name or ".lora_B." in name for name in load_file(out / "adapter_model.safetensors"))
 
 
+def test_all_linear_layers_of_the_last_ones_alone_have_an_adapter(tmp_path, base):
+    settings = SETTINGS.model_copy(update={"epochs": 1, "target_modules": ("all-linear",), "layers": 1})
+    train(data(12), tmp_path / "out", base=base, settings=settings)
+    names = {name.partition(".lora_")[0] for name in load_file(tmp_path / "out/adapter_model.safetensors")}
+    linear = {f"self_attn.{one}_proj" for one in "qkvo"} | {f"mlp.{one}_proj" for one in ("gate", "up", "down")}
+    assert names == {f"base_model.model.model.layers.1.{one}" for one in linear}
+
+
 @pytest.mark.parametrize("bias_rate", [0.4, None])
 def test_a_run_is_adamw_on_eq_5_prefix_by_prefix(tmp_path, base, bias_rate):
     """The same training by a loop of its own, with one forward a prefix and the whole vocabulary's logits."""

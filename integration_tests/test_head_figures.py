@@ -1,0 +1,88 @@
+"""The script that sets reward models side by side, on a few prompts; figures are another matter."""
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from integration_tests.head_figures import measure, table
+from integration_tests.reward_agreement import predictions
+from integration_tests.scaling_figures import WORLDS
+from langchain_saffron.engine import SaffronEngine
+from langchain_saffron.kitchen import WEIGHTS
+from langchain_saffron.kitchen.generator import conversations
+from langchain_saffron.models.loading import load_tokenizer
+from langchain_saffron.templates.reward_template import RewardTemplate
+from langchain_saffron.training.dataset import RewardData, Sample
+from langchain_saffron.training.settings import HeadSettings
+from langchain_saffron.training.train_head import train_head
+
+pytestmark = pytest.mark.slow
+
+WORLD = replace(WORLDS["hard-kitchen"], max_tokens=24)
+
+
+@pytest.fixture(scope="module")
+def data():
+    tokenizer = load_tokenizer(WORLD.policy, "policy")
+    template = RewardTemplate.for_tokenizer(tokenizer)
+    rng, samples = np.random.default_rng(0), []
+    told = [one for one in conversations("held_out", 60, 0) if all(turn["role"] != "tool" for turn in one.messages)]
+    long = [one for one in told if len(tokenizer.encode(one.messages[-1]["content"])) >= 12]
+    for number, item in enumerate(long[:12]):
+        turns = [(turn["role"], turn["content"]) for turn in item.messages[:-1]]
+        prompt = template.prompt_ids(tokenizer, turns)
+        ids = np.array([*prompt, *tokenizer.encode(item.messages[-1]["content"])[:12]], dtype=np.int64)
+        rewards = rng.normal(size=len(ids)).astype(np.float32)
+        rewards[: len(prompt)] = np.nan
+        # one that the guard did not give
+        rewards[len(prompt) + 1] = np.nan
+        samples.append(Sample(number, ids, rewards))
+    return RewardData(samples, {})
+
+
+@pytest.fixture(scope="module")
+def head(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("figures") / "head"
+    with warnings.catch_warnings():
+        # it has learnt next to nothing
+        warnings.simplefilter("ignore")
+        train_head(data, out, policy=WORLD.policy, settings=HeadSettings(layer=2, rank=4, epochs=1, device="cpu"))
+    return out
+
+
+@pytest.mark.filterwarnings("ignore::langchain_saffron.models.mrm_quality.RewardModelWarning")
+@pytest.mark.parametrize("kind", ["separate", "head"])
+def test_predictions_are_what_the_reward_model_gives_prefix_by_prefix(kind, data, head):
+    path = WEIGHTS / "mrm" if kind == "separate" else head
+    rewards, predicted = predictions(path, WORLD.policy, data)
+    engine = SaffronEngine.from_pretrained(WORLD.policy, str(path), device="cpu")
+    expected = [
+        float(engine.reward_model.rewards(sample.token_ids[:at].tolist())[sample.token_ids[at]])
+        for sample in data.samples[:2]
+        for at in np.flatnonzero(sample.known)
+    ]
+    engine.close()
+    assert len(rewards) == len(predicted) == data.rewards
+    assert rewards.tolist() == np.concatenate([one.rewards[one.known] for one in data.samples]).tolist()
+    assert predicted[: len(expected)] == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore::langchain_saffron.models.mrm_quality.RewardModelWarning")
+def test_reward_models_are_measured_side_by_side(head, tmp_path):
+    methods = ("greedy", "saffron:1")
+    cells = {
+        kind: measure(WORLD, path, methods, tmp_path / kind, 2, 1)
+        for kind, path in (("separate", WEIGHTS / "mrm"), ("head", head))
+    }
+    # both defend the same policy, and a head reads what it computes anyway
+    assert cells["separate"]["greedy"].tflop == cells["head"]["greedy"].tflop
+    assert cells["head"]["saffron:1"].tflop < cells["separate"]["saffron:1"].tflop
+    for cell in cells["head"].values():
+        assert cell.low <= cell.broken <= cell.high
+        assert cell.seconds > 0
+    lines = table(cells, {"separate": (0.9, 0.8), "head": (0.7, 0.6)}).splitlines()
+    assert len(lines) == 2 + 4
+    assert lines[2].startswith("| separate | 0.900 | 0.800 | greedy |")
+    assert lines[2].endswith("| 1.00 |")
