@@ -22,11 +22,13 @@ class HeadStates:
         states: By layer, float16 tensor [prefixes, width]: the policy's at the last token of each.
         following: int64 tensor [prefixes]: the token that follows.
         rewards: float32 tensor [prefixes]: the PRM's reward of the prefix with that token.
+        conversations: int64 tensor [prefixes]: which conversation each is of.
     """
 
     states: dict[int, torch.Tensor]
     following: torch.Tensor
     rewards: torch.Tensor
+    conversations: torch.Tensor
 
     @classmethod
     @torch.inference_mode()
@@ -47,6 +49,7 @@ class HeadStates:
         found: dict[int, list[torch.Tensor]] = {layer: [] for layer in layers}
         following: list[np.ndarray] = []
         rewards: list[np.ndarray] = []
+        conversations: list[np.ndarray] = []
         try:
             for start in range(0, len(order), _TOGETHER):
                 samples = [data.samples[i] for i in order[start : start + _TOGETHER]]
@@ -63,6 +66,7 @@ class HeadStates:
                     # what is beyond float16 is beyond any use
                     found[layer].append(tap.take(index).float().clamp(-6e4, 6e4).half().cpu())
                 following.append(ids[rows, at])
+                conversations.append(start + rows)
                 rewards += [sample.rewards[place] for sample, place in zip(samples, places, strict=True)]
                 if tick:
                     tick(start + len(samples))
@@ -73,10 +77,14 @@ class HeadStates:
             {layer: torch.cat(parts) for layer, parts in found.items()},
             torch.from_numpy(np.concatenate(following)),
             torch.from_numpy(np.concatenate(rewards)),
+            torch.from_numpy(np.concatenate(conversations)),
         )
 
     def some(self, index: torch.Tensor) -> "HeadStates":
         """The prefixes at `index`."""
         return HeadStates(
-            {layer: states[index] for layer, states in self.states.items()}, self.following[index], self.rewards[index]
+            {layer: states[index] for layer, states in self.states.items()},
+            self.following[index],
+            self.rewards[index],
+            self.conversations[index],
         )

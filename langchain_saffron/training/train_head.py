@@ -162,10 +162,14 @@ def _layers(count: int, wanted: int | None) -> list[int]:
 def _best_layer(
     known: HeadStates, layers: list[int], rows: torch.Tensor, rank: int, settings: HeadSettings, report: Report | None
 ) -> int:
-    """The layer whose states predict best, by a short fit on some prefixes and others to compare on."""
-    count = len(known.following)
-    order = torch.from_numpy(np.random.default_rng(settings.seed).permutation(count)[:_TRIED])
-    some, others = known.some(order[len(order) // 5 :]), known.some(order[: max(1, len(order) // 5)])
+    """The layer whose states predict best, by a short fit on some conversations and others to compare on."""
+    drawn = np.random.default_rng(settings.seed)
+    order = torch.from_numpy(drawn.permutation(len(known.following)))
+    names = known.conversations.unique()
+    # prefixes of one conversation are too much alike to tell what was learnt from what was learnt by heart
+    apart = names[torch.from_numpy(drawn.permutation(len(names))[: max(1, len(names) // 5)])]
+    beside = torch.isin(known.conversations[order], apart) if len(names) > 1 else torch.arange(len(order)) % 5 == 0
+    some, others = known.some(order[~beside][: _TRIED * 4 // 5]), known.some(order[beside][: _TRIED // 5])
     errors = {}
     for layer in layers:
         tried = FittedHead(some, layer, rows, rank, settings.seed)

@@ -79,10 +79,14 @@ def test_neighbours_and_a_full_cache_change_nothing(engine: SaffronEngine, slots
 
 
 def test_the_beams_of_every_step_are_recorded_and_seeds_repeat(engine: SaffronEngine):
-    settings = SETTINGS.model_copy(update={"temperature": 0.8, "seed": 5})
-    first, second = (engine.generate(PROMPTS[2], settings=settings, record_beams=True) for _ in range(2))
-    assert first.beams == second.beams
-    assert first.beams is not None
-    lengths = [len(step[0]) for step in first.beams if step]
-    backwards = sum(after <= before for before, after in pairwise(lengths))
-    assert 0 < backwards <= first.stats.steps_back
+    went_back = 0
+    for seed in range(5):
+        settings = SETTINGS.model_copy(update={"temperature": 0.8, "seed": seed})
+        first, second = (engine.generate(PROMPTS[2], settings=settings, record_beams=True) for _ in range(2))
+        assert first.beams == second.beams
+        assert first.beams is not None
+        lengths = [len(step[0]) for step in first.beams if step]
+        backwards = sum(after <= before for before, after in pairwise(lengths))
+        assert backwards <= first.stats.steps_back
+        went_back += backwards > 0
+    assert went_back
