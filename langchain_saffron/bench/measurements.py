@@ -19,6 +19,9 @@ from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.models.mrm import MultifurcationRewardModel
 from langchain_saffron.settings import Quantization, SearchSettings
 
+# of the beams that were asked for, over a whole answer, which begins with one
+_FULL = 0.8
+
 
 class Bench:
     """Random models, and the measurements on them.
@@ -65,8 +68,18 @@ class Bench:
         )
 
     def search(self, width: int) -> float:
-        """The search, policy and reward model."""
-        return self._timed(lambda: self._answer(width))
+        """The search, policy and reward model.
+
+        Raises:
+            RuntimeError: It had fewer beams than asked for, as where a policy is sure of every token: the time would
+                be a narrower search's.
+        """
+        answers: list[SearchResult] = []
+        seconds = self._timed(lambda: answers.append(self._answer(width)))
+        scored = answers[0].stats.policy_calls
+        if scored < _FULL * width * self.scenario.new:
+            raise RuntimeError(f"only {scored / self.scenario.new:.1f} of {width} beams were there to be measured")
+        return seconds
 
     def search_whole(self, width: int) -> float:
         """The search, with rewards computed for the whole vocabulary in place of candidates alone."""

@@ -57,7 +57,8 @@ class Scenario:
     def sharp(self) -> "Scenario":
         """The same with a policy that is as sure of itself as a trained one.
 
-        SmolLM2's nucleus holds 7 tokens on the average of its own answers (`top_p` 0.8), and so does this one's.
+        SmolLM2's nucleus holds 7 tokens on the average of its own answers, and 2 at the median (`top_p` 0.8); this
+        one's 5 and 6.
         """
         return replace(self, sharpness=SHARP)
 
@@ -67,8 +68,8 @@ class Scenario:
         return f"guard of width {self.reward.width}"
 
 
-# logits of a standard deviation of about 5
-SHARP = 10.0
+# logits of a standard deviation of about 4
+SHARP = 9.0
 FULL = Scenario()
 _SMALL = Shape(2, 64, 4, 2, 128)
 QUICK = Scenario(_SMALL, _SMALL, vocabulary=512, prompt=64, new=16, repeats=1, conversation=24)
@@ -78,7 +79,10 @@ QUICK = Scenario(_SMALL, _SMALL, vocabulary=512, prompt=64, new=16, repeats=1, c
 def random_model(
     shape: Shape, vocabulary: int, seed: int, device: str, dtype: torch.dtype, sharpness: float = 1.0
 ) -> Any:
-    """A Llama of this shape with random weights, and its logits multiplied with `sharpness`."""
+    """A Llama of this shape with random weights, and its logits multiplied with `sharpness`.
+
+    Sharp ones have an unembedding of their own: with that of the input, the last token would be the likeliest again.
+    """
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=vocabulary,
@@ -88,7 +92,7 @@ def random_model(
         num_attention_heads=shape.heads,
         num_key_value_heads=shape.kv_heads,
         max_position_embeddings=4096,
-        tie_word_embeddings=True,
+        tie_word_embeddings=sharpness == 1,
         bos_token_id=None,
         eos_token_id=None,
         pad_token_id=0,
