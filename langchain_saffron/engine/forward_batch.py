@@ -11,6 +11,8 @@ from langchain_saffron.runtime.devices import upload
 
 # prompt tokens that a request may compute before another may compute any
 PREFILL_CHUNK = 64
+# of a prompt, beside each row of requests that are being answered: a tick of theirs becomes a few times as long at most
+PREFILL_BESIDE = 4
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,16 @@ class SharedForward:
     def run(cls, requests: list[Request], name: str, decoder: TrieDecoder, prefill_rows: int) -> "SharedForward | None":
         """Compute what the requests lack of their prompts, `prefill_rows` tokens at most, and score their frontiers.
 
+        Where some are being answered, fewer: their text goes on while a long prompt is read.
+
         Returns:
             The forward, or `None` where nothing is to be computed. Nothing has been read from the device yet.
         """
         if not requests:
             return None
         missing = {request: request.caches[name].missing() for request in requests}
-        claimed = _share_out(missing, {request: request.caches[name].read for request in requests}, prefill_rows)
+        room = _room([len(r.caches[name].frontier) for r in requests if not missing[r]], prefill_rows)
+        claimed = _share_out(missing, {request: request.caches[name].read for request in requests}, room)
         known = {slot for slots in claimed.values() for slot in slots}
         index: dict[int, int] = {}
         spent: list[tuple[Request, list[int], int]] = []
@@ -98,6 +103,11 @@ class SharedForward:
     def forget(self) -> None:
         """Zero what was computed: what a masked slot holds is multiplied by zero, which NaN survives."""
         self.decoder.forget(self._rows)
+
+
+def _room(answered: Sequence[int], most: int) -> int:
+    """How many prompt tokens a forward computes beside requests that are being answered, given the rows of each."""
+    return min(most, PREFILL_CHUNK + PREFILL_BESIDE * sum(answered)) if answered else most
 
 
 def _share_out(
