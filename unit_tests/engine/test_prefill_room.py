@@ -1,6 +1,7 @@
 """A long prompt beside requests that are being answered: it is read in small portions, and alone in large ones."""
 
 import time
+from typing import Any
 
 import pytest
 
