@@ -17,9 +17,12 @@ def forwards(monkeypatch):
     engine = SaffronEngine(random_model("llama", max_position_embeddings=1024), tiny_tokenizer(), random_reward_model())
     rows: list[int] = []
     forward = engine.policy.forward
-    monkeypatch.setattr(
-        engine.policy, "forward", lambda *of, **more: [rows.append(len(of[0])), forward(*of, **more)][1]
-    )
+
+    def counted(slots: list[int], *of: Any, **more: Any) -> Any:
+        rows.append(len(slots))
+        return forward(slots, *of, **more)
+
+    monkeypatch.setattr(engine.policy, "forward", counted)
     yield engine, rows
     engine.close()
 
