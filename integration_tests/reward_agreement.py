@@ -51,8 +51,5 @@ def _by_head(head: RewardHead, policy: str, data: RewardData) -> tuple[np.ndarra
         rows = torch.nn.functional.embedding(known.following, model.get_output_embeddings().weight).float()
         predicted = (vectors * rows).sum(-1) + level[:, 0] + head.bias[known.following]
     # states are computed in the order of the conversations' lengths
-    order = np.argsort([len(sample.token_ids) for sample in data.samples], kind="stable")
-    counts = [int(data.samples[i].known.sum()) for i in order]
-    parts = dict(zip(order.tolist(), predicted.split(counts), strict=True))
-    rewards = np.concatenate([sample.rewards[sample.known] for sample in data.samples])
-    return rewards, torch.cat([parts[i] for i in range(len(order))]).numpy()
+    order = known.conversations.argsort(stable=True)
+    return known.rewards[order].numpy(), predicted[order].numpy()

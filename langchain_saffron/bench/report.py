@@ -16,8 +16,8 @@ Steps = Iterator[str | Measured]
 
 GREEDY, ONE = "greedy generate", "search, width 1"
 NARROW_GREEDY, GREEDY_AGAIN = "greedy generate, bfloat16", "greedy generate again"
-SHARP_GREEDY, SHARP_AGAIN = f"{GREEDY}, sharp policy", f"{GREEDY_AGAIN}, sharp policy"
-SHARP_ONE = f"{ONE}, sharp policy"
+SHARP = ", sharp policy"
+SHARP_GREEDY, SHARP_AGAIN, SHARP_ONE = f"{GREEDY}{SHARP}", f"{GREEDY_AGAIN}{SHARP}", f"{ONE}{SHARP}"
 MASK, FIRST, ANOTHER = "masks, a step", "first grammar, with the vocabulary", "another grammar"
 
 
@@ -56,7 +56,7 @@ class _Run:
         self.bare, self.beams = f"bare forwards of width {scenario.width}", f"generate, {scenario.width} beams"
         self.constrained = f"{self.wide}, in the grammar of a JSON schema"
         self.step = f"step of width {scenario.width}, in the grammar"
-        self.sharp, self.whole = f"{self.wide}, sharp policy", f"{self.wide}, sharp policy, all tokens scored"
+        self.sharp, self.whole = f"{self.wide}{SHARP}", f"{self.wide}{SHARP}, all tokens scored"
         self.apart, self.together = f"{scenario.chats} chats one by one", f"{scenario.chats} chats together"
         self._bench: Bench | None = None
 
@@ -84,7 +84,7 @@ class _Run:
     def sharp_policy(self) -> Steps:
         """The same with a policy whose nucleus is as small as a trained one's; on a CPU in int8 too."""
         self.close()
-        yield "warm-up, sharp policy"
+        yield f"warm-up{SHARP}"
         sharp = Bench(self.scenario.sharp, self.device)
         sharp.search(4)
         wide = self.scenario.width
@@ -97,18 +97,7 @@ class _Run:
             }
         )
         sharp.close()
-        if self.device == "cpu":
-            yield "warm-up, sharp policy, int8"
-            narrow = Bench(self.scenario.sharp, self.device, quantization="int8")
-            narrow.search(4)
-            yield from self._rounds(
-                {
-                    SHARP_AGAIN: narrow.generate,
-                    f"{self.sharp}, int8": lambda: narrow.search(wide),
-                    f"{SHARP_ONE}, int8": lambda: narrow.search(1),
-                }
-            )
-            narrow.close()
+        yield from self._in_int8(self.scenario.sharp, SHARP)
 
     def beam_search(self) -> Steps:
         """As many beams of transformers' own search."""
@@ -151,20 +140,8 @@ class _Run:
             narrow.close()
 
     def int8(self) -> Steps:
-        """The same in int8, on a CPU."""
-        if self.device == "cpu":
-            self.close()
-            yield "warm-up, int8"
-            whole = Bench(self.scenario, self.device, quantization="int8")
-            whole.search(4)
-            yield from self._rounds(
-                {
-                    GREEDY_AGAIN: whole.generate,
-                    f"{self.wide}, int8": lambda: whole.search(self.scenario.width),
-                    f"{ONE}, int8": lambda: whole.search(1),
-                }
-            )
-            whole.close()
+        """The search in int8, on a CPU."""
+        yield from self._in_int8(self.scenario)
 
     def annotation(self) -> Steps:
         """What a guard's rewards cost."""
@@ -222,6 +199,22 @@ class _Run:
             self._bench.search(4)
             self._bench.generate()
         return self._bench
+
+    def _in_int8(self, scenario: Scenario, kind: str = "") -> Steps:
+        """Searches in int8 beside plain decoding as loaded, on a CPU; `kind` is what the figures' names end in."""
+        if self.device == "cpu":
+            self.close()
+            yield f"warm-up{kind}, int8"
+            bench = Bench(scenario, self.device, quantization="int8")
+            bench.search(4)
+            yield from self._rounds(
+                {
+                    f"{GREEDY_AGAIN}{kind}": bench.generate,
+                    f"{self.wide}{kind}, int8": lambda: bench.search(scenario.width),
+                    f"{ONE}{kind}, int8": lambda: bench.search(1),
+                }
+            )
+            bench.close()
 
     def _rounds(self, measures: dict[str, Callable[[], float]], repeats: int | None = None) -> Iterator[Measured]:
         return rounds(self.report.seconds, measures, repeats or self.scenario.repeats)

@@ -38,12 +38,11 @@ class AdaptiveWidth:
         self._threshold = threshold
         self._margin = error * best_of(most)
         self._width = 1
-        self._alarmed = False
 
     @property
     def wanted(self) -> float:
         """Reward from which a candidate is as safe as wanted now."""
-        return self._threshold + (self._margin if self._alarmed else 0.0)
+        return self._threshold + (self._margin if self._width > 1 else 0.0)
 
     def next(self, reward: float, risk: float, smoothed: float) -> int:
         """The width of a step.
@@ -54,10 +53,9 @@ class AdaptiveWidth:
             smoothed: Its beam's.
         """
         if reward < self.wanted or risk > DANGER:
-            self._width, self._alarmed = self._most, True
+            self._width = self._most
         elif risk < DANGER / 2 and smoothed < DANGER:
             self._width = max(1, self._width // 2)
-            self._alarmed = self._width > 1
         return self._width
 
 

@@ -22,7 +22,7 @@ class HeadStates:
         states: By layer, float16 tensor [prefixes, width]: the policy's at the last token of each.
         following: int64 tensor [prefixes]: the token that follows.
         rewards: float32 tensor [prefixes]: the PRM's reward of the prefix with that token.
-        conversations: int64 tensor [prefixes]: which conversation each is of.
+        conversations: int64 tensor [prefixes]: the place of each one's conversation among the samples.
     """
 
     states: dict[int, torch.Tensor]
@@ -66,7 +66,7 @@ class HeadStates:
                     # what is beyond float16 is beyond any use
                     found[layer].append(tap.take(index).float().clamp(-6e4, 6e4).half().cpu())
                 following.append(ids[rows, at])
-                conversations.append(start + rows)
+                conversations.append(np.asarray(order[start : start + _TOGETHER])[rows])
                 rewards += [sample.rewards[place] for sample, place in zip(samples, places, strict=True)]
                 if tick:
                     tick(start + len(samples))
