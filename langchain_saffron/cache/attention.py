@@ -21,6 +21,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from langchain_saffron.cache.attention_plan import AttentionPlan, Batch, Group
+from langchain_saffron.cache.layer_store import LayerStore
 
 NAME = "saffron_tree"
 # a group with more rows is a prompt being read: there the fused kernel is worth copying scattered keys together
@@ -76,21 +77,23 @@ def tree_attention(
         if softcap is None and s_aux is None:
             return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
         each = [
-            _attend(q, k, v, Group(slice(0, 0), (0, 0), (0, k.shape[1]), m), scaling, softcap, s_aux)
+            _attend(q, LayerStore(k, v), Group(slice(0, 0), (0, 0), (0, k.shape[1]), m), scaling, softcap, s_aux)
             for q, k, v, m in zip(query, key, value, _dense_masks(query, key, attention_mask), strict=True)
         ]
         return torch.stack(each).transpose(1, 2).contiguous(), None
     if kwargs.get("position_bias") is not None:
         raise NotImplementedError("a position bias depends on more than depth")
-    keys, values = plan.pool.layer(module.layer_idx)  # type: ignore[arg-type]
-    out = query.new_empty(1, query.shape[2], query.shape[1], values.shape[-1])
+    store = plan.pool.layer(module.layer_idx)  # type: ignore[arg-type]
+    out = query.new_empty(1, query.shape[2], query.shape[1], store.values.shape[-1])
+    # the pool may hold a narrower type than the model computes in
+    query = query.to(store.keys.dtype)
     for group in plan.of_layer(module.layer_idx, query.device):  # type: ignore[arg-type]
         rows = query[0, :, group.rows]
         if isinstance(group, Batch):
-            attended = _attend_batch(rows, keys, values, group, scaling, softcap, s_aux)
+            attended = _attend_batch(rows, store, group, scaling, softcap, s_aux)
         else:
-            attended = _attend(rows, keys, values, group, scaling, softcap, s_aux)
-        out[0, group.rows] = attended.transpose(0, 1)
+            attended = _attend(rows, store, group, scaling, softcap, s_aux)
+        out[0, group.rows] = attended.transpose(0, 1).to(out.dtype)
     return out, None
 
 
@@ -106,8 +109,7 @@ def _dense_masks(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | No
 
 def _attend(
     query_HRD: torch.Tensor,
-    keys_KSD: torch.Tensor,
-    values_KSD: torch.Tensor,
+    store: LayerStore,
     group: Group,
     scaling: float,
     softcap: float | None,
@@ -115,11 +117,12 @@ def _attend(
 ) -> torch.Tensor:
     """One group's attention: [heads, rows, size]."""
     heads, rows, size = query_HRD.shape
-    kv_heads = keys_KSD.shape[0]
+    kv_heads = store.keys.shape[0]
     queries_per_kv = heads // kv_heads
     parts = group.parts
-    if softcap is None and sinks_H is None and (rows >= FUSED_ROWS or _fuses(query_HRD, parts)):
-        key_KVD, value_KVD = (_together(store, parts) for store in (keys_KSD, values_KSD))
+    plain = softcap is None and sinks_H is None and store.upright is None
+    if plain and (rows >= FUSED_ROWS or _fuses(query_HRD, parts)):
+        key_KVD, value_KVD = (_together(numbers, parts) for numbers in (store.keys, store.values))
         # query heads that share keys become further rows
         fused = torch.nn.functional.scaled_dot_product_attention(
             query_HRD.reshape(1, kv_heads, queries_per_kv * rows, size),
@@ -130,13 +133,14 @@ def _attend(
         )
         return fused.view(heads, rows, -1)
     query_KFD = (query_HRD * scaling).reshape(kv_heads, queries_per_kv * rows, size)
-    products = [torch.matmul(query_KFD, _read(keys_KSD, part).transpose(1, 2)) for part in parts]
+    products = [torch.bmm(query_KFD, store.transposed_keys(part)) for part in parts]
     scores_KFV = products[0] if len(parts) == 1 else torch.cat(products, dim=-1)
-    weights_KQRV = _weights(scores_KFV.view(kv_heads, queries_per_kv, rows, -1), group.mask, softcap, sinks_H)
-    weights_KFV = weights_KQRV.to(values_KSD.dtype).reshape(kv_heads, queries_per_kv * rows, -1)
+    mask = None if group.is_open else group.mask
+    weights_KQRV = _weights(scores_KFV.view(kv_heads, queries_per_kv, rows, -1), mask, softcap, sinks_H)
+    weights_KFV = weights_KQRV.to(store.values.dtype).reshape(kv_heads, queries_per_kv * rows, -1)
     sizes = [product.shape[-1] for product in products]
     attended = [
-        torch.matmul(weights, _read(values_KSD, part))
+        torch.bmm(weights, store.read(store.values, part))
         for weights, part in zip(weights_KFV.split(sizes, -1), parts, strict=True)
     ]
     return (attended[0] if len(parts) == 1 else attended[0] + attended[1]).view(heads, rows, -1)
@@ -144,8 +148,7 @@ def _attend(
 
 def _attend_batch(
     query_HRD: torch.Tensor,
-    keys_KSD: torch.Tensor,
-    values_KSD: torch.Tensor,
+    store: LayerStore,
     batch: Batch,
     scaling: float,
     softcap: float | None,
@@ -153,7 +156,7 @@ def _attend_batch(
 ) -> torch.Tensor:
     """The same for several small groups at once, padded to the same size: [heads, all their rows, size]."""
     heads, _, size = query_HRD.shape
-    kv_heads = keys_KSD.shape[0]
+    kv_heads = store.keys.shape[0]
     queries_per_kv = heads // kv_heads
     groups, rows, visible = batch.mask.shape
     query_GKFD = (
@@ -162,10 +165,11 @@ def _attend_batch(
         .reshape(groups, kv_heads, -1, size)
     )
     key_GKVD, value_GKVD = (
-        _read(store, batch.slots).view(kv_heads, groups, visible, -1).transpose(0, 1)
-        for store in (keys_KSD, values_KSD)
+        store.read(numbers, batch.slots).view(kv_heads, groups, visible, -1).transpose(0, 1)
+        for numbers in (store.keys, store.values)
     )
-    if softcap is None and sinks_H is None:
+    # bfloat16 is rounded in the same places whether a group attends alone or among others
+    if softcap is None and sinks_H is None and store.upright is None:
         attended_GKFD = torch.nn.functional.scaled_dot_product_attention(
             query_GKFD, key_GKVD, value_GKVD, attn_mask=batch.folded_mask(queries_per_kv), scale=scaling
         )
@@ -173,19 +177,20 @@ def _attend_batch(
         scores_GKFV = torch.matmul(query_GKFD * scaling, key_GKVD.transpose(2, 3))
         scores_GKQRV = scores_GKFV.view(groups, kv_heads, queries_per_kv, rows, visible)
         weights_GKQRV = _weights(scores_GKQRV, batch.mask[:, None, None], softcap, sinks_H)
-        weights_GKFV = weights_GKQRV.to(values_KSD.dtype).reshape(groups, kv_heads, -1, visible)
+        weights_GKFV = weights_GKQRV.to(store.values.dtype).reshape(groups, kv_heads, -1, visible)
         attended_GKFD = torch.matmul(weights_GKFV, value_GKVD)
     attended_GKQRD = attended_GKFD.view(groups, kv_heads, queries_per_kv, rows, -1)
     return attended_GKQRD.permute(1, 2, 0, 3, 4).reshape(heads, groups * rows, -1)
 
 
 def _weights(
-    scores_KQRV: torch.Tensor, mask: torch.Tensor, softcap: float | None, sinks_H: torch.Tensor | None
+    scores_KQRV: torch.Tensor, mask: torch.Tensor | None, softcap: float | None, sinks_H: torch.Tensor | None
 ) -> torch.Tensor:
     """The softmax of [..., kv heads, queries a kv head, rows, visible], of whose last columns `mask` speaks."""
     if softcap is not None:
         scores_KQRV = softcap * torch.tanh(scores_KQRV / softcap)
-    scores_KQRV[..., scores_KQRV.shape[-1] - mask.shape[-1] :] += mask
+    if mask is not None:
+        scores_KQRV[..., scores_KQRV.shape[-1] - mask.shape[-1] :] += mask
     if sinks_H is not None:
         kv_heads, queries_per_kv, rows = scores_KQRV.shape[-4:-1]
         shape = (*scores_KQRV.shape[:-4], kv_heads, queries_per_kv, rows, 1)
@@ -201,14 +206,9 @@ def _fuses(query: torch.Tensor, parts: list[slice | torch.Tensor]) -> bool:
     return len(parts) == 1 and (query.device.type != "cpu" or query.dtype == torch.float32 or query.shape[1] <= 4)
 
 
-def _together(store: torch.Tensor, parts: list[slice | torch.Tensor]) -> torch.Tensor:
-    chunks = [_read(store, part) for part in parts]
+def _together(numbers: torch.Tensor, parts: list[slice | torch.Tensor]) -> torch.Tensor:
+    chunks = [LayerStore.read(numbers, part) for part in parts]
     return chunks[0] if len(parts) == 1 else torch.cat(chunks, dim=1)
-
-
-def _read(store: torch.Tensor, part: slice | torch.Tensor) -> torch.Tensor:
-    # to index by a tensor takes 5 to 15 times as long on a CPU
-    return store[:, part] if isinstance(part, slice) else store.index_select(1, part)
 
 
 ALL_ATTENTION_FUNCTIONS.register(NAME, tree_attention)

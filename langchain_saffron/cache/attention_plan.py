@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from langchain_saffron.cache.attention_mask import SlotColumns, paths_above, seen_columns
+from langchain_saffron.cache.layer_store import LayerStore
 from langchain_saffron.cache.prefix_forest import TokenForest
 from langchain_saffron.runtime.devices import upload
 
@@ -25,8 +26,8 @@ BATCH_ROWS = 48
 class Pool(Protocol):
     """What the attention needs of a pool."""
 
-    def layer(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values of a layer, [kv heads, slots, size]."""
+    def layer(self, index: int) -> LayerStore:
+        """Keys and values of a layer."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,14 @@ class Group:
         prefix: A span of slots that all of them see.
         tail: The other slots that any of them sees: a span, or an int64 tensor of slots.
         mask: Additive, 0 or -inf, [rows, tail]: which of them a row sees.
+        is_open: Whether that is all of them for every row.
     """
 
     rows: slice
     prefix: tuple[int, int]
     tail: tuple[int, int] | torch.Tensor
     mask: torch.Tensor
+    is_open: bool = False
     _folded: FoldedMasks = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
@@ -65,7 +68,7 @@ class Group:
     def to(self, device: torch.device) -> "Group":
         """The same on a device."""
         tail = self.tail if isinstance(self.tail, tuple) else upload(self.tail, torch.long, device)
-        return Group(self.rows, self.prefix, tail, upload(self.mask, self.mask.dtype, device))
+        return Group(self.rows, self.prefix, tail, upload(self.mask, self.mask.dtype, device), self.is_open)
 
     def folded_mask(self, queries_per_kv: int) -> torch.Tensor:
         """The same with the query heads of a kv head folded into the rows, [queries_per_kv · rows, prefix + tail]."""
@@ -134,7 +137,7 @@ class _Reads:
 
     def group(self, to_mask: ToMask) -> Group:
         tail = self.tail if isinstance(self.tail, tuple) else torch.from_numpy(self.tail)
-        return Group(self.rows, self.prefix, tail, to_mask(self.allowed))
+        return Group(self.rows, self.prefix, tail, to_mask(self.allowed), bool(self.allowed.all()))
 
 
 def plan_attention(

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from transformers.cache_utils import Cache
 
+from langchain_saffron.cache.layer_store import LayerStore
 from langchain_saffron.runtime.devices import upload
 
 
@@ -15,6 +16,7 @@ class KeyValuePool(Cache):
     one, transformers would truncate sliding layers, whose window the mask takes care of here.
 
     Attributes:
+        dtype: What keys and values are held in; `None` for what they are computed in.
         gathers: How often a layer's visible slots had to be copied together because they lay scattered.
     """
 
@@ -22,26 +24,43 @@ class KeyValuePool(Cache):
         super().__init__(layers=[])
         self.capacity = capacity
         self.gathers = 0
+        self.dtype: torch.dtype | None = None
         self._initial = self._slots = min(capacity, initial)
         self._keys: dict[int, torch.Tensor] = {}
         self._values: dict[int, torch.Tensor] = {}
+        # the keys once more, [kv heads, size, slots], where `hold_in` said so
+        self._upright: dict[int, torch.Tensor] | None = None
         self._write: torch.Tensor | slice = slice(0, 0)
         self._span: tuple[int, int] | None = (0, 0)
         self._read: torch.Tensor | None = torch.empty(0, dtype=torch.long)
         self._copies: dict[tuple[int, torch.device], torch.Tensor] = {}
 
+    def hold_in(self, dtype: torch.dtype | None, upright: bool = False) -> None:
+        """Forget all, and hold what comes in another type.
+
+        Args:
+            dtype: What keys and values are held in; `None` for what they are computed in.
+            upright: Whether keys are held a second time, in the order of `LayerStore.upright`.
+        """
+        self.dtype, self._upright = dtype, {} if upright else None
+        self.clear()
+
     def clear(self) -> None:
         """Give all memory back."""
         self._slots = self._initial
-        self._keys.clear()
-        self._values.clear()
+        for store, _ in self._stores():
+            store.clear()
         self._copies.clear()
+
+    @property
+    def is_upright(self) -> bool:
+        """Whether keys are held a second time, in the order of their products."""
+        return self._upright is not None
 
     @property
     def allocated_bytes(self) -> int:
         """Bytes that the pool's tensors take now."""
-        tensors = [*self._keys.values(), *self._values.values()]
-        return sum(t.numel() * t.element_size() for t in tensors)
+        return sum(t.numel() * t.element_size() for store, _ in self._stores() for t in store.values())
 
     @property
     def bytes_per_slot(self) -> int:
@@ -65,9 +84,9 @@ class KeyValuePool(Cache):
         self._span = read if isinstance(read, tuple) else None
         self._read = torch.from_numpy(np.ascontiguousarray(read)) if isinstance(read, np.ndarray) else None
 
-    def layer(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values of a layer, [kv heads, slots, size]."""
-        return self._keys[index], self._values[index]
+    def layer(self, index: int) -> LayerStore:
+        """Keys and values of a layer."""
+        return LayerStore(self._keys[index], self._values[index], self._upright[index] if self._upright else None)
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: object, **kwargs: object
@@ -86,16 +105,13 @@ class KeyValuePool(Cache):
             themselves where the attention function reads the pool.
         """
         if layer_idx not in self._keys:
-            self._keys[layer_idx] = self._allocate(key_states)
-            self._values[layer_idx] = self._allocate(value_states)
+            for store, slots in self._stores():
+                store[layer_idx] = self._allocate(value_states if store is self._values else key_states, slots)
         keys, values = self._keys[layer_idx], self._values[layer_idx]
-        if isinstance(self._write, slice):
-            keys[:, self._write] = key_states[0]
-            values[:, self._write] = value_states[0]
-        else:
-            write = self._placed(self._write, keys.device)
-            keys.index_copy_(1, write, key_states[0])
-            values.index_copy_(1, write, value_states[0])
+        self._put(keys, key_states[0], 1)
+        self._put(values, value_states[0], 1)
+        if self._upright is not None:
+            self._put(self._upright[layer_idx], key_states[0].transpose(1, 2), 2)
         if self._span is not None:
             low, high = self._span
             return keys[None, :, low:high], values[None, :, low:high]
@@ -108,8 +124,10 @@ class KeyValuePool(Cache):
     @torch.inference_mode()
     def wipe(self, slots: np.ndarray) -> None:
         """Zero `slots`: a NaN left there would reach everybody who reads past it with weight zero."""
-        for tensor in (*self._keys.values(), *self._values.values()):
-            tensor[:, torch.from_numpy(slots[slots < tensor.shape[1]]).to(tensor.device)] = 0
+        for store, dimension in self._stores():
+            for tensor in store.values():
+                there = torch.from_numpy(slots[slots < tensor.shape[dimension]]).to(tensor.device)
+                tensor.index_fill_(dimension, there, 0)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Always 0: positions come from the trie, never from a length."""
@@ -134,24 +152,39 @@ class KeyValuePool(Cache):
             self._copies[key] = upload(index, torch.long, device)
         return self._copies[key]
 
-    def _allocate(self, like: torch.Tensor) -> torch.Tensor:
+    def _stores(self) -> list[tuple[dict[int, torch.Tensor], int]]:
+        """What is held of every layer, and in which dimension slots are counted."""
+        return [(self._keys, 1), (self._values, 1), *([] if self._upright is None else [(self._upright, 2)])]
+
+    def _put(self, tensor: torch.Tensor, rows: torch.Tensor, dimension: int) -> None:
+        """Write the new rows into the slots that `aim` named."""
+        if isinstance(self._write, slice):
+            tensor.narrow(dimension, self._write.start, self._write.stop - self._write.start).copy_(rows)
+        else:
+            tensor.index_copy_(dimension, self._placed(self._write, tensor.device), rows.to(tensor.dtype))
+
+    def _allocate(self, like: torch.Tensor, dimension: int) -> torch.Tensor:
+        _, heads, _, size = like.shape
+        shape = (heads, self._slots, size) if dimension == 1 else (heads, size, self._slots)
         # zeros, not empty: masked slots are multiplied by a zero weight, which NaN would survive
-        return like.new_zeros(like.shape[1], self._slots, like.shape[3])
+        return like.new_zeros(shape, dtype=self.dtype or like.dtype)
 
     def _grow(self, needed: int) -> None:
         if needed <= self._slots:
             return
         # a quarter more: copying stays rare, and little lies idle
         slots = min(self.capacity, max(needed, self._slots * 5 // 4))
-        for store in (self._keys, self._values):
+        for store, dimension in self._stores():
             for layer, old in store.items():
                 # where memory runs out in between, some are longer already: the next growth takes up from there
-                if old.shape[1] < slots:
-                    store[layer] = _longer(old, slots)
+                if old.shape[dimension] < slots:
+                    store[layer] = _longer(old, slots, dimension)
         self._slots = slots
 
 
-def _longer(old: torch.Tensor, slots: int) -> torch.Tensor:
-    new = old.new_zeros(old.shape[0], slots, old.shape[2])
-    new[:, : old.shape[1]] = old
+def _longer(old: torch.Tensor, slots: int, dimension: int) -> torch.Tensor:
+    shape = list(old.shape)
+    shape[dimension] = slots
+    new = old.new_zeros(shape)
+    new.narrow(dimension, 0, old.shape[dimension]).copy_(old)
     return new

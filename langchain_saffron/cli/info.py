@@ -133,7 +133,8 @@ def _bytes_per_token(decoder: "TrieDecoder") -> int:
     config = decoder.model.config.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return 2 * config.num_hidden_layers * heads * size * decoder.model.dtype.itemsize
+    held = decoder.pool.dtype or decoder.model.dtype
+    return (3 if decoder.pool.is_upright else 2) * config.num_hidden_layers * heads * size * held.itemsize
 
 
 def _table(facts: dict[str, Any]) -> str:
@@ -172,9 +173,16 @@ def _quantized(part: dict[str, Any]) -> str:
     found = part["quantization"]
     layers, kept = found["layers"], found["kept"]
     rewards = "seen_tokens" in part
-    cost = f"{found['divergence']:.1%} of its rewards' spread" if rewards else f"{found['divergence']:.3f} nats a token"
+    cost = _change(found["divergence"], rewards)
+    beside = (
+        "" if found["cache"] is None else f"; keys and values in bfloat16: {_change(found['cache'], rewards)} apart"
+    )
     but = f", not {', '.join(kept[:3])}{' …' if len(kept) > 3 else ''}" if kept else ""
-    return f"; {layers} of {layers + len(kept)} large linear layers in int8, which changes {cost}{but}"
+    return f"; {layers} of {layers + len(kept)} large linear layers in int8, which changes {cost}{but}{beside}"
+
+
+def _change(amount: float, rewards: bool) -> str:
+    return f"{amount:.1%} of its rewards' spread" if rewards else f"{amount:.3f} nats a token"
 
 
 def _size(count: float) -> str:

@@ -20,7 +20,7 @@ from langchain_saffron.models.quantization import Quantized, quantize
 from langchain_saffron.models.quantized_linear import QuantizedLinear
 from langchain_saffron.models.unembedding import Unembedding
 from langchain_saffron.models.wrapped import plain_model
-from langchain_saffron.runtime.devices import upload
+from langchain_saffron.runtime.devices import computes_bfloat16, upload
 from langchain_saffron.runtime.memory import memory_errors
 from langchain_saffron.runtime.threads import on_own_thread
 
@@ -101,7 +101,8 @@ class TrieDecoder:
             # whether a tree can be computed is seen in the weights' own type: int8 makes much of the last bits
             attn_implementation = self._choose_attention(attn_implementation, owned, packed=False)
             self._quantize(int8_text, owned)
-        self._choose_attention(attn_implementation, owned)
+        if self._choose_attention(attn_implementation, owned) == TREE_ATTENTION:
+            self._hold_narrow(int8_text or ())
         self.capacity = max_cache_tokens
         self.context = min(_context(model.config) or max_cache_tokens, max_cache_tokens)
 
@@ -213,6 +214,32 @@ class TrieDecoder:
 
     @on_own_thread
     @torch.inference_mode()
+    def _hold_narrow(self, text: Sequence[int]) -> None:
+        """Hold keys and values in bfloat16, in the order of their products, on a CPU that computes in it.
+
+        A model in float32 keeps them in float32; one in int8, whose own rounding is larger, as long as what it says of
+        a text stays within the bound of its weights.
+        """
+        small = self.quantized is not None and self.quantized.layers > 0
+        if not (small or self.model.dtype == torch.bfloat16) or not computes_bfloat16("cpu"):
+            return
+        if any(parameter.device.type != "cpu" for parameter in self.model.parameters()):
+            return
+        branches = self._branches()
+        expected = self._plain_logits(branches)
+        self.pool.hold_in(torch.bfloat16, upright=True)
+        found = self._tree_logits(branches)
+        held = found is not None and self._is_close(found, expected)
+        if held and self.quantized is not None:
+            rewards = self.name == "reward model"
+            plain = self.model(input_ids=torch.tensor([list(text)]), use_cache=False).logits[0]
+            path = self.forest.insert(text)
+            held = self.quantized.holds(plain, self.forward(path, range(len(path))), rewards)
+            self.forest.release(path[-1])
+        self.pool.hold_in(torch.bfloat16 if held else None, upright=held)
+
+    @on_own_thread
+    @torch.inference_mode()
     def split(self) -> None:
         """Let forwards give states, where that and `unembedding` make of a small tree what the model makes of it."""
         self.unembedding = unembedding = Unembedding.of(self.model)
@@ -279,7 +306,7 @@ class TrieDecoder:
         return ForwardContext(slots, read=visibility.read, masks=masks)
 
     def _additive(self, allowed: np.ndarray) -> torch.Tensor:
-        mask = torch.zeros(allowed.shape, dtype=self.model.dtype)
+        mask = torch.zeros(allowed.shape, dtype=self.pool.dtype or self.model.dtype)
         return mask.masked_fill_(torch.from_numpy(~allowed), -torch.inf)
 
     def clear(self) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,12 +50,29 @@ class Quantized:
         divergence: What that costs on the built-in text: nats a token for a policy, for a reward model the error of its
             rewards as a share of their spread.
         seconds: That quantising and checking took.
+        cache: How far the model with keys and values in bfloat16 is from itself without, measured alike; `None` where
+            they are held in its own type.
     """
 
     layers: int = 0
     kept: list[str] = field(default_factory=list)
     divergence: float = 0.0
     seconds: float = 0.0
+    cache: float | None = None
+
+    def holds(self, expected: torch.Tensor, found: torch.Tensor, rewards: bool) -> bool:
+        """Whether keys and values in bfloat16 may be taken: what they change is within the bound, and is kept.
+
+        Args:
+            expected: Logits or rewards [tokens, outputs] without.
+            found: The same with them.
+            rewards: Which of the two they are.
+        """
+        bound, difference = _measure(rewards)
+        change = difference(expected, found)
+        # a NaN is within no bound
+        self.cache = change if change <= bound else None
+        return self.cache is not None
 
 
 def check_quantization(
@@ -122,7 +139,7 @@ def quantize(model: Any, ids: Sequence[int], in_place: bool, name: str, rewards:
     # a layer that the text never reached, or that is not called as one, stays
     chosen = [one for one in sorted(seen.errors, key=seen.errors.__getitem__) if one in large]
     chosen = [one for one in chosen if seen.errors[one] <= MOST_LAYER_ERROR]
-    bound, difference = (MOST_REWARD_ERROR, reward_error) if rewards else (MOST_DIVERGENCE, divergence)
+    bound, difference = _measure(rewards)
     done = Quantized()
     _put(model, {one: seen.products[one] for one in chosen})
     while chosen:
@@ -156,6 +173,11 @@ def divergence(expected: torch.Tensor, found: torch.Tensor) -> float:
 def reward_error(expected: torch.Tensor, found: torch.Tensor) -> float:
     """The difference of rewards as a share of their spread."""
     return float((found - expected).double().pow(2).mean().sqrt() / expected.double().std())
+
+
+def _measure(rewards: bool) -> tuple[float, Callable[[torch.Tensor, torch.Tensor], float]]:
+    """The bound, and what is held to it."""
+    return (MOST_REWARD_ERROR, reward_error) if rewards else (MOST_DIVERGENCE, divergence)
 
 
 @dataclass
