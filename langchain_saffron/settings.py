@@ -125,6 +125,9 @@ class SearchSettings(_Frozen):
     Attributes:
         search: The decoding method. `"greedy"` and `"sample"` are plain decoding of the policy.
         width: Beams kept after every step; the most, where the search is adaptive.
+        min_width: What `width` may be narrowed to where the KV cache has no room for all beams, though all other
+            requests wait; where it has no room for these either, the request fails. With `width` or more, a search is
+            never narrowed for want of room. A compute budget narrows by itself.
         adaptive: Whether every step is only as wide as the danger asks that the reward model sees.
         step_back: Whether a search whose beams have all become unsafe goes back to the best candidates that it did not
             take, as far as nothing has been shown that rules them out. What all beams share is then shown only where
@@ -162,6 +165,7 @@ class SearchSettings(_Frozen):
 
     search: SearchName = "saffron"
     width: Annotated[int, Field(ge=1)] = 4
+    min_width: Annotated[int, Field(ge=1)] = 1
     adaptive: bool = False
     step_back: bool = False
     verify: Verify | None = None

@@ -65,6 +65,19 @@ class PrmRequestCache(RequestCache):
             asked += rows
         self.frontier, self._asked = frontier, asked
 
+    def squeeze(self, expand: Expand) -> None:
+        """Like `expand` or, after a pause, `resume`; but hold nothing besides the responses that are to be scored.
+
+        Raises:
+            CacheFullError: No slot is left.
+        """
+        if ROOT not in self._slots:
+            self._insert_prompt()
+        self._drop_questions()
+        self._forget_all_but(self._above(expand.prm_nodes))
+        self._ask(expand, (ROOT, *expand.prm_nodes), ())
+        self._paused = ()
+
     def missing(self) -> list[int]:
         """Slots that have to be computed before the frontier, parents first."""
         filled = self.decoder.forest.filled

@@ -119,6 +119,12 @@ class Request:
     times: RequestTimes = field(default_factory=RequestTimes)
     said: SaidNodes | None = None
 
+    def ask(self, expand: Expand) -> None:
+        """Want this scored."""
+        self.expand = expand
+        if self.said is not None:
+            self.said.ask(expand)
+
     def asked(self, name: str) -> Expand:
         """What a model is asked of what the search wants scored."""
         assert self.expand is not None

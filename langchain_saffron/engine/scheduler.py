@@ -11,6 +11,7 @@ import torch
 
 from langchain_saffron.engine.detokenizer import AnswerStream
 from langchain_saffron.engine.metrics import EngineMetrics
+from langchain_saffron.engine.narrowing import narrow
 from langchain_saffron.engine.prm_cache import PrmScorer
 from langchain_saffron.engine.prm_function import FunctionScorer
 from langchain_saffron.engine.request import POLICY, PRM, REWARD, Delta, Done, Failed, Request
@@ -179,8 +180,13 @@ class Scheduler:
 
     def _go_on(self, request: Request) -> None:
         """Give a paused request its slots again."""
-        for name, cache in request.caches.items():
-            cache.resume(request.asked(name))
+        try:
+            for name, cache in request.caches.items():
+                cache.resume(request.asked(name))
+        except CacheFullError:
+            if len(self._active) > 1:
+                raise
+            narrow(request)
         self._expect(request)
 
     def _turn(self) -> list[Request]:
@@ -199,9 +205,8 @@ class Scheduler:
         if expand.committed:
             request.committed += len(expand.committed)
             self._say(request, expand.committed)
-        request.expand, request.scored = expand, {}
-        if request.said is not None:
-            request.said.ask(expand)
+        request.scored = {}
+        request.ask(expand)
         while True:
             try:
                 for name, cache in request.caches.items():
@@ -209,7 +214,8 @@ class Scheduler:
             except CacheFullError:
                 victim = self._largest_but_the_oldest()
                 if victim is None:
-                    raise
+                    narrow(request)
+                    break
                 self._pause(victim)
                 if victim is request:
                     return
