@@ -42,15 +42,13 @@ def rebase_search(inputs: SearchInputs) -> Search:
         rows = dict(zip(nodes, scores.logits, strict=False))
         widest = max(widest, len(rows))
         scored = [(one, share) for one, share in zip(live, shares, strict=True) if one.node in rows]
-        children = [
-            response.grow(token, inputs)
-            for (response, _), share in zip(scored, narrowed([share for _, share in scored], width), strict=True)
-            for token in (
-                in_time(response, draw(policy_logits(rows[response.node], response, inputs), inputs, generator, share), inputs)
-                if share
-                else ()
-            )
-        ]
+        given = narrowed([share for _, share in scored], width)
+        children = []
+        for (response, _), share in zip(scored, given, strict=True):
+            if share:
+                logits = policy_logits(rows[response.node], response, inputs)
+                drawn = in_time(response, draw(logits, inputs, generator, share), inputs)
+                children += [response.grow(token, inputs) for token in drawn]
         said = tuple(child.said(inputs) for child in children)
         rewards = yield from rewards_in_portions(Expand((), retain=(*rows, *ended), prm_nodes=said))
         children = [child.with_reward(reward) for child, reward in zip(children, rewards, strict=True)]
