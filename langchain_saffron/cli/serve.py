@@ -130,7 +130,7 @@ def serve(
         int | None,
         typer.Option(
             min=1,
-            help=r"Beams kept at least where the KV cache is full; requests can only raise it. \[default: 1]",
+            help="Beams kept at least where the KV cache is full; requests can only raise it.",
             rich_help_panel=DECODING,
         ),
     ] = None,

@@ -41,11 +41,14 @@ class RequestCache:
         """Nodes that it keeps hold of; what lies above them is held by that."""
         return len(self._slots)
 
-    @property
-    def needed(self) -> int:
-        """Slots that it takes from those available to go on after a pause, at most."""
+    def needed(self, expand: Expand | None = None) -> int:
+        """Slots that it takes from those available to go on after a pause, at most.
+
+        Args:
+            expand: What it is to go on with, alone; `None` for all that it had.
+        """
         forest, branches = self.decoder.forest, dict[Node, None]()
-        for node in self._paused:
+        for node in self._paused if expand is None else (*expand.nodes, *expand.prm_nodes):
             above: Node | None = node
             while above is not None and above is not ROOT and above not in branches:
                 branches[above] = None
@@ -125,8 +128,10 @@ class RequestCache:
         """
         if ROOT not in self._slots:
             self._insert_prompt()
+        wanted = {*expand.nodes, *expand.prm_nodes, *expand.retain, *expand.spare}
         for node in self._paused:
-            self._hold(node)
+            if node in wanted:
+                self._hold(node)
         self.expand(expand)
         self._paused = ()
 

@@ -141,9 +141,9 @@ class SaffronFields(BaseModel):
     goes back where all has become unsafe."""
     width: int | None = None
     """Beams; overrides `effort`."""
-    min_width: int = 1
+    min_width: int | None = None
     """Beams that a search keeps at least where the KV cache has no room for all of them; where it has none for so many
-    either, the request fails."""
+    either, the request fails. `None`: one, and a request that runs out of time for others is not narrowed."""
     ranking: Ranking = "constrained"
     """`"constrained"` or `"paper"`."""
     mask: Mask = "auto"

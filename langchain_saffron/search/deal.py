@@ -95,7 +95,7 @@ class _Lookahead:
             if not budget.affords(len(nodes), len(live[0].tokens), prm_calls=len(ahead)):
                 return None
             asking = self._expand(nodes, retain=(*starts, *nodes_of(list(ahead.values()))))
-            scores = yield replace(asking, least=min(self.settings.min_width, len(nodes)))
+            scores = yield replace(asking, least=min(self.settings.least_width, len(nodes)))
             rows = dict(zip(nodes, scores.logits, strict=False))
             self.room.note(len(nodes), len(rows))
             self.widest = max(self.widest, len(rows))

@@ -37,7 +37,7 @@ def rebase_search(inputs: SearchInputs) -> Search:
             best = safest([*done, *live])
             return room.told_in(out_of_budget(best, inputs, widest))
         ended = tuple(response.said(inputs) for response in done)
-        scores = yield Expand(nodes, retain=ended, least=min(inputs.settings.min_width, len(nodes)))
+        scores = yield Expand(nodes, retain=ended, least=min(inputs.settings.least_width, len(nodes)))
         room.note(len(nodes), len(scores.logits))
         rows = dict(zip(nodes, scores.logits, strict=False))
         widest = max(widest, len(rows))

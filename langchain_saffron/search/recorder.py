@@ -20,8 +20,9 @@ MOST_NODES = 50_000
 # of each beam's likeliest next tokens, those that are noted even where they are no candidates
 LIKELIEST = 6
 # of what a step drops, what tells best why a beam has nothing left
-_LATEST: tuple[Fate, ...] = ("taken", "ended", "overruled", "left", "final", "room")
-_LATEST += ("rank", "grammar", "refused", "unseen")
+_LATEST: tuple[Fate, ...] = (
+    "taken", "ended", "overruled", "left", "final", "room", "rank", "grammar", "refused", "unseen",
+)  # fmt: skip
 
 
 @dataclass(slots=True)

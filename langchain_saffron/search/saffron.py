@@ -54,7 +54,7 @@ class _SaffronSearch(BeamSearch):
                 retain=tuple(parent for beam in best if (parent := beam.node.parent) is not None),
                 committed=fresh,
                 spare=self.abandoned.nodes if self.abandoned is not None else (),
-                least=min(self.settings.min_width, len(self.live)),
+                least=min(self.settings.least_width, len(self.live)),
             )
             self._give_up(len(scores.logits))
             self.widest = max(self.widest, len(self.live))

@@ -11,8 +11,10 @@ from langchain_saffron.server.rules import Asker
 
 # from here on, an answer's risk is worth a line though nothing was refused
 NOTEWORTHY_RISK = 0.5
-_FIGURES = ("effort", "width", "narrowest_width", "reward", "min_reward", "risk", "highest_risk", "unseen_fallbacks")
-_FIGURES += ("tflops", "seconds")
+_FIGURES = (
+    "effort", "width", "narrowest_width", "reward", "min_reward", "risk", "highest_risk", "unseen_fallbacks", "tflops",
+    "seconds",
+)  # fmt: skip
 
 
 class AuditLog:

@@ -43,7 +43,7 @@ def call_options(request: Decoding, model: SaffronFields, tenant: str) -> dict[s
     if request.stop:
         options["stop"] = [request.stop] if isinstance(request.stop, str) else request.stop
     if request.min_width is not None:
-        options["min_width"] = max(request.min_width, model.min_width)
+        options["min_width"] = max(request.min_width, model.min_width or 1)
     if request.refusal_threshold is not None:
         own = model.refusal_threshold
         # a client can ask for more caution, not for less
