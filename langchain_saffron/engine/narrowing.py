@@ -3,7 +3,9 @@
 import time
 
 from langchain_saffron.engine.request import Request
+from langchain_saffron.engine.request_cache import RequestCache
 from langchain_saffron.errors import CacheFullError
+from langchain_saffron.search import Expand
 
 
 def hurries(request: Request) -> bool:
@@ -20,7 +22,8 @@ def hurries(request: Request) -> bool:
 def narrow(request: Request, most: int | None = None) -> None:
     """Give a request the slots that are left, and have only as many of its nodes scored as they are enough for.
 
-    First goes what only saves work later, then the worst nodes, one after the other, down to `Expand.least`.
+    First goes what only saves work later, where it is in the way, then the worst nodes, one after the other, down to
+    `Expand.least`.
 
     Args:
         request: It.
@@ -39,7 +42,7 @@ def narrow(request: Request, most: int | None = None) -> None:
         request.ask(asked.first(count))
         try:
             for name, cache in request.caches.items():
-                cache.squeeze(request.asked(name))
+                _fit(cache, request.asked(name))
         except CacheFullError:
             if count > least:
                 count -= 1
@@ -48,3 +51,10 @@ def narrow(request: Request, most: int | None = None) -> None:
             request.ask(asked)
             raise
         return
+
+
+def _fit(cache: RequestCache, asked: Expand) -> None:
+    try:
+        cache.resume(asked)
+    except CacheFullError:
+        cache.squeeze(asked)

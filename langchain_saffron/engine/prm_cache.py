@@ -43,11 +43,11 @@ class PrmRequestCache(RequestCache):
         try:
             self._ask(expand, needed, spare)
         except CacheFullError:
-            if not spare:
-                raise
             # what is forgotten is read again if it is asked for
-            above = (node.parent for node in needed if node.parent is not None)
-            self._forget_all_but(node for node in (*needed, *above) if node in self._slots)
+            kept = self._above(needed)
+            if kept.issuperset(self._slots):
+                raise
+            self._forget_all_but(kept)
             self._ask(expand, needed, ())
 
     def _ask(self, expand: Expand, needed: Iterable[Node], spare: Iterable[Node]) -> None:

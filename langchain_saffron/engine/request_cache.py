@@ -121,7 +121,7 @@ class RequestCache:
                 forest.release(slot)
 
     def resume(self, expand: Expand) -> None:
-        """Take the slots again that `pause` gave back, and go on with `expand`. May be tried again after an error.
+        """Take the slots again that `pause` gave back, if it did, and `expand`. May be tried again after an error.
 
         Raises:
             CacheFullError: They do not fit.

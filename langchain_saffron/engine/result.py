@@ -33,8 +33,8 @@ class SearchStats:
         verified: How many texts the process reward model looked at before they were final.
         overruled: How many of those it did not let stand.
         prm_tflops: Its share of `tflops`.
-        narrowed: Steps before which the search gave up its worst beams, as the KV cache had no room for all of them,
-            though every other request waited.
+        narrowed: Steps before which the search gave up its worst beams, as the KV cache had no room for all of them
+            (see `SearchSettings.min_width`).
         narrowest_width: The beams that were left where there were the fewest; `None` where there was always room.
     """
 

@@ -36,7 +36,7 @@ class Scheduler:
     """Runs many searches over the same forwards; lives on the engine's one thread.
 
     Searches share a cache without knowing beforehand what they will hold: where slots run out, one of them pauses,
-    gives its slots back and goes on when there is room.
+    gives its slots back and goes on when there is room. One that has no room though all others pause becomes narrower.
 
     Attributes:
         pauses: How often one paused.

@@ -29,7 +29,8 @@ class Expand:
         prm_nodes: Nodes whose prefixes a process reward model is to score as they stand.
         least: Of `nodes`, and of `prm_nodes`, this many have to be scored. Where the cache has no room for all of them
             the first ones are, as many as there is room for: scores have so many rows. `None` for all, or a
-            `CacheFullError`.
+            `CacheFullError`. Before it comes to that, what is in `retain` is forgotten; it is computed again where
+            that is asked for.
     """
 
     nodes: tuple[Node, ...]
@@ -40,8 +41,8 @@ class Expand:
     least: int | None = None
 
     def first(self, count: int) -> "Expand":
-        """The same of the first `count` nodes alone, with nothing that stays besides."""
-        return replace(self, nodes=self.nodes[:count], prm_nodes=self.prm_nodes[:count], retain=(), spare=())
+        """The same of the first `count` nodes alone."""
+        return replace(self, nodes=self.nodes[:count], prm_nodes=self.prm_nodes[:count])
 
 
 @dataclass(frozen=True, slots=True)
