@@ -125,6 +125,12 @@ class SearchSettings(_Frozen):
     Attributes:
         search: The decoding method. `"greedy"` and `"sample"` are plain decoding of the policy.
         width: Beams kept after every step; the most, where the search is adaptive.
+        min_width: Beams that are kept at least where the KV cache has no room for all of them. A search gives up its
+            worst ones only where it would fail otherwise, though every other request waits for it; where there is no
+            room for so few either, it fails. `None` keeps one at least, and so never fails for want of room. A number
+            also lets a request with a timeout, of which it has spent half, be as narrow as that rather than wait for
+            the room that others hold. With `width` or more, a full cache never narrows. A compute budget does by its
+            own rules.
         adaptive: Whether every step is only as wide as the danger asks that the reward model sees.
         step_back: Whether a search whose beams have all become unsafe goes back to the best candidates that it did not
             take, as far as nothing has been shown that rules them out. What all beams share is then shown only where
@@ -162,6 +168,7 @@ class SearchSettings(_Frozen):
 
     search: SearchName = "saffron"
     width: Annotated[int, Field(ge=1)] = 4
+    min_width: Annotated[int, Field(ge=1)] | None = None
     adaptive: bool = False
     step_back: bool = False
     verify: Verify | None = None
@@ -217,6 +224,11 @@ class SearchSettings(_Frozen):
     def needs_process_reward_model(self) -> bool:
         """Whether the search asks a process reward model."""
         return SEARCHES[self.search].process_reward_model or self.verify is not None
+
+    @property
+    def least_width(self) -> int:
+        """Beams that are kept at least where the KV cache is full."""
+        return min(self.min_width or 1, self.width)
 
     @property
     def goes_back(self) -> bool:

@@ -25,8 +25,9 @@ def drive(
     rewards: Callable[[tuple[int, ...]], Sequence[float]] | None = None,
     on_expand: Callable[[Expand], None] | None = None,
     prm: Callable[[tuple[int, ...]], float] | None = None,
+    room: Callable[[Expand], int] | None = None,
 ) -> Answer:
-    """Answer a search's requests from functions of the response so far."""
+    """Answer a search's requests from functions of the response so far; `room` says for how many nodes there is any."""
     try:
         expand = next(search)
     except StopIteration as end:
@@ -34,6 +35,9 @@ def drive(
     while True:
         if on_expand:
             on_expand(expand)
+        if room and expand.least is not None:
+            count = max(expand.nodes, expand.prm_nodes, key=len)
+            expand = expand.first(max(min(room(expand), len(count)), min(expand.least, len(count))))
         prefixes = [response(node) for node in expand.nodes]
         scores = Scores(
             torch.tensor([list(logits(p)) for p in prefixes]),

@@ -209,7 +209,7 @@ class TokenForest:
         if not self.available:
             raise CacheFullError(
                 f"all {self.capacity} slots of the KV cache are in use: raise max_cache_tokens, "
-                "or use a smaller width or max_tokens"
+                "or use a smaller width, min_width or max_tokens"
             )
         while not self._free:
             self._evict()

@@ -126,6 +126,14 @@ def serve(
     width: Annotated[
         int | None, typer.Option(min=1, help="Beams; overrides what --effort says.", rich_help_panel=DECODING)
     ] = None,
+    min_width: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Beams kept at least where the KV cache is full; requests can only raise it.",
+            rich_help_panel=DECODING,
+        ),
+    ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer.", rich_help_panel=DECODING)] = None,
     temperature: Annotated[
         float | None, typer.Option(min=0, help="Above 0, the search samples.", rich_help_panel=DECODING)
@@ -175,6 +183,7 @@ def serve(
         "chat_template": chat_template,
         "effort": effort,
         "width": width,
+        "min_width": min_width,
         "max_tokens": max_tokens,
         "temperature": temperature,
         "refusal_threshold": refusal_threshold,

@@ -127,6 +127,7 @@ def summary(message: Any) -> str:
     reason = message.response_metadata["finish_reason"]
     if stats["budget_exhausted"] and reason != "budget":
         reason += " (budget exhausted)"
+    narrowest = stats["narrowest_width"]
     parts = [
         reward,
         f"finish {reason}",
@@ -135,7 +136,7 @@ def summary(message: Any) -> str:
         f"{stats['policy_calls']} policy calls",
         f"{stats['reward_calls']} reward calls",
         f"{stats['seconds']:.2f} s",
-        f"width {stats['width']}",
+        f"width {stats['width']}" + (f" (KV cache full: down to {narrowest})" if narrowest else ""),
     ]
     return ", ".join(parts)
 

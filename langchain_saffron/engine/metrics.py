@@ -81,6 +81,7 @@ class EngineMetrics:
         budget_exhausted: Answers whose search a compute budget ended.
         unseen_fallbacks: How often the mask of unseen tokens emptied a beam's nucleus.
         reward_calls: Sequences scored by a reward model.
+        narrowed: Answers whose search gave up beams for which the KV cache had no room.
         pauses: How often a search gave its slots to another.
         tflops: Forward TFLOP of all models.
         time_to_first_token_seconds: From the hand-in to the first text.
@@ -103,6 +104,7 @@ class EngineMetrics:
     budget_exhausted: int = 0
     unseen_fallbacks: int = 0
     reward_calls: int = 0
+    narrowed: int = 0
     pauses: int = 0
     tflops: float = 0.0
     time_to_first_token_seconds: Distribution = field(default_factory=lambda: Distribution(FIRST_TOKEN))
@@ -141,6 +143,7 @@ class EngineMetrics:
         self.refusals += result.finish_reason == "refusal"
         self.budget_exhausted += result.stats.budget_exhausted
         self.unseen_fallbacks += result.stats.unseen_fallbacks
+        self.narrowed += result.stats.narrowed > 0
         if result.stats.min_reward is not None:
             # a reward is a guard's logit of safe minus that of unsafe
             self.answer_risk.add(_share(-result.stats.min_reward))

@@ -43,11 +43,11 @@ class PrmRequestCache(RequestCache):
         try:
             self._ask(expand, needed, spare)
         except CacheFullError:
-            if not spare:
-                raise
             # what is forgotten is read again if it is asked for
-            above = (node.parent for node in needed if node.parent is not None)
-            self._forget_all_but(node for node in (*needed, *above) if node in self._slots)
+            kept = self._above(needed)
+            if kept.issuperset(self._slots):
+                raise
+            self._forget_all_but(kept)
             self._ask(expand, needed, ())
 
     def _ask(self, expand: Expand, needed: Iterable[Node], spare: Iterable[Node]) -> None:
@@ -64,6 +64,19 @@ class PrmRequestCache(RequestCache):
             frontier.append(rows[-1])
             asked += rows
         self.frontier, self._asked = frontier, asked
+
+    def squeeze(self, expand: Expand) -> None:
+        """Like `expand` or, after a pause, `resume`; but hold nothing besides the responses that are to be scored.
+
+        Raises:
+            CacheFullError: No slot is left.
+        """
+        if ROOT not in self._slots:
+            self._insert_prompt()
+        self._drop_questions()
+        self._forget_all_but(self._above(expand.prm_nodes))
+        self._ask(expand, (ROOT, *expand.prm_nodes), ())
+        self._paused = ()
 
     def missing(self) -> list[int]:
         """Slots that have to be computed before the frontier, parents first."""

@@ -38,6 +38,10 @@ class FunctionCache(RequestCache):
         self.nodes = expand.prm_nodes
         self.frontier = list(range(len(self.nodes)))
 
+    def squeeze(self, expand: Expand) -> None:
+        """There is always room."""
+        self.expand(expand)
+
     def pairs(self) -> list[tuple[Sequence[int], list[int]]]:
         """(prompt_ids, response_ids) of what is to be scored."""
         return [(self._asked, _tokens(node)) for node in self.nodes]

@@ -119,6 +119,12 @@ class Request:
     times: RequestTimes = field(default_factory=RequestTimes)
     said: SaidNodes | None = None
 
+    def ask(self, expand: Expand) -> None:
+        """Want this scored."""
+        self.expand = expand
+        if self.said is not None:
+            self.said.ask(expand)
+
     def asked(self, name: str) -> Expand:
         """What a model is asked of what the search wants scored."""
         assert self.expand is not None
@@ -135,9 +141,9 @@ class Request:
         """How many nodes its next step scores, in the model that scores most."""
         return max((len(self.caches[name].frontier) for name in self.waiting_for), default=0)
 
-    def growth(self, steps: int) -> int:
-        """The most slots that so many steps take, in one model, where no two beams share any."""
-        return self.inputs.settings.width * (min(self.inputs.max_tokens, steps) + self.question)
+    def growth(self, steps: int, width: int) -> int:
+        """The most slots that so many steps of so many beams take, in one model, where no two beams share any."""
+        return width * (min(self.inputs.max_tokens, steps) + self.question)
 
     @property
     def waiting_for(self) -> list[str]:

@@ -41,11 +41,14 @@ class RequestCache:
         """Nodes that it keeps hold of; what lies above them is held by that."""
         return len(self._slots)
 
-    @property
-    def needed(self) -> int:
-        """Slots that it takes from those available to go on after a pause, at most."""
+    def needed(self, expand: Expand | None = None) -> int:
+        """Slots that it takes from those available to go on after a pause, at most.
+
+        Args:
+            expand: What it is to go on with, alone; `None` for all that it had.
+        """
         forest, branches = self.decoder.forest, dict[Node, None]()
-        for node in self._paused:
+        for node in self._paused if expand is None else (*expand.nodes, *expand.prm_nodes):
             above: Node | None = node
             while above is not None and above is not ROOT and above not in branches:
                 branches[above] = None
@@ -77,16 +80,31 @@ class RequestCache:
         try:
             self._hold_all(expand.nodes)
         except CacheFullError:
-            if not any(node in self._slots for node in expand.spare):
-                raise
             # what is forgotten is computed again if it is asked for
-            above = (node.parent for node in expand.nodes if node.parent is not None)
-            needed = (ROOT, *expand.nodes, *above, *expand.retain)
+            needed = {*self._above(expand.nodes), *expand.retain}
+            if needed.issuperset(self._slots):
+                raise
             self._forget_all_but(node for node in needed if node in self._slots)
             self._hold_all(expand.nodes)
         stay = (node for node in (*expand.retain, *expand.spare) if node in self._slots)
         self._forget_all_but((ROOT, *expand.nodes, *stay))
         self.frontier = [self._slots[node] for node in expand.nodes]
+
+    def squeeze(self, expand: Expand) -> None:
+        """Like `expand` or, after a pause, `resume`; but hold nothing besides the frontier.
+
+        May be tried again after an error, with the first ones of the same nodes.
+
+        Raises:
+            CacheFullError: No slot is left.
+        """
+        if ROOT not in self._slots:
+            self._insert_prompt()
+        self._forget_all_but(self._above(expand.nodes))
+        self._hold_all(expand.nodes)
+        self._forget_all_but((ROOT, *expand.nodes))
+        self.frontier = [self._slots[node] for node in expand.nodes]
+        self._paused = ()
 
     def pause(self) -> None:
         """Give all slots back; what was computed stays until somebody needs its slots. `resume` goes on."""
@@ -103,15 +121,17 @@ class RequestCache:
                 forest.release(slot)
 
     def resume(self, expand: Expand) -> None:
-        """Take the slots again that `pause` gave back, and go on with `expand`. May be tried again after an error.
+        """Take the slots again that `pause` gave back, if it did, and `expand`. May be tried again after an error.
 
         Raises:
             CacheFullError: They do not fit.
         """
         if ROOT not in self._slots:
             self._insert_prompt()
+        wanted = {*expand.nodes, *expand.prm_nodes, *expand.retain, *expand.spare}
         for node in self._paused:
-            self._hold(node)
+            if node in wanted:
+                self._hold(node)
         self.expand(expand)
         self._paused = ()
 
@@ -160,6 +180,16 @@ class RequestCache:
             assert above.parent is not None
             above = above.parent
         self._slots[node] = self.decoder.forest.insert(tokens[::-1], parent=self._slots[above])[-1]
+
+    def _above(self, nodes: Iterable[Node]) -> set[Node]:
+        """What has slots and spares some nodes the most work: themselves, or what they grow from."""
+        found = {ROOT}
+        for node in nodes:
+            while node not in self._slots:
+                assert node.parent is not None
+                node = node.parent
+            found.add(node)
+        return found
 
     def _forget_all_but(self, nodes: Iterable[Node]) -> None:
         kept = dict.fromkeys(nodes)

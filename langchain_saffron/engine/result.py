@@ -33,6 +33,9 @@ class SearchStats:
         verified: How many texts the process reward model looked at before they were final.
         overruled: How many of those it did not let stand.
         prm_tflops: Its share of `tflops`.
+        narrowed: Steps before which the search gave up its worst beams, as the KV cache had no room for all of them
+            (see `SearchSettings.min_width`).
+        narrowest_width: The beams that were left where there were the fewest; `None` where there was always room.
     """
 
     policy_calls: int = 0
@@ -54,6 +57,8 @@ class SearchStats:
     verified: int = 0
     overruled: int = 0
     prm_tflops: float = 0.0
+    narrowed: int = 0
+    narrowest_width: int | None = None
 
     def close(self, answer: Answer, seconds: float) -> None:
         """Add what is known only at the end."""
@@ -68,6 +73,8 @@ class SearchStats:
         self.reopened = answer.reopened
         self.verified = answer.verified
         self.overruled = answer.overruled
+        self.narrowed = answer.narrowed
+        self.narrowest_width = answer.narrowest_width
 
     def as_dict(self) -> dict[str, int | float | bool | None]:
         """A plain dict, for metadata and JSON."""

@@ -11,6 +11,7 @@ import torch
 
 from langchain_saffron.engine.detokenizer import AnswerStream
 from langchain_saffron.engine.metrics import EngineMetrics
+from langchain_saffron.engine.narrowing import hurries, narrow
 from langchain_saffron.engine.prm_cache import PrmScorer
 from langchain_saffron.engine.prm_function import FunctionScorer
 from langchain_saffron.engine.request import POLICY, PRM, REWARD, Delta, Done, Failed, Request
@@ -35,7 +36,7 @@ class Scheduler:
     """Runs many searches over the same forwards; lives on the engine's one thread.
 
     Searches share a cache without knowing beforehand what they will hold: where slots run out, one of them pauses,
-    gives its slots back and goes on when there is room.
+    gives its slots back and goes on when there is room. One that has no room though all others pause becomes narrower.
 
     Attributes:
         pauses: How often one paused.
@@ -140,14 +141,15 @@ class Scheduler:
                 self._fail(request, RequestTimeoutError(TIMED_OUT))
 
     def _start_waiting(self) -> None:
-        while (request := self._next()) is not None:
+        while (taken := self._next()) is not None:
+            request, width = taken
             alone = not self._active
             self._active[request] = None
             try:
                 if request.search is None:
                     self._begin(request)
                 else:
-                    self._go_on(request)
+                    self._go_on(request, width)
             except CacheFullError as error:
                 if alone:
                     self._fail(request, error)
@@ -159,8 +161,8 @@ class Scheduler:
             except BaseException as error:
                 self._fail(request, error)
 
-    def _next(self) -> Request | None:
-        """Who may begin now, if anybody may."""
+    def _next(self) -> tuple[Request, int] | None:
+        """Who may begin now, if anybody may, and how wide."""
         if self.max_running is not None and len(self._active) >= self.max_running:
             return None
         return self._line.take(self._active)
@@ -177,10 +179,18 @@ class Scheduler:
         request.search = request.start(request.inputs)
         self._step(request, None)
 
-    def _go_on(self, request: Request) -> None:
-        """Give a paused request its slots again."""
-        for name, cache in request.caches.items():
-            cache.resume(request.asked(name))
+    def _go_on(self, request: Request, width: int) -> None:
+        """Give a paused request its slots again, or as many as so many beams need."""
+        if width < request.inputs.settings.width:
+            narrow(request, width)
+        else:
+            try:
+                for name, cache in request.caches.items():
+                    cache.resume(request.asked(name))
+            except CacheFullError:
+                if len(self._active) > 1:
+                    raise
+                narrow(request)
         self._expect(request)
 
     def _turn(self) -> list[Request]:
@@ -199,9 +209,8 @@ class Scheduler:
         if expand.committed:
             request.committed += len(expand.committed)
             self._say(request, expand.committed)
-        request.expand, request.scored = expand, {}
-        if request.said is not None:
-            request.said.ask(expand)
+        request.scored = {}
+        request.ask(expand)
         while True:
             try:
                 for name, cache in request.caches.items():
@@ -209,7 +218,13 @@ class Scheduler:
             except CacheFullError:
                 victim = self._largest_but_the_oldest()
                 if victim is None:
-                    raise
+                    # all others wait already
+                    narrow(request)
+                    break
+                if victim is request and hurries(request):
+                    with suppress(CacheFullError):
+                        narrow(request)
+                        break
                 self._pause(victim)
                 if victim is request:
                     return

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping
 
+from langchain_saffron.engine.narrowing import hurries
 from langchain_saffron.engine.request import Request
 from langchain_saffron.models.decoder import TrieDecoder
 
@@ -43,13 +44,13 @@ class WaitingLine:
         """Forget everybody."""
         self._requests.clear()
 
-    def take(self, running: Collection[Request]) -> Request | None:
-        """The first that fits beside the running ones, which waits no longer; `None` where nobody does.
+    def take(self, running: Collection[Request]) -> tuple[Request, int] | None:
+        """The first that fits beside the running ones, which waits no longer, and how wide it fits.
 
-        Where nothing runs, the first in the line is taken whether it fits or not.
+        Where nothing runs, the first in the line is taken whether it fits or not; `None` where nobody does.
         """
         if not running:
-            return self._requests.pop(0) if self._requests else None
+            return (first := self._requests.pop(0), first.inputs.settings.width) if self._requests else None
         # the running ones' next step comes first
         free = {
             name: decoder.forest.available - sum(len(r.caches[name].frontier) for r in running if name in r.caches)
@@ -57,26 +58,41 @@ class WaitingLine:
         }
         passed: list[Request] = []
         for request in self._requests:
-            if self._fits(request, free):
+            if (width := self._width(request, free)) is not None:
                 self._requests.remove(request)
                 for other in passed:
                     other.overtaken += 1
-                return request
+                return request, width
             passed.append(request)
             if request.overtaken >= PATIENCE or len(passed) >= PATIENCE:
                 break
         return None
 
-    def _fits(self, request: Request, free: Mapping[str, int]) -> bool:
+    def _width(self, request: Request, free: Mapping[str, int]) -> int | None:
+        """How wide a request fits: as wide as it wants, unless it is in a hurry; `None` where it does not fit."""
+        settings = request.inputs.settings
+        width, least = settings.width, settings.least_width if hurries(request) else settings.width
+        while not self._fits(request, free, width):
+            if width == least:
+                return None
+            width = max(width // 2, least)
+        return width
+
+    def _fits(self, request: Request, free: Mapping[str, int], width: int) -> bool:
+        whole = width == request.inputs.settings.width
         for name, prompt in request.prompts.items():
             if name not in free:
                 # a function, which has no cache
                 continue
-            room, cache = free[name] - request.growth(FIRST_STEPS), request.caches.get(name)
+            room, cache = free[name] - request.growth(FIRST_STEPS, width), request.caches.get(name)
             if cache is None and room >= len(prompt):
                 # whatever of it is there already
                 continue
             forest = self._decoders[name].forest
-            if room < (forest.missing(prompt, request.salt) if cache is None else cache.needed):
+            if cache is None:
+                needed = forest.missing(prompt, request.salt)
+            else:
+                needed = cache.needed(None if whole else request.asked(name).first(width))
+            if room < needed:
                 return False
         return True

@@ -63,6 +63,7 @@ def _data(result: SearchResult, tokenizer: Any) -> dict[str, Any]:
             step.reopened,
             step.fallbacks,
             int(step.refusing),
+            step.given_up,
             step.verified,
             step.overruled,
         ]

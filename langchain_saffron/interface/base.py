@@ -141,6 +141,9 @@ class SaffronFields(BaseModel):
     goes back where all has become unsafe."""
     width: int | None = None
     """Beams; overrides `effort`."""
+    min_width: int | None = None
+    """Beams that a search keeps at least where the KV cache has no room for all of them; where it has none for so many
+    either, the request fails. `None`: one, and a request that runs out of time for others is not narrowed."""
     ranking: Ranking = "constrained"
     """`"constrained"` or `"paper"`."""
     mask: Mask = "auto"
@@ -299,6 +302,7 @@ class SaffronFields(BaseModel):
         return SearchSettings(
             search=search,
             width=self.width if self.width is not None else preset_width,
+            min_width=self.min_width,
             adaptive=self.effort == "auto",
             step_back=self.step_back if self.step_back is not None else self.effort == "auto",
             verify=self.verify,

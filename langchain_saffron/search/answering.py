@@ -14,6 +14,7 @@ from langchain_saffron.search.beams import Beam, Pool, Scoring
 from langchain_saffron.search.node import ROOT, Node
 from langchain_saffron.search.protocol import Answer, Expand, FinishReason, Scores, Search, SearchInputs
 from langchain_saffron.search.refusing import Opening, held_back, refusing_settings
+from langchain_saffron.search.room import Room
 from langchain_saffron.search.sampling import seeded
 from langchain_saffron.search.selection import Rules
 from langchain_saffron.search.verifying import Verifier
@@ -37,6 +38,7 @@ class BeamSearch(ABC):
         vocabulary: Width of the policy's scores; 0 before the first step.
         fallbacks: How often the mask emptied a beam's nucleus.
         widest: The most beams that were scored at once.
+        room: How wide it may be where the cache had no room for all beams.
         risk: The latest step's, smoothed.
         highest_risk: The same where it was highest.
         adaptive: Chooses the width of every step, where that is wanted.
@@ -64,6 +66,7 @@ class BeamSearch(ABC):
         self.vocabulary = 0
         self.fallbacks = 0
         self.widest = 1
+        self.room = Room(settings.width)
         self.risk: float | None = None
         self.highest_risk: float | None = None
         self.adaptive = (
@@ -136,6 +139,7 @@ class BeamSearch(ABC):
         settings = refusing_settings(self.settings, said)
         search = type(self)(replace(inputs, settings=settings, constraint=opening, refusing=None))
         search.live = [Beam(self.tip, self.committed, state=opening)]
+        search.room = self.room
         answer = yield from held_back(search.run())
         self.fallbacks += answer.unseen_fallbacks
         self.widest = max(self.widest, answer.width)
@@ -172,6 +176,8 @@ class BeamSearch(ABC):
             "reopened": 0 if back is None else back.reopened,
             "verified": 0 if look is None else look.verified,
             "overruled": 0 if look is None else look.overruled,
+            "narrowed": self.room.narrowed,
+            "narrowest_width": self.room.narrowest,
         }
 
     def _answer(self, beam: Beam, reason: FinishReason, budget: bool) -> Answer:

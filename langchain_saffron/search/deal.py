@@ -2,11 +2,14 @@
 
 import math
 from collections.abc import Generator
+from dataclasses import replace
 
 import torch
 
 from langchain_saffron.search.decoding import out_of_budget
+from langchain_saffron.search.portions import rewards_in_portions
 from langchain_saffron.search.protocol import Expand, Node, Scores, Search, SearchInputs
+from langchain_saffron.search.room import Room
 from langchain_saffron.search.sampling import Response, in_time, nodes_of, nucleus_probabilities, policy_logits
 
 
@@ -23,7 +26,8 @@ def deal_search(inputs: SearchInputs) -> Search:
     Returns:
         The search; a token is final as soon as it is chosen.
     """
-    return _Lookahead(inputs).run()
+    search = _Lookahead(inputs)
+    return search.room.told_in((yield from search.run()))
 
 
 class _Lookahead:
@@ -34,6 +38,7 @@ class _Lookahead:
         self.settings = inputs.settings
         self.chosen = Response(state=inputs.constraint)
         self.widest = 1
+        self.room = Room(inputs.settings.width)
         self._committed = 0
 
     def run(self) -> Search:
@@ -63,41 +68,51 @@ class _Lookahead:
             if lookahead is None:
                 return out_of_budget(self.chosen, inputs, self.widest)
             rewards, following = lookahead
-            best = max(range(count), key=lambda i: self._score(chances[tokens[i]], rewards[i]))
+            best = max(rewards, key=lambda i: self._score(chances[tokens[i]], rewards[i]))
             self.chosen = first[best].with_reward(rewards[best])
             logits = following.get(self.chosen.node)
         if budget.affords(0, len(self.chosen.tokens), prm_calls=1):
             said = self.chosen.said(inputs)
-            scores = yield self._expand((), retain=(said,), prm_nodes=(said,))
-            assert scores.prm_rewards is not None
-            self.chosen = self.chosen.with_reward(float(scores.prm_rewards[0]))
+            (reward,) = yield from rewards_in_portions(self._expand((), retain=(said,), prm_nodes=(said,)))
+            self.chosen = self.chosen.with_reward(reward)
         return self.chosen.answer(width=self.widest)
 
     def _look(
         self, first: list[Response]
-    ) -> Generator[Expand, Scores, tuple[list[float], dict[Node, torch.Tensor]] | None]:
-        """The rewards of where some next tokens lead, and the policy's scores after those; `None`: no budget."""
+    ) -> Generator[Expand, Scores, tuple[dict[int, float], dict[Node, torch.Tensor]] | None]:
+        """The rewards of where some next tokens lead, and the policy's scores after those; `None`: no budget.
+
+        Of the tokens, as places among them, the likeliest ones for whose rollouts the cache has room.
+        """
         inputs, budget = self.inputs, self.inputs.budget
-        ahead, following = list(first), dict[Node, torch.Tensor]()
+        ahead, following = dict(enumerate(first)), dict[Node, torch.Tensor]()
         starts = (self.chosen.node, *nodes_of(first))
         for step in range(self.settings.lookahead):
-            live = [one for one in ahead if not one.finished and len(one.tokens) < inputs.max_tokens]
+            live = [one for one in ahead.values() if not one.finished and len(one.tokens) < inputs.max_tokens]
             if not live:
                 break
             nodes = nodes_of(live)
             if not budget.affords(len(nodes), len(live[0].tokens), prm_calls=len(ahead)):
                 return None
-            self.widest = max(self.widest, len(nodes))
-            scores = yield self._expand(nodes, retain=(*starts, *nodes_of(ahead)))
-            rows = dict(zip(nodes, scores.logits, strict=True))
+            asking = self._expand(nodes, retain=(*starts, *nodes_of(list(ahead.values()))))
+            scores = yield replace(asking, least=min(self.settings.least_width, len(nodes)))
+            rows = dict(zip(nodes, scores.logits, strict=False))
+            self.room.note(len(nodes), len(rows))
+            self.widest = max(self.widest, len(rows))
+            lost = {one.node for one in live if one.node not in rows}
             if step == 0:
                 following = rows
-            ahead = [self._follow(one, rows[one.node]) if one.node in rows else one for one in ahead]
-        if not budget.affords(0, len(ahead[0].tokens), prm_calls=len(ahead)):
+            ahead = {
+                i: self._follow(one, rows[one.node]) if one.node in rows else one
+                for i, one in ahead.items()
+                if one.node not in lost
+            }
+        length = len(next(iter(ahead.values())).tokens)
+        if not budget.affords(0, length, prm_calls=len(ahead)):
             return None
-        scores = yield self._expand((), retain=starts, prm_nodes=tuple(one.said(inputs) for one in ahead))
-        assert scores.prm_rewards is not None
-        return scores.prm_rewards.tolist(), following
+        said = tuple(one.said(inputs) for one in ahead.values())
+        rewards = yield from rewards_in_portions(self._expand((), retain=starts, prm_nodes=said))
+        return dict(zip(ahead, rewards, strict=True)), following
 
     def _follow(self, response: Response, logits: torch.Tensor) -> Response:
         token = int(policy_logits(logits, response, self.inputs).argmax())

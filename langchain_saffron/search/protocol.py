@@ -1,7 +1,7 @@
 """The protocol between a search and whoever scores its nodes."""
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, TypeAlias
 
 import torch
@@ -27,6 +27,10 @@ class Expand:
         spare: Nodes that do so as long as the cache has room: nodes below them may be asked for later.
         committed: Response tokens that became final since the last request.
         prm_nodes: Nodes whose prefixes a process reward model is to score as they stand.
+        least: Of `nodes`, and of `prm_nodes`, this many have to be scored. Where the cache has no room for all of them
+            the first ones are, as many as there is room for: scores have so many rows. `None` for all, or a
+            `CacheFullError`. Before it comes to that, what is in `retain` is forgotten; it is computed again where
+            that is asked for.
     """
 
     nodes: tuple[Node, ...]
@@ -34,6 +38,11 @@ class Expand:
     committed: tuple[int, ...] = ()
     prm_nodes: tuple[Node, ...] = ()
     spare: tuple[Node, ...] = ()
+    least: int | None = None
+
+    def first(self, count: int) -> "Expand":
+        """The same of the first `count` nodes alone."""
+        return replace(self, nodes=self.nodes[:count], prm_nodes=self.prm_nodes[:count])
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +50,9 @@ class Scores:
     """The answer to an `Expand`.
 
     Attributes:
-        logits: float32 [nodes, vocabulary]: the policy's.
+        logits: float32 [nodes, vocabulary]: the policy's; fewer rows where `Expand.least` allows that.
         predicted: The reward model's `M(s)`, computed for the tokens that are asked for; `None` without one.
-        prm_rewards: float32 [prm_nodes]: the process reward model's `R(s)`, or `None`.
+        prm_rewards: float32 [prm_nodes]: the process reward model's `R(s)`, likewise; or `None`.
     """
 
     logits: torch.Tensor
@@ -82,6 +91,8 @@ class Answer:
         verified: How many texts a process reward model has looked at before they were final.
         overruled: How many of those it did not let stand.
         refusal_at: How many of the tokens come before a refusal in the model's own words; `None` where there is none.
+        narrowed: Steps before which it gave up beams, as the cache had no room for them.
+        narrowest_width: The fewest beams that it was left with by that; `None` where it never was.
     """
 
     tokens: tuple[int, ...]
@@ -100,6 +111,8 @@ class Answer:
     verified: int = 0
     overruled: int = 0
     refusal_at: int | None = None
+    narrowed: int = 0
+    narrowest_width: int | None = None
 
 
 Search: TypeAlias = Generator[Expand, Scores, Answer]

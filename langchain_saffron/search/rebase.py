@@ -4,7 +4,9 @@ import math
 from collections.abc import Sequence
 
 from langchain_saffron.search.decoding import out_of_budget
+from langchain_saffron.search.portions import rewards_in_portions
 from langchain_saffron.search.protocol import Expand, Search, SearchInputs
+from langchain_saffron.search.room import Room
 from langchain_saffron.search.sampling import Response, draw, in_time, nodes_of, policy_logits, safest, seeded
 
 
@@ -24,33 +26,32 @@ def rebase_search(inputs: SearchInputs) -> Search:
     generator, budget = seeded(inputs), inputs.budget
     live, shares = [Response(state=inputs.constraint)], [inputs.settings.width]
     done: list[Response] = []
-    widest = 1
+    widest, room = 1, Room(inputs.settings.width)
     for length in range(inputs.max_tokens):
         if not live:
             break
-        nodes = nodes_of(live)
+        # the safest first: where the cache has no room for all of them, they stay
+        nodes = nodes_of(sorted(live, key=lambda one: one.reward or 0.0, reverse=True))
         width = min(budget.width(sum(shares), length, inputs.max_tokens - length), sum(shares))
         if not budget.affords(len(nodes), length, prm_calls=width):
             best = safest([*done, *live])
-            return out_of_budget(best, inputs, widest)
+            return room.told_in(out_of_budget(best, inputs, widest))
         ended = tuple(response.said(inputs) for response in done)
-        scores = yield Expand(nodes, retain=ended)
-        widest = max(widest, len(nodes))
-        children = [
-            response.grow(token, inputs)
-            for response, share, logits in zip(live, narrowed(shares, width), scores.logits, strict=True)
-            for token in (
-                in_time(response, draw(policy_logits(logits, response, inputs), inputs, generator, share), inputs)
-                if share
-                else ()
-            )
-        ]
+        scores = yield Expand(nodes, retain=ended, least=min(inputs.settings.least_width, len(nodes)))
+        room.note(len(nodes), len(scores.logits))
+        rows = dict(zip(nodes, scores.logits, strict=False))
+        widest = max(widest, len(rows))
+        scored = [(one, share) for one, share in zip(live, shares, strict=True) if one.node in rows]
+        given = narrowed([share for _, share in scored], width)
+        children = []
+        for (response, _), share in zip(scored, given, strict=True):
+            if share:
+                logits = policy_logits(rows[response.node], response, inputs)
+                drawn = in_time(response, draw(logits, inputs, generator, share), inputs)
+                children += [response.grow(token, inputs) for token in drawn]
         said = tuple(child.said(inputs) for child in children)
-        scores = yield Expand((), retain=(*nodes, *ended), prm_nodes=said)
-        assert scores.prm_rewards is not None
-        children = [
-            child.with_reward(reward) for child, reward in zip(children, scores.prm_rewards.tolist(), strict=True)
-        ]
+        rewards = yield from rewards_in_portions(Expand((), retain=(*rows, *ended), prm_nodes=said))
+        children = [child.with_reward(reward) for child, reward in zip(children, rewards, strict=True)]
         done += [child for child in children if child.finished]
         grown = [child for child in children if not child.finished]
         left = inputs.settings.width - len(done)
@@ -58,7 +59,7 @@ def rebase_search(inputs: SearchInputs) -> Search:
         live = [child for child, share in zip(grown, given, strict=True) if share]
         shares = [share for share in given if share]
         inputs.record([response.tokens for response in live])
-    return safest(done or live).answer(width=widest)
+    return room.told_in(safest(done or live).answer(width=widest))
 
 
 def balanced(rewards: Sequence[float], shares: int) -> list[int]:

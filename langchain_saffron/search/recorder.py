@@ -20,7 +20,9 @@ MOST_NODES = 50_000
 # of each beam's likeliest next tokens, those that are noted even where they are no candidates
 LIKELIEST = 6
 # of what a step drops, what tells best why a beam has nothing left
-_LATEST: tuple[Fate, ...] = ("taken", "ended", "overruled", "left", "final", "rank", "grammar", "refused", "unseen")
+_LATEST: tuple[Fate, ...] = (
+    "taken", "ended", "overruled", "left", "final", "room", "rank", "grammar", "refused", "unseen",
+)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -82,7 +84,7 @@ class Recorder:
             kept: Beams that it goes on with.
             ended: Finished answers that it found.
             width: The most that it kept.
-            most: The most that the budget left it.
+            most: The most that the budget and the KV cache left it.
             risk: Of the best beam, smoothed.
         """
         now = len(self._steps)
@@ -135,6 +137,14 @@ class Recorder:
             self._nodes[i] = replace(self._nodes[i], fate="taken", gone=None, reopened=now)
         last = self._steps[-1]
         self._steps[-1] = replace(last, stepped_back=last.stepped_back + 1, reopened=last.reopened + len(roads), kept=0)
+
+    def give_up(self, beams: Sequence[Beam]) -> None:
+        """Note that the KV cache had no room for some live beams."""
+        gone = {self._id(beam) for beam in beams}
+        self._fate(gone, "room", len(self._steps) - 1)
+        self._standing -= gone
+        last = self._steps[-1]
+        self._steps[-1] = replace(last, given_up=last.given_up + len(beams), kept=last.kept - len(beams))
 
     def settle(self, live: Sequence[Beam], pool: Sequence[Beam], committed: tuple[int, ...]) -> None:
         """Note the end of a step.

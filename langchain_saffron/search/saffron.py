@@ -54,7 +54,9 @@ class _SaffronSearch(BeamSearch):
                 retain=tuple(parent for beam in best if (parent := beam.node.parent) is not None),
                 committed=fresh,
                 spare=self.abandoned.nodes if self.abandoned is not None else (),
+                least=min(self.settings.least_width, len(self.live)),
             )
+            self._give_up(len(scores.logits))
             self.widest = max(self.widest, len(self.live))
             yield from self._step(scores.logits, scores.predicted, length)
             length = yield from self._step_back(length + 1)
@@ -67,6 +69,17 @@ class _SaffronSearch(BeamSearch):
             return own
         return self._refuse(budget=self.verifier is not None and self.verifier.is_short)
 
+    def _give_up(self, scored: int) -> None:
+        """Go on with the beams that there was room for, the best ones."""
+        self.room.note(len(self.live), scored)
+        if scored == len(self.live):
+            return
+        self.live, lost = self.live[:scored], self.live[scored:]
+        if self.abandoned is not None:
+            self.abandoned.leave_live(lost)
+        if self.inputs.recorder is not None:
+            self.inputs.recorder.give_up(lost)
+
     def _to_look_at(self) -> tuple[Node, ...]:
         """What stands for the texts whose last look has to be paid for, too, before a step is made."""
         return () if self.verifier is None else tuple(beam.node for beam in self.live if beam.tokens)
@@ -76,7 +89,7 @@ class _SaffronSearch(BeamSearch):
         settings, inputs = self.settings, self.inputs
         self.vocabulary = logits.shape[1]
         steps_left = inputs.max_tokens - length - 1
-        width = most = inputs.budget.width(settings.width, length + 1, steps_left)
+        width = most = min(inputs.budget.width(settings.width, length + 1, steps_left), self.room.width)
         # enough to fill all live beams even if every end token of every beam ranks above them
         count = width * (1 if width == 1 else max(2, 1 + len(inputs.end_tokens)))
         # and a few more to go back to
@@ -212,7 +225,7 @@ class _SaffronSearch(BeamSearch):
             standing = [beam.reward for beam in self.live or self.pool.beams if beam.reward is not None]
             roads = self.abandoned.take(
                 max(standing, default=-math.inf),
-                lambda length: inputs.budget.width(most, length, inputs.max_tokens - length),
+                lambda length: min(inputs.budget.width(most, length, inputs.max_tokens - length), self.room.width),
             )
             if not roads:
                 break

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-Fate = Literal["taken", "ended", "rank", "grammar", "final", "left", "overruled", "unseen", "refused"]
+Fate = Literal["taken", "ended", "rank", "grammar", "final", "left", "overruled", "unseen", "refused", "room"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,8 @@ class TraceNode:
             `"rank"`: others were better. `"grammar"`: it left a document no room to become whole. `"final"`: it
             disagreed with what became final. `"left"`: unsafe, left by a step back. `"overruled"`: unsafe for the
             process reward model, which read it where a sentence ends. `"unseen"`: the reward model's
-            training never showed the token. `"refused"`: below `refusal_threshold`. A prefix of which nothing is left
-            has the fate of what was left of it to the last.
+            training never showed the token. `"refused"`: below `refusal_threshold`. `"room"`: the KV cache had no room
+            for it. A prefix of which nothing is left has the fate of what was left of it to the last.
         gone: The step that dropped it.
         reopened: The step whose end went back to it.
     """
@@ -52,7 +52,7 @@ class TraceStep:
         length: Response tokens of the beams that were scored.
         live: How many of them there were.
         width: The most that it kept.
-        most: The most that the budget left it; less than the settings' width where that narrowed it.
+        most: The most that the budget and the KV cache left it; less than the settings' width where they narrowed it.
         risk: How unsafe the best beam's next tokens were likely to be, smoothed; `None` where nothing was left to say.
         kept: Beams that it went on with.
         ended: Finished answers that it found.
@@ -63,6 +63,7 @@ class TraceStep:
         refusing: Whether it searched for a refusal in the model's own words.
         verified: Texts that a process reward model looked at, at its end.
         overruled: How many of those it did not let stand.
+        given_up: Beams that it gave up afterwards, as the KV cache had no room for them.
     """
 
     length: int
@@ -79,6 +80,7 @@ class TraceStep:
     refusing: bool = False
     verified: int = 0
     overruled: int = 0
+    given_up: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +163,7 @@ class Trace:
             "reopened": sum(step.reopened for step in self.steps),
             "verified": sum(step.verified for step in self.steps),
             "overruled": sum(step.overruled for step in self.steps),
+            "narrowed": sum(step.given_up > 0 for step in self.steps),
             "highest_risk": max(risks, default=None),
         }
 

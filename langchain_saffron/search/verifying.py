@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from langchain_saffron.search.beams import Beam
 from langchain_saffron.search.node import Node
+from langchain_saffron.search.portions import rewards_in_portions
 from langchain_saffron.search.protocol import Expand, Scores, SearchInputs
 
 Look = Generator[Expand, Scores, "Looks"]
@@ -71,9 +72,8 @@ class Verifier:
         nodes = nodes[:covered]
         rewards: dict[Node, float] = {}
         if nodes:
-            scores = yield Expand((), retain=tuple(stay), spare=tuple(spare), prm_nodes=nodes)
-            assert scores.prm_rewards is not None
-            rewards = dict(zip(nodes, scores.prm_rewards.tolist(), strict=True))
+            asking = Expand((), retain=tuple(stay), spare=tuple(spare), prm_nodes=nodes)
+            rewards = dict(zip(nodes, (yield from rewards_in_portions(asking)), strict=True))
         self.verified += len(nodes)
         looks = Looks([], [])
         for beam, node in zip(beams, asked, strict=True):

@@ -11,7 +11,10 @@ from langchain_saffron.server.rules import Asker
 
 # from here on, an answer's risk is worth a line though nothing was refused
 NOTEWORTHY_RISK = 0.5
-_FIGURES = ("effort", "width", "reward", "min_reward", "risk", "highest_risk", "unseen_fallbacks", "tflops", "seconds")
+_FIGURES = (
+    "effort", "width", "narrowest_width", "reward", "min_reward", "risk", "highest_risk", "unseen_fallbacks", "tflops",
+    "seconds",
+)  # fmt: skip
 
 
 class AuditLog:
@@ -67,7 +70,12 @@ class AuditLog:
 
 
 def reasons(info: dict[str, Any]) -> list[str]:
-    """Why an answer is worth a line: `refused`, `budget`, `unsafe` (a token below 0 was said), `risk`."""
+    """Why an answer is worth a line.
+
+    Returns:
+        `refused`, `budget`, `unsafe` (a token below 0 was said), `risk`, `narrowed` (the KV cache had no room for all
+        beams).
+    """
     figures = info.get("saffron", {})
     found = []
     if info.get("finish_reason") == "refusal":
@@ -78,4 +86,6 @@ def reasons(info: dict[str, Any]) -> list[str]:
         found.append("unsafe")
     if (highest := figures.get("highest_risk")) is not None and highest >= NOTEWORTHY_RISK:
         found.append("risk")
+    if figures.get("narrowed"):
+        found.append("narrowed")
     return found

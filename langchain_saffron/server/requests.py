@@ -42,6 +42,8 @@ def call_options(request: Decoding, model: SaffronFields, tenant: str) -> dict[s
     options = {name: value for name in SAME if (value := getattr(request, name)) is not None}
     if request.stop:
         options["stop"] = [request.stop] if isinstance(request.stop, str) else request.stop
+    if request.min_width is not None:
+        options["min_width"] = max(request.min_width, model.min_width or 1)
     if request.refusal_threshold is not None:
         own = model.refusal_threshold
         # a client can ask for more caution, not for less

@@ -24,7 +24,16 @@ Model = TypeVar("Model", bound=SaffronFields)
 Asked = TypeVar("Asked", bound=Decoding)
 
 # settings of the operator's that rules are about
-_OWN = ("effort", "width", "max_tokens", "refusal_threshold", "max_tflops", "max_seconds", "max_reward_calls")
+_OWN = (
+    "effort",
+    "width",
+    "min_width",
+    "max_tokens",
+    "refusal_threshold",
+    "max_tflops",
+    "max_seconds",
+    "max_reward_calls",
+)
 
 
 @dataclass(frozen=True)

@@ -81,10 +81,11 @@ class Always(_Part):
 
 
 class AtLeast(_Part):
-    """What a request cannot go below."""
+    """What a request cannot go below: in effort and width, where the KV cache is full, neither."""
 
     effort: EffortWord | None = None
     width: Count | None = None
+    min_width: Count | None = None
     refusal_threshold: float | None = None
 
 
@@ -197,6 +198,8 @@ class Rules:
             if least is not None:
                 found = made.get("refusal_threshold", own.get("refusal_threshold"))
                 made["refusal_threshold"] = least if found is None else max(found, least)
+            if rule.at_least.min_width is not None:
+                made["min_width"] = max(rule.at_least.min_width, _floor(made, own))
         if any(part.effort or part.width for rule in rules for part in (rule.at_least, rule.at_most)):
             _bound_search(made, rules, own)
         return made, [str(rule.name) for rule in rules]
@@ -229,9 +232,17 @@ def _bound_search(options: dict[str, Any], rules: list[Rule], own: Mapping[str, 
     width = max(min(given or _width(effort), most), least)
     options["effort"] = effort
     options.pop("width", None)
+    if least > 1:
+        # a full cache is no way below either
+        options["min_width"] = max(least, _floor(options, own))
     if width != _width(effort) or own.get("width") is not None:
         options["width"] = width
 
 
 def _width(effort: str) -> int:
     return EFFORTS[effort][0] if effort in EFFORTS else 1
+
+
+def _floor(options: Mapping[str, Any], own: Mapping[str, Any]) -> int:
+    """Beams that a full cache has to leave, as far as a request and the operator's own settings say."""
+    return options.get("min_width", own.get("min_width")) or 1

@@ -134,6 +134,8 @@ class Decoding(_Wire):
     """How hard to search."""
     width: Annotated[int, Field(ge=1, le=MOST_BEAMS)] | None = None
     """Beams; overrides `effort`."""
+    min_width: Annotated[int, Field(ge=1, le=MOST_BEAMS)] | None = None
+    """Beams that are kept at least where the KV cache is full, or a 400; never fewer than the server's own."""
     max_tflops: Positive | None = None
     """Compute budget, in forward TFLOP."""
     max_seconds: Positive | None = None

@@ -146,6 +146,14 @@ def test_a_pause_that_fails_once_at_every_call(monkeypatch, name):
     engine.close()
 
 
+def test_a_search_that_fails_once_while_it_becomes_narrower(monkeypatch):
+    engine = engine_of(30)
+    asked = [(prompt, SearchSettings(width=12, max_tokens=6, min_tokens=6, top_p=1.0)) for prompt in PROMPTS[:2]]
+    struck = fails_at_every_call(monkeypatch, engine, RequestCache, "squeeze", lambda: answers(engine, asked))
+    assert struck
+    engine.close()
+
+
 @pytest.mark.parametrize("name", ["advance", "allowed"])
 def test_a_grammar_that_fails_once_at_every_call(monkeypatch, name):
     # an end token that no text needs

@@ -61,7 +61,8 @@ def test_a_paused_request_can_be_cancelled():
 
 def test_a_search_too_large_even_alone_is_an_error_of_that_search():
     engine = engine_of(64)
-    large = engine.submit(PROMPTS[0], settings=SearchSettings(width=8, max_tokens=60, min_tokens=60, search="saffron"))
+    settings = SearchSettings(width=8, min_width=8, max_tokens=60, min_tokens=60)
+    large = engine.submit(PROMPTS[0], settings=settings)
     small = [engine.submit(prompt, settings=SHORT) for prompt in PROMPTS[:4]]
     assert all(len(handle.result().token_ids) == 4 for handle in small)
     with pytest.raises(CacheFullError, match="max_cache_tokens"):

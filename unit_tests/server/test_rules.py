@@ -1,5 +1,7 @@
 """An operator's rules: which hold, what they leave of a request, and that mistakes in a file are told."""
 
+import json
+
 import pytest
 
 from langchain_saffron import ChatSaffron
@@ -79,7 +81,7 @@ def test_a_request_keeps_within_upper_bounds(rules, asked, left):
 )
 def test_a_request_keeps_within_lower_bounds(rules, asked, left):
     found, _ = rules().apply(asked, Asker("chat", "tenant-staff", ["send_email"]), {"effort": "medium"})
-    assert found == {"refusal_text": "Ask a person.", **left}
+    assert found == {"refusal_text": "Ask a person.", "min_width": 16, **left}
 
 
 def test_a_lower_bound_wins_and_the_operators_own_width_is_bound_too(rules):
@@ -98,6 +100,25 @@ def test_of_several_defaults_the_last_holds_and_of_bounds_the_strictest(rules):
     """
     found, _ = rules(text).apply({}, Asker("chat", "anonymous"), {})
     assert found == {"effort": "high", "width": 3, "max_tokens": 9, "refusal_threshold": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("least", "asked", "own", "floor"),
+    [
+        ({"min_width": 4}, {}, {}, 4),
+        ({"min_width": 4}, {"min_width": 2}, {}, 4),
+        ({"min_width": 4}, {"min_width": 8}, {}, 8),
+        ({"min_width": 4}, {}, {"min_width": 6}, 6),
+        # what a request cannot go below, a full cache cannot either
+        ({"effort": "high"}, {"effort": "max"}, {}, 16),
+        ({"width": 3}, {"min_width": 2}, {"min_width": None}, 3),
+        ({"effort": "low"}, {"min_width": 2}, {}, 2),
+        ({"effort": "auto"}, {}, {}, None),
+    ],
+)
+def test_a_lower_bound_holds_where_the_cache_is_full(rules, least, asked, own, floor):
+    found, _ = rules(json.dumps({"rules": [{"at_least": least}]})).apply(asked, Asker("chat", "anonymous"), own)
+    assert found.get("min_width") == floor
 
 
 @pytest.mark.parametrize(
