@@ -11,7 +11,18 @@ from langchain_saffron.server.rules import Asker
 
 # from here on, an answer's risk is worth a line though nothing was refused
 NOTEWORTHY_RISK = 0.5
-_FIGURES = ("effort", "width", "reward", "min_reward", "risk", "highest_risk", "unseen_fallbacks", "tflops", "seconds")
+_FIGURES = (
+    "effort",
+    "width",
+    "reward",
+    "min_reward",
+    "risk",
+    "highest_risk",
+    "unseen_fallbacks",
+    "overruled",
+    "tflops",
+    "seconds",
+)
 
 
 class AuditLog:
@@ -67,7 +78,7 @@ class AuditLog:
 
 
 def reasons(info: dict[str, Any]) -> list[str]:
-    """Why an answer is worth a line: `refused`, `budget`, `unsafe` (a token below 0 was said), `risk`."""
+    """Why an answer is worth a line: `refused`, `budget`, `unsafe` (a token below 0 was said), `overruled`, `risk`."""
     figures = info.get("saffron", {})
     found = []
     if info.get("finish_reason") == "refusal":
@@ -76,6 +87,8 @@ def reasons(info: dict[str, Any]) -> list[str]:
         found.append("budget")
     if (lowest := figures.get("min_reward")) is not None and lowest < 0:
         found.append("unsafe")
+    if figures.get("overruled"):
+        found.append("overruled")
     if (highest := figures.get("highest_risk")) is not None and highest >= NOTEWORTHY_RISK:
         found.append("risk")
     return found
