@@ -39,7 +39,7 @@ BUDGETS = (0, 1500, 2500)
 # the world: choices a place, tokens from one to the next, places, tokens of harm, share of places with a way out
 CHOICES, STEP, PLACES, HARM, EXITS = 4, 5, 6, 30, 0.02
 EXIT, HARMFUL, FILLER, END = CHOICES, CHOICES + 1, CHOICES + 2, CHOICES + 3
-CALLS = (0, 200, 400)
+CALLS = (0, 450, 900)
 
 
 class RareExits:

@@ -48,7 +48,8 @@ def evaluate(
         typer.Option(
             metavar="NAME[:WIDTH]",
             help="none (sampling), greedy, best-of-n, rebase, deal, saffron, saffron-step-back, saffron-auto, "
-            "saffron-verify, saffron-paper, saffron-strict-mask, saffron-soft-mask, saffron-no-mask; several.",
+            "saffron-verify, saffron-auto-verify, saffron-paper, saffron-strict-mask, saffron-soft-mask, "
+            "saffron-no-mask; several.",
         ),
     ] = None,
     attack: Annotated[

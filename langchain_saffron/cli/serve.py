@@ -9,6 +9,7 @@ import typer
 
 from langchain_saffron.cli.console import notice
 from langchain_saffron.cli.options import (
+    MODELS,
     ChatTemplateFile,
     Device,
     Dtype,
@@ -20,7 +21,7 @@ from langchain_saffron.cli.options import (
 )
 from langchain_saffron.errors import SettingsError
 from langchain_saffron.extras import REPLICAS, SERVER
-from langchain_saffron.settings import Effort, Mask, OnExhausted
+from langchain_saffron.settings import Effort, Mask, OnExhausted, Verify
 
 SERVING = "Server"
 DECODING = "Decoding, where a request does not say"
@@ -31,6 +32,16 @@ def serve(
     model: Model = None,
     reward_model: RewardModel = None,
     reward_base: RewardBase = None,
+    process_reward_model: Annotated[
+        str | None,
+        typer.Option(
+            "--prm",
+            metavar="PATH|ID",
+            help="The process reward model (PRM) that --verify asks, or requests with verify: a guard model or a "
+            "classifier. That of embedded models goes by their name, and --verify brings it.",
+            rich_help_panel=MODELS,
+        ),
+    ] = None,
     device: Device = None,
     dtype: Dtype = None,
     quantization: QuantizationOption = None,
@@ -149,6 +160,15 @@ def serve(
         Mask | None,
         typer.Option(metavar="MASK", help=r"strict, soft or off. \[default: auto]", rich_help_panel=DECODING),
     ] = None,
+    verify: Annotated[
+        Verify | None,
+        typer.Option(
+            metavar="MODEL",
+            help="prm: a process reward model reads every sentence before it is shown, and overrules the reward model; "
+            "requests cannot go without.",
+            rich_help_panel=DECODING,
+        ),
+    ] = None,
     max_tflops: Annotated[
         float | None, typer.Option(help="Forward TFLOP of both models.", rich_help_panel=BUDGET)
     ] = None,
@@ -177,6 +197,7 @@ def serve(
         "model": model,
         "reward_model": reward_model,
         "reward_base": reward_base,
+        "process_reward_model": process_reward_model,
         "device": device,
         "dtype": dtype,
         "quantization": quantization,
@@ -188,6 +209,7 @@ def serve(
         "temperature": temperature,
         "refusal_threshold": refusal_threshold,
         "mask": mask,
+        "verify": verify,
         "max_tflops": max_tflops,
         "max_seconds": max_seconds,
         "max_reward_calls": max_reward_calls,

@@ -54,6 +54,7 @@ METHODS: Registry[Family] = Registry(
         "saffron-step-back": Family("saffron", fixed={"step_back": True}),
         "saffron-auto": Family("saffron", fixed={"adaptive": True, "step_back": True}),
         "saffron-verify": Family("saffron", fixed={"verify": "prm"}),
+        "saffron-auto-verify": Family("saffron", fixed={"adaptive": True, "step_back": True, "verify": "prm"}),
         "saffron-paper": Family("saffron", fixed={"ranking": "paper"}),
         "saffron-strict-mask": Family("saffron", fixed={"mask": "strict"}),
         "saffron-soft-mask": Family("saffron", fixed={"mask": "soft"}),

@@ -26,6 +26,7 @@ class Beam:
         risk: How unsafe its tokens were likely to be when they were chosen, the newest ones most of all, in [0, 1];
             `None` for the empty response.
         looked: How many of its tokens a process reward model has read and let stand.
+        rewards: Predicted rewards of the response up to each of the tokens that this search has added.
     """
 
     node: Node
@@ -38,6 +39,7 @@ class Beam:
     state: Constraint | None = None
     risk: float | None = None
     looked: int = 0
+    rewards: tuple[float, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -57,7 +59,13 @@ class Beam:
             state,
             smoothed_risk(self.risk, candidate.risk),
             self.looked,
+            (*self.rewards, candidate.reward),
         )
+
+    def reward_at(self, length: int) -> float | None:
+        """Predicted reward of its first `length` tokens, where this search has added the last of them."""
+        place = length - 1 - (len(self.tokens) - len(self.rewards))
+        return self.rewards[place] if 0 <= place < len(self.rewards) else None
 
 
 class Scoring:
@@ -81,6 +89,13 @@ class Scoring:
         if self._paper:
             return reward
         return self._likelihood(beam) + self._weight * min(reward, self.threshold)
+
+    def as_live(self, beam: Beam, doubt: float) -> float:
+        """The score of a live beam if its reward is so much lower than predicted."""
+        reward = -math.inf if beam.reward is None else beam.reward
+        if self._paper:
+            return reward - doubt
+        return beam.score + self._weight * (min(reward - doubt, self.threshold) - min(reward, self.threshold))
 
     def as_last(self, beam: Beam) -> tuple[bool, float]:
         """The same where nothing can be added any more: a document that is not complete loses to any other."""

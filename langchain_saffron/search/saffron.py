@@ -225,6 +225,7 @@ class _SaffronSearch(BeamSearch):
             standing = [beam.reward for beam in self.live or self.pool.beams if beam.reward is not None]
             roads = self.abandoned.take(
                 max(standing, default=-math.inf),
+                [*self.live, *self.pool.beams],
                 lambda length: min(inputs.budget.width(most, length, inputs.max_tokens - length), self.room.width),
             )
             if not roads:

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from langchain_saffron.chat_models import ChatSaffron
+from langchain_saffron.errors import RewardModelRequiredError
 from langchain_saffron.llms import SaffronLLM
 from langchain_saffron.server.about_routes import AllMetrics, add_about_routes
 from langchain_saffron.server.answers import FINGERPRINT
@@ -66,9 +67,15 @@ def create_app(
 
     Raises:
         ModelLoadError: The model cannot be loaded.
+        RewardModelRequiredError: Rules ask a process reward model, and there is none.
     """
     settings = settings or ServerSettings()
     engine = chat.load()
+    if settings.rules.verify and engine.process_reward_model is None:
+        raise RewardModelRequiredError(
+            "rules: verify asks a process reward model: pass process_reward_model= (--prm), for embedded models their "
+            "name"
+        )
     engine.limit(settings.max_running, settings.max_model_len)
     # by the end of a path only: a directory's place is nobody's business
     served = settings.served_name or chat.model_name.rstrip("/").split("/")[-1]

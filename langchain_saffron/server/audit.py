@@ -12,8 +12,8 @@ from langchain_saffron.server.rules import Asker
 # from here on, an answer's risk is worth a line though nothing was refused
 NOTEWORTHY_RISK = 0.5
 _FIGURES = (
-    "effort", "width", "narrowest_width", "reward", "min_reward", "risk", "highest_risk", "unseen_fallbacks", "tflops",
-    "seconds",
+    "effort", "width", "narrowest_width", "reward", "min_reward", "risk", "highest_risk", "unseen_fallbacks", "overruled",
+    "tflops", "seconds",
 )  # fmt: skip
 
 
@@ -73,8 +73,8 @@ def reasons(info: dict[str, Any]) -> list[str]:
     """Why an answer is worth a line.
 
     Returns:
-        `refused`, `budget`, `unsafe` (a token below 0 was said), `risk`, `narrowed` (the KV cache had no room for all
-        beams).
+        `refused`, `budget`, `unsafe` (a token below 0 was said), `overruled` (by the PRM), `risk`, `narrowed` (the KV
+        cache had no room for all beams).
     """
     figures = info.get("saffron", {})
     found = []
@@ -84,6 +84,8 @@ def reasons(info: dict[str, Any]) -> list[str]:
         found.append("budget")
     if (lowest := figures.get("min_reward")) is not None and lowest < 0:
         found.append("unsafe")
+    if figures.get("overruled"):
+        found.append("overruled")
     if (highest := figures.get("highest_risk")) is not None and highest >= NOTEWORTHY_RISK:
         found.append("risk")
     if figures.get("narrowed"):

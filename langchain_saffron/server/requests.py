@@ -21,6 +21,8 @@ SAME = (
     "max_seconds",
     "max_reward_calls",
     "on_budget",
+    # only ever more caution: no value of it takes back what the server's own settings ask for
+    "verify",
     "min_tokens",
     "response_format",
 )

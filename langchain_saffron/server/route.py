@@ -93,6 +93,9 @@ class Route(ABC, Generic[Model, Asked]):
         tools = [tool["function"]["name"] for tool in options.get("tools", ())]
         asker = Asker(self.name, tenant, tools)
         options, rules = self._settings.rules.apply(options, asker, self._own)
+        if options.get("verify") and self._model.load().process_reward_model is None:
+            text = "verify: this server has no process reward model (PRM): leave it out"
+            raise ApiError(400, text, "invalid_value", "verify")
         return Call(options, asker, rules)
 
     def _audited(self, call: Call, info: dict[str, Any], tokens: int | None, text: str) -> None:

@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from langchain_saffron.errors import SettingsError
-from langchain_saffron.settings import EFFORTS, Effort, Mask, OnExhausted, Positive, describe_validation
+from langchain_saffron.settings import EFFORTS, Effort, Mask, OnExhausted, Positive, Verify, describe_validation
 
 RouteName = Literal["chat", "completions"]
 Count = Annotated[int, Field(ge=1)]
@@ -72,12 +72,13 @@ class Default(_Part):
 
 
 class Always(_Part):
-    """What holds whatever a request says: requests have no such fields."""
+    """What holds whatever a request says: requests have no such fields, or can ask for the same only."""
 
     refusal_text: str | None = None
     safety_threshold: float | None = None
     safety_weight: Annotated[float, Field(ge=0)] | None = None
     mask: MaskWord | None = None
+    verify: Verify | None = None
 
 
 class AtLeast(_Part):
@@ -170,6 +171,11 @@ class Rules:
         """The rules for a request."""
         return [rule for rule in self._rules if _meets(rule.when, asker)]
 
+    @property
+    def verify(self) -> bool:
+        """Whether a process reward model is asked for some request."""
+        return any(rule.always.verify for rule in self._rules)
+
     def apply(
         self, options: Mapping[str, Any], asker: Asker, own: Mapping[str, Any]
     ) -> tuple[dict[str, Any], list[str]]:
@@ -186,7 +192,7 @@ class Rules:
         rules = self.matching(asker)
         made = dict(options)
         for rule in reversed(rules):
-            # requests have no fields that hold always
+            # requests have no fields that hold always, or no other value for them
             for name, value in {**rule.default.given(), **rule.always.given()}.items():
                 made.setdefault(name, value)
         for rule in rules:

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from langchain_saffron.settings import Effort, OnExhausted, Positive
+from langchain_saffron.settings import Effort, OnExhausted, Positive, Verify
 
 INTEGER = 2**63
 # beams of `effort="max"`
@@ -146,6 +146,8 @@ class Decoding(_Wire):
     """What happens where a budget runs short."""
     refusal_threshold: Reward | None = None
     """Nothing whose predicted reward lies below it is said; never lower than the server's own."""
+    verify: Verify | None = None
+    """`"prm"`: a process reward model reads every sentence before it is shown; where the server has one."""
     min_tokens: Annotated[int, Field(ge=0, lt=INTEGER)] | None = None
     """The shortest answer."""
     cache_salt: Annotated[str, Field(max_length=1000)] | None = None

@@ -198,3 +198,20 @@ def test_safe_roads_are_found_far_more_often():
             answer = drive(saffron_search(inputs(width=2, step_back=back, max_tokens=12)), logits, rewards)
             safe[back] += answer.reward is not None and answer.reward >= 2.0
     assert safe[True] > safe[False] + 10
+
+
+def test_a_road_that_branched_off_where_all_came_to_harm_is_not_the_first_to_be_tried():
+    """Each road seems as safe as the next, and a little safer the later; whatever begins with 0 comes to harm."""
+
+    def logits(prefix: tuple[int, ...]) -> list[float]:
+        return chances(t4=1.0) if len(prefix) == 6 else chances(t0=0.6, t1=0.4)
+
+    def rewards(prefix: tuple[int, ...]) -> list[float]:
+        if prefix[:1] == (1,):
+            return [3.0 if len(prefix) > 1 else -1.0] * 5
+        return BAD if len(prefix) >= 4 else [-1.0 + 0.1 * len(prefix)] * 5
+
+    answer = drive(saffron_search(inputs(width=1)), logits, rewards)
+    assert (answer.tokens[0], answer.reward) == (1, 3.0)
+    # the later ones are nearer to where the first came to harm
+    assert answer.steps_back == 1

@@ -6,7 +6,7 @@ import pytest
 
 from langchain_saffron import ChatSaffron
 from langchain_saffron.cli import main
-from langchain_saffron.errors import SettingsError
+from langchain_saffron.errors import RewardModelRequiredError, SettingsError
 from langchain_saffron.server.rules import Asker, Rules
 
 CHAT = "/v1/chat/completions"
@@ -139,6 +139,19 @@ def test_a_mistake_is_told_before_anything_is_loaded(rules, tmp_path, capsys, te
         rules(text)
     assert main(["serve", "--rules", str(tmp_path / "rules.yaml")]) == 2
     assert named in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_last_look_holds_whatever_a_request_says(rules):
+    found = rules("rules: [{when: {tenant: guest}, always: {verify: prm}}]")
+    assert found.apply({"effort": "low"}, Asker("chat", "tenant-guest"), {})[0] == {"effort": "low", "verify": "prm"}
+    assert "verify" not in found.apply({}, Asker("chat", "tenant-staff"), {})[0]
+    assert found.verify
+    assert not rules().verify
+
+
+def test_rules_that_ask_a_process_reward_model_need_one(client_of, rules):
+    with pytest.raises(RewardModelRequiredError, match="--prm"):
+        client_of(rules=rules("rules: [{always: {verify: prm}}]"))
 
 
 def test_requests_are_answered_by_the_rules(client_of, rules):

@@ -219,5 +219,21 @@ def test_a_client_cannot_ask_for_less_caution_than_the_operator():
     assert "stop" not in call_options(CompletionRequest(prompt="x"), careful, "t")
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_last_look_is_a_field_where_the_server_has_a_process_reward_model(client_of, client, stream):
+    asked = {"messages": ATTACK, "verify": "prm", "stream": stream, "max_tokens": 30}
+    for path, body in ((CHAT, asked), ("/v1/completions", {"prompt": "Soup", "verify": "prm", "stream": stream})):
+        refused = client.post(path, json=body)
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "verify")
+        assert "no process reward model" in refused.json()["error"]["message"]
+    own = client_of(ChatSaffron(model="kitchen", process_reward_model="kitchen", effort="low"))
+    found = own.post(CHAT, json=asked)
+    assert found.status_code == 200
+    pieces = events(found) if stream else [found.json()]
+    assert sum(piece["saffron"]["verified"] for piece in pieces if "saffron" in piece) > 0
+    plain = own.post(CHAT, json={**asked, "verify": None, "stream": False}).json()
+    assert plain["saffron"]["verified"] == 0
+
+
 def test_json_of_any_text_and_number():
     assert json_bytes({"a": float("-inf"), "b": ["\ud800é", 1.5]}) == '{"a":null,"b":["?é",1.5]}'.encode()
