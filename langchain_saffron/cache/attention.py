@@ -21,6 +21,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from langchain_saffron.cache.attention_plan import AttentionPlan, Batch, Group
+from langchain_saffron.cache.static_plan import StaticPlan
 
 NAME = "saffron_tree"
 # a group with more rows is a prompt being read: there the fused kernel is worth copying scattered keys together
@@ -33,7 +34,7 @@ _active = threading.local()
 class activate:
     """Within this context, the current thread's forwards attend by `plan`."""
 
-    def __init__(self, plan: AttentionPlan) -> None:
+    def __init__(self, plan: AttentionPlan | StaticPlan) -> None:
         self._plan = plan
 
     def __enter__(self) -> None:
@@ -70,7 +71,7 @@ def tree_attention(
     Returns:
         [1, rows, heads, size], and no weights.
     """
-    plan: AttentionPlan | None = getattr(_active, "plan", None)
+    plan: AttentionPlan | StaticPlan | None = getattr(_active, "plan", None)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     if plan is None:
         if softcap is None and s_aux is None:
@@ -83,6 +84,11 @@ def tree_attention(
     if kwargs.get("position_bias") is not None:
         raise NotImplementedError("a position bias depends on more than depth")
     keys, values = plan.pool.layer(module.layer_idx)  # type: ignore[arg-type]
+    if isinstance(plan, StaticPlan):
+        batch = plan.of_layer(module.layer_idx)  # type: ignore[arg-type]
+        rows = query[0].index_select(1, batch.rows)
+        attended = _attend_batch(rows, keys, values, batch, scaling, softcap, s_aux)
+        return attended.index_select(1, plan.places).transpose(0, 1)[None].contiguous(), None
     out = query.new_empty(1, query.shape[2], query.shape[1], values.shape[-1])
     for group in plan.of_layer(module.layer_idx, query.device):  # type: ignore[arg-type]
         rows = query[0, :, group.rows]

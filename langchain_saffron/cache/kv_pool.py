@@ -16,12 +16,14 @@ class KeyValuePool(Cache):
 
     Attributes:
         gathers: How often a layer's visible slots had to be copied together because they lay scattered.
+        generation: Rises whenever keys or values move to other memory.
     """
 
     def __init__(self, capacity: int, initial: int = 256) -> None:
         super().__init__(layers=[])
         self.capacity = capacity
         self.gathers = 0
+        self.generation = 0
         self._initial = self._slots = min(capacity, initial)
         self._keys: dict[int, torch.Tensor] = {}
         self._values: dict[int, torch.Tensor] = {}
@@ -32,6 +34,7 @@ class KeyValuePool(Cache):
 
     def clear(self) -> None:
         """Give all memory back."""
+        self.generation += 1
         self._slots = self._initial
         self._keys.clear()
         self._values.clear()
@@ -65,6 +68,24 @@ class KeyValuePool(Cache):
         self._span = read if isinstance(read, tuple) else None
         self._read = torch.from_numpy(np.ascontiguousarray(read)) if isinstance(read, np.ndarray) else None
 
+    @property
+    def scratch(self) -> int:
+        """A slot that no node ever has, behind all others; there once `reserve` was called."""
+        return self.capacity
+
+    def reserve(self) -> None:
+        """Take the memory of all slots at once, and of the scratch slot, so that it stays where it is."""
+        self._lengthen(self.capacity + 1)
+
+    def aim_static(self, write: torch.Tensor) -> None:
+        """Set the next forward's slots without looking at them: the attention function reads the pool itself.
+
+        Args:
+            write: int64 tensor [rows], on the device: the slot of every new row; several may go to the scratch slot.
+        """
+        self._copies.clear()
+        self._write, self._span, self._read = write, None, None
+
     def layer(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of a layer, [kv heads, slots, size]."""
         return self._keys[index], self._values[index]
@@ -86,6 +107,7 @@ class KeyValuePool(Cache):
             themselves where the attention function reads the pool.
         """
         if layer_idx not in self._keys:
+            self.generation += 1
             self._keys[layer_idx] = self._allocate(key_states)
             self._values[layer_idx] = self._allocate(value_states)
         keys, values = self._keys[layer_idx], self._values[layer_idx]
@@ -127,7 +149,7 @@ class KeyValuePool(Cache):
 
     def _placed(self, index: torch.Tensor, device: torch.device) -> torch.Tensor:
         """`index` on a layer's device; the layers there share the copy."""
-        if device.type == "cpu":
+        if index.device == device:
             return index
         key = (id(index), device)
         if key not in self._copies:
@@ -142,7 +164,12 @@ class KeyValuePool(Cache):
         if needed <= self._slots:
             return
         # a quarter more: copying stays rare, and little lies idle
-        slots = min(self.capacity, max(needed, self._slots * 5 // 4))
+        self._lengthen(min(self.capacity, max(needed, self._slots * 5 // 4)))
+
+    def _lengthen(self, slots: int) -> None:
+        if slots <= self._slots:
+            return
+        self.generation += 1
         for store in (self._keys, self._values):
             for layer, old in store.items():
                 # where memory runs out in between, some are longer already: the next growth takes up from there
