@@ -221,9 +221,7 @@ class TrieDecoder:
         """The model's own forward: logits or states [kept, …] as it gives them."""
         runs = self.model.base_model if states else self.model
         extra = {"logits_to_keep": keep} if self._keep_argument and not states else {}
-        output = runs(
-            input_ids=tokens, position_ids=positions, attention_mask=masks, **self.cache_arguments, **extra
-        )
+        output = runs(input_ids=tokens, position_ids=positions, attention_mask=masks, **self.cache_arguments, **extra)
         found: torch.Tensor = output.last_hidden_state[0] if states else output.logits[0]
         return found if extra else found[keep]
 

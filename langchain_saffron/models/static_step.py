@@ -12,8 +12,8 @@ from langchain_saffron.cache.static_inputs import StaticInputs
 from langchain_saffron.cache.step_bucket import StepBucket
 from langchain_saffron.models.layer_tap import LayerTap
 
-# the model's forward: token ids and positions [1, rows], the rows that are scored, and whether states are wanted
-Forward = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, bool], torch.Tensor]
+# the model's forward: token ids and positions [1, rows], the rows that are scored, whether states are wanted, a mask
+Forward = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, bool, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ class StaticStep:
         self._forward, self._pool, self._dtype = forward, pool, dtype
         self._states, self._tap = states, tap
         self._inputs = StaticInputs(bucket, kinds, window, device)
+        # nobody reads it; without one, transformers would make some, and look for padding among the tokens
+        self._mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)
 
     def fill(self, step: DecodeStep) -> None:
         """Put a step of this shape in, by one upload."""
@@ -73,5 +75,5 @@ class StaticStep:
         inputs = self._inputs
         self._pool.aim_static(inputs.write)
         with activate(inputs.plan(self._pool, self._dtype)):
-            scores = self._forward(inputs.tokens, inputs.positions, inputs.keep, self._states)
+            scores = self._forward(inputs.tokens, inputs.positions, inputs.keep, self._states, self._mask)
         return StepOutputs(scores, None if self._tap is None else self._tap.states)

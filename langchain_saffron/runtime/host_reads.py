@@ -39,7 +39,7 @@ def reads(func: Any, args: Any, kwargs: Any) -> bool:
     if name == "repeat_interleave":
         # with a known size there is nothing to be asked
         return func._overloadname.endswith("Tensor") and kwargs.get("output_size") is None
-    if name in _READING:
+    if name in _READING or (name == "where" and len(args) == 1):
         return True
     if name in ("index", "index_put", "index_put_", "_index_put_impl_"):
         # a mask as an index is as long as it has ones
