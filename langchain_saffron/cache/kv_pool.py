@@ -73,6 +73,11 @@ class KeyValuePool(Cache):
         """A slot that no node ever has, behind all others; there once `reserve` was called."""
         return self.capacity
 
+    @property
+    def lacking_bytes(self) -> int:
+        """Bytes that `reserve` would take."""
+        return max(0, self.capacity + 1 - self._slots) * self.bytes_per_slot
+
     def reserve(self) -> None:
         """Take the memory of all slots at once, and of the scratch slot, so that it stays where it is."""
         self._lengthen(self.capacity + 1)
@@ -126,6 +131,11 @@ class KeyValuePool(Cache):
         self.gathers += 1
         read = self._placed(self._read, keys.device)
         return keys.index_select(1, read)[None], values.index_select(1, read)[None]
+
+    def rows(self, slots: np.ndarray) -> list[torch.Tensor]:
+        """A copy of what lies in `slots`: keys and values of every layer, [kv heads, slots, size]."""
+        tensors = (*self._keys.values(), *self._values.values())
+        return [tensor[:, torch.from_numpy(slots).to(tensor.device)] for tensor in tensors]
 
     @torch.inference_mode()
     def wipe(self, slots: np.ndarray) -> None:

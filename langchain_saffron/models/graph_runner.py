@@ -9,8 +9,10 @@ import torch
 
 from langchain_saffron.cache.decode_step import DecodeStep
 from langchain_saffron.cache.kv_pool import KeyValuePool
+from langchain_saffron.errors import ModelMemoryError
 from langchain_saffron.models.layer_tap import LayerTap
 from langchain_saffron.models.static_step import Forward, StaticStep, StepOutputs
+from langchain_saffron.runtime.memory import free_on_device
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +50,8 @@ class StepCounts:
 class GraphRunner:
     """Captures every shape of a decode step when it is first seen, and replays it from then on.
 
-    A graph is used only once its scores have been those of the dynamic forward. Where one fails, or its scores differ,
-    the dynamic forward computes everything from then on, and a warning says why.
+    A graph is used only once its scores, keys and values have been those of the dynamic forward. Where one fails, or
+    they differ, the dynamic forward computes everything from then on, and a warning says why.
 
     Attributes:
         counts: How forwards were computed.
@@ -68,7 +70,7 @@ class GraphRunner:
         window: int | None,
         device: torch.device,
         dtype: torch.dtype,
-        most: int = MOST_GRAPHS,
+        most: int | None = None,
     ) -> None:
         """Take what a step needs; nothing is captured yet.
 
@@ -85,7 +87,7 @@ class GraphRunner:
             most: How many graphs there may be; shapes beyond are computed by the dynamic forward.
         """
         self._forward, self._pool, self._record, self._is_close = forward, pool, record, is_close
-        self._name, self._most = name, most
+        self._name, self._most = name, MOST_GRAPHS if most is None else most
         self._shape: dict[str, Any] = {"kinds": kinds, "window": window, "device": device, "dtype": dtype}
         self._known: dict[Any, tuple[StaticStep, Recording]] = {}
         self._generation = pool.generation
@@ -144,17 +146,19 @@ class GraphRunner:
             return expected
         tapped = None if tap is None or tap.states is None else tap.states.clone()
         try:
-            self._pool.reserve()
+            wanted = [expected, *self._pool.rows(step.slots)]
+            self._reserve()
             self._generation = self._pool.generation
             static = StaticStep(self._forward, self._pool, step.bucket, states=states, tap=tap, **self._shape)
             static.fill(step)
             recording = self._record(static.run)
             # what was computed so far must not be what the graph is judged by
             self._pool.wipe(step.slots)
-            found = self._taken(recording.replay(), step, tap)
-            states_differ = tap is not None and tapped is not None and not self._like(tap.states, tapped)
-            if states_differ or not self._like(found, expected):
-                raise RuntimeError("its scores are not those of the dynamic forward")
+            found = [self._taken(recording.replay(), step, tap), *self._pool.rows(step.slots)]
+            if tapped is not None and tap is not None:
+                found, wanted = [*found, tap.states], [*wanted, tapped]
+            if not all(map(self._like, found, wanted)):
+                raise RuntimeError("what it computes is not what the dynamic forward does")
         except Exception as error:
             self._give_up(error)
             self.counts.dynamic += 1
@@ -162,6 +166,16 @@ class GraphRunner:
         self._known[key] = static, recording
         self.counts.captured += 1
         return expected
+
+    def _reserve(self) -> None:
+        """Let the pool take all of its memory, which a graph needs to lie still."""
+        lacking, free = self._pool.lacking_bytes, free_on_device(self._shape["device"])
+        if free is not None and lacking > free // 2:
+            raise ModelMemoryError(
+                f"a cache of {self._pool.capacity:,} tokens takes {lacking / 1e9:.1f} GB more, and {free / 1e9:.1f} "
+                "are free: lower max_cache_tokens"
+            )
+        self._pool.reserve()
 
     def _taken(self, outputs: StepOutputs, step: DecodeStep, tap: LayerTap | None) -> torch.Tensor:
         """A step's own rows, copied out of memory that the graphs share."""

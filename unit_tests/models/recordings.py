@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from langchain_saffron.cache import KeyValuePool
+from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.models.static_step import StepOutputs
 from langchain_saffron.runtime.host_reads import NoHostReads
 
@@ -33,3 +34,8 @@ class EagerRecording:
             outputs = self._run()
         self._outputs.scores.copy_(outputs.scores)
         return StepOutputs(self._outputs.scores, outputs.tapped)
+
+
+def capture_eagerly(decoder: TrieDecoder) -> str | None:
+    """Let a decoder on a CPU compute its steps as captured ones are computed."""
+    return decoder.capture_steps(lambda run: EagerRecording(run, decoder.pool))
