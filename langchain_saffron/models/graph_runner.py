@@ -154,7 +154,8 @@ class GraphRunner:
             recording = self._record(static.run)
             # what was computed so far must not be what the graph is judged by
             self._pool.wipe(step.slots)
-            found = [self._taken(recording.replay(), step, tap), *self._pool.rows(step.slots)]
+            scores = self._taken(recording.replay(), step, tap)
+            found: list[torch.Tensor | None] = [scores, *self._pool.rows(step.slots)]
             if tapped is not None and tap is not None:
                 found, wanted = [*found, tap.states], [*wanted, tapped]
             if not all(map(self._like, found, wanted)):
