@@ -206,18 +206,20 @@ def read_rows(forest: TokenForest, slots: np.ndarray, start: int, window: int | 
     """
     above = paths_above(forest, slots)
     shared = _common(list(above.values()))
-    seen_by_all = shared
+    seen_by_all, oldest = shared, 0
     if window is not None:
         deepest, shallowest = int(forest.depth[slots].max()), int(forest.depth[slots].min())
         # what the deepest row no longer sees cannot be read by all; what the shallowest misses, by nobody
         oldest = max(0, shallowest - window + 1)
         seen_by_all = shared[max(0, deepest - window + 1) :]
-        above = {i: path[oldest:] for i, path in above.items()}
     low, high = _longest_run(seen_by_all)
+    # the run lies in what all paths begin with: a long prompt is looked through once, not for every row
+    upper = shared[oldest:]
+    upper = upper[(upper < low) | (upper >= high)]
+    above = {i: np.concatenate([upper, path[max(oldest, len(shared)) :]]) for i, path in above.items()}
     rest = np.unique(np.concatenate([slots, *above.values()]))
     rest = rest[(rest < low) | (rest >= high)]
     tail = SlotColumns.of(rest, beside=(low, high))
-    above = {i: path[(path < low) | (path >= high)] for i, path in above.items()}
     allowed = seen_columns(forest, slots, above, tail)
     if window is not None:
         allowed &= tail.distances(forest, slots) < window
