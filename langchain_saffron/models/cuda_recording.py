@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from langchain_saffron.models.static_step import StepOutputs
+from langchain_saffron.runtime.garbage import no_collections
 from langchain_saffron.runtime.host_reads import NoHostReads
 
 # torch allows one capture at a time in a process
@@ -36,15 +37,24 @@ class CudaRecording:
             RuntimeError: It does something else that cannot be captured.
         """
         with _capturing, torch.cuda.device(device):
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream), NoHostReads():
-                for _ in range(WARM_UPS):
-                    run()
-            torch.cuda.current_stream().wait_stream(stream)
-            self._graph = torch.cuda.CUDAGraph()
-            # another engine's thread may allocate meanwhile: that does not concern this capture
-            with torch.cuda.graph(self._graph, pool=memory, stream=stream, capture_error_mode="thread_local"):
-                self._outputs = run()
+            current = torch.cuda.current_stream()
+            try:
+                stream.wait_stream(current)
+                with torch.cuda.stream(stream), NoHostReads():
+                    for _ in range(WARM_UPS):
+                        run()
+                current.wait_stream(stream)
+                self._graph = torch.cuda.CUDAGraph()
+                # another engine's thread may allocate meanwhile, which does not concern this capture; what the
+                # collector would free does
+                with (
+                    no_collections(),
+                    torch.cuda.graph(self._graph, pool=memory, stream=stream, capture_error_mode="thread_local"),
+                ):
+                    self._outputs = run()
+            finally:
+                # where a capture fails, torch leaves the side stream current
+                torch.cuda.set_stream(current)
 
     def replay(self) -> StepOutputs:
         """Compute it again, from what its inputs hold now."""
