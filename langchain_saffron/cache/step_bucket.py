@@ -6,6 +6,9 @@ from dataclasses import dataclass
 # beyond, a step computes for so long that launching its kernels one by one costs little
 MOST_ROWS = 256
 LEAST_VISIBLE = 256
+# up to so many, a GPU takes longer to read a layer than to compute with it: padding costs next to nothing
+FREE_ROWS = 64
+GROUP_ROWS = (1, 4, 16, 64, MOST_ROWS)
 # slots that all groups read, which a step copies together layer by layer; and numbers of its mask, which are uploaded
 MOST_READ = 1 << 16
 MOST_MASK = 1 << 22
@@ -13,16 +16,17 @@ MOST_MASK = 1 << 22
 
 @dataclass(frozen=True)
 class StepBucket:
-    """A shape, in powers of two: a step is padded to less than twice its size, in each of its sides.
+    """A shape. Where padding costs little it is coarse: a search has one beam, then a few, then all of them.
 
     vLLM and mini-sglang round decode batches up to 1, 2, 4 and then multiples of 8; a tree's steps have four sides, for
     which that would be too many shapes.
 
     Attributes:
-        rows: Of the forward.
-        groups: Requests.
-        group_rows: Rows that each request has.
-        visible: Slots that each request reads.
+        rows: Of the forward: as many as all groups have, or, where those are more than a GPU computes for nothing, a
+            power of two.
+        groups: Requests, in powers of two.
+        group_rows: Rows that each request has, in powers of four.
+        visible: Slots that each request reads, in powers of two.
     """
 
     rows: int
@@ -38,15 +42,15 @@ class StepBucket:
             groups: How many rows each request has.
             visible: The most slots that one of them reads.
         """
-        bucket = cls(
-            rows=_power(sum(groups)),
-            groups=_power(len(groups)),
-            group_rows=_power(max(groups)),
-            visible=max(LEAST_VISIBLE, _power(visible)),
-        )
+        widest, count = max(groups), sum(groups)
+        if count > MOST_ROWS:
+            return None
+        group_rows = next(size for size in GROUP_ROWS if size >= widest)
+        all_rows = _power(len(groups)) * group_rows
+        rows = all_rows if all_rows <= FREE_ROWS else max(FREE_ROWS, _power(count))
+        bucket = cls(rows, _power(len(groups)), group_rows, max(LEAST_VISIBLE, _power(visible)))
         read = bucket.groups * bucket.visible
-        fits = bucket.rows <= MOST_ROWS and read <= MOST_READ and read * bucket.group_rows <= MOST_MASK
-        return bucket if fits else None
+        return bucket if read <= MOST_READ and read * group_rows <= MOST_MASK else None
 
 
 def _power(count: int) -> int:

@@ -171,10 +171,18 @@ def test_states_and_what_a_tap_takes_are_the_same(states: bool):
     assert fixed.graphs.failure is None
 
 
-def test_shapes_are_rounded_up_to_powers_of_two():
+def test_shapes_are_few():
     assert StepBucket.around([1], 5) == StepBucket(1, 1, 1, LEAST_VISIBLE)
     assert StepBucket.around([16], 1100) == StepBucket(16, 1, 16, 2048)
     assert StepBucket.around([4, 4, 3], 300) == StepBucket(16, 4, 4, 512)
+    assert StepBucket.around([2], 300) == StepBucket.around([4], 400) == StepBucket(4, 1, 4, 512)
+    # many rows of one request beside few of others
+    assert StepBucket.around([64, 1, 1, 1], 300) == StepBucket(128, 4, 64, 512)
+    assert StepBucket.around([16, 1, 1, 1, 1], 300) == StepBucket(64, 8, 16, 512)
+    everyday = {
+        StepBucket.around([wide] * count, seen) for wide in range(1, 17) for count in range(1, 17) for seen in (9, 600)
+    }
+    assert len(everyday) <= 36
     assert StepBucket.around([MOST_ROWS], 300) is not None
     assert StepBucket.around([MOST_ROWS, 1], 300) is None
     assert StepBucket.around([1] * 64, 2000) is None
