@@ -82,6 +82,13 @@ class Bench:
             raise RuntimeError(f"only {scored / self.scenario.new:.1f} of {width} beams were there to be measured")
         return seconds
 
+    def warm_up(self) -> None:
+        """Let everything run once, and have captured what will be measured, where CUDA graphs compute."""
+        self.search(4)
+        if self.steps():
+            self.search(1)
+            self.search(self.scenario.width)
+
     def eagerly(self, measure: Callable[[], float]) -> float:
         """A measurement with every kernel launched by itself, where CUDA graphs launch those of a step."""
         graphs = [decoder.graphs for decoder in self._decoders]

@@ -82,10 +82,6 @@ class _Run:
         if bench.steps():
             measures[f"{ONE}{EAGER}"] = lambda: bench.eagerly(lambda: bench.search(1))
             measures[f"{self.wide}{EAGER}"] = lambda: bench.eagerly(lambda: bench.search(self.scenario.width))
-            # every shape is captured before the clock runs
-            yield "capture"
-            bench.search(1)
-            bench.search(self.scenario.width)
         yield from self._rounds(measures)
         yield "breakdown"
         self.report.breakdown = bench.breakdown()
@@ -97,7 +93,7 @@ class _Run:
         self.close()
         yield f"warm-up{SHARP}"
         sharp = Bench(self.scenario.sharp, self.device)
-        sharp.search(4)
+        sharp.warm_up()
         wide = self.scenario.width
         yield from self._rounds(
             {
@@ -122,6 +118,9 @@ class _Run:
     def chats(self) -> Steps:
         """Many requests at once, and one after the other."""
         bench = yield from self._warm()
+        if bench.steps():
+            bench.chats(together=True)
+            bench.chats(together=False)
         yield from self._rounds(
             {self.apart: lambda: bench.chats(together=False), self.together: lambda: bench.chats(together=True)}, 1
         )
@@ -140,7 +139,7 @@ class _Run:
             self.close()
             narrow = Bench(self.scenario, self.device, torch.bfloat16)
             yield "warm-up, bfloat16"
-            narrow.search(4)
+            narrow.warm_up()
             narrow.generate()
             yield from self._rounds(
                 {
@@ -209,7 +208,7 @@ class _Run:
         if self._bench is None:
             self._bench = Bench(self.scenario, self.device)
             yield "warm-up"
-            self._bench.search(4)
+            self._bench.warm_up()
             self._bench.generate()
         return self._bench
 
@@ -219,7 +218,7 @@ class _Run:
             self.close()
             yield f"warm-up{kind}, int8"
             bench = Bench(scenario, self.device, quantization="int8")
-            bench.search(4)
+            bench.warm_up()
             yield from self._rounds(
                 {
                     f"{GREEDY_AGAIN}{kind}": bench.generate,
