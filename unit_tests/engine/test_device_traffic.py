@@ -7,7 +7,6 @@ import pytest
 
 from langchain_saffron import ChatSaffron, SaffronEngine, SearchSettings
 from langchain_saffron.models.decoder import TrieDecoder
-from unit_tests import simulated_device
 from unit_tests.models.recordings import capture_eagerly
 from unit_tests.simulated_device import READS, UPLOADS, simulated
 from unit_tests.tiny_models import PROMPTS, random_model, random_reward_model, tiny_tokenizer
@@ -72,11 +71,11 @@ def test_graphs_are_left_out_where_that_is_asked(monkeypatch: pytest.MonkeyPatch
     assert chat.invoke("Hi").text is not None
     assert asked == ["policy", "reward model"]
     ChatSaffron(max_tokens=1).invoke("Hi")
-    assert asked[2:] == ["reward model", "policy"] or asked[2:] == ["policy", "reward model"]
+    assert sorted(asked[2:]) == ["policy", "reward model"]
 
 
 def test_a_cpu_keeps_its_own_way():
     found = engine()
-    assert found.policy.graphs is None
-    assert simulated_device.DEVICE.type == "cuda"
+    assert found.reward_model is not None
+    assert found.policy.graphs is found.reward_model.decoder.graphs is None
     found.close()

@@ -12,13 +12,15 @@ from langchain_saffron.cache.step_bucket import LEAST_VISIBLE, MOST_ROWS, StepBu
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.models.layer_tap import LayerTap
 from langchain_saffron.models.static_step import StaticStep
-from unit_tests.families import FAMILIES, VOCABULARY, mostly_slow
+from unit_tests.families import CORE, VOCABULARY, mostly_slow
 from unit_tests.models.recordings import capture_eagerly
 from unit_tests.models.trees import grow_and_check
 from unit_tests.tiny_models import random_model
 
 # grouped and multi-query heads, windows, a soft cap, sinks with experts, learned positions, partial rotation
 SHAPES = ["llama", "gemma2", "gpt-oss", "gpt-neox", "gpt2"]
+# besides: positions with an offset, layers without any, experts, one kv head, windows of every kind
+WHOLE = [*CORE, "opt", "smollm3", "qwen2-moe", "gpt-bigcode", "cohere2", "phi3", "llama-yarn-rope"]
 
 
 def two_decoders(family: str, **changes: object) -> tuple[TrieDecoder, TrieDecoder]:
@@ -53,7 +55,7 @@ def stored(decoder: TrieDecoder) -> torch.Tensor:
     return torch.cat([tensor for layer in layers for tensor in decoder.pool.layer(layer)])
 
 
-@pytest.mark.parametrize("family", mostly_slow(FAMILIES))
+@pytest.mark.parametrize("family", mostly_slow(WHOLE))
 def test_random_trees_equal_full_forwards(family: str):
     model = random_model(family)
     decoder = TrieDecoder(model, "policy", max_cache_tokens=400)
