@@ -65,6 +65,7 @@ class ChatSaffron(SaffronFields, BaseChatModel):
         reward_base: The MRM's base model, where its directory names none that can be found.
         engine: A `SaffronEngine` to share instead.
         device, dtype, quantization, device_map, attn_implementation, quantization_config: How the weights are loaded.
+        enforce_eager: Whether a GPU launches a step's kernels one by one, rather than as a CUDA graph.
 
     Key init args — decoding:
         effort: `"off"` (plain decoding), `"low"`, `"medium"`, `"high"` or `"max"`: how wide the search is; or

@@ -17,7 +17,8 @@ from langchain_saffron.kitchen.recipe.mrm import write_corpus
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.models.prefix_scoring import PrefixScorer
 from langchain_saffron.training.dataset import RewardData
-from unit_tests.families import FALLBACKS, FAMILIES
+from unit_tests.families import CORE, FALLBACKS, FAMILIES
+from unit_tests.models.test_static_step import SHAPES
 from unit_tests.models.trees import grow_and_check
 from unit_tests.tiny_models import (
     PROMPTS,
@@ -124,6 +125,61 @@ def test_the_cpu_waits_twice_a_step(width: int):
             torch.cuda.set_sync_debug_mode("default")
         waits.append(sum("synchronizing" in str(warning.message) for warning in caught))
     assert (waits[1] - waits[0]) / 40 <= 2
+
+
+@pytest.mark.parametrize("family", sorted({*CORE, *SHAPES}))
+def test_captured_steps_equal_full_forwards(family: str):
+    """What cannot be captured falls back, and is right; only of experts is it left open whether they can."""
+    model = random_model(family).cuda()
+    decoder = TrieDecoder(model, "policy", max_cache_tokens=400)
+    assert decoder.capture_steps() is None
+    assert grow_and_check(decoder, model, 0, 1e-4) > 40
+    graphs = decoder.graphs
+    assert graphs is not None
+    if family != "gpt-oss" or graphs.failure is None:
+        assert graphs.failure is None
+        assert graphs.counts.replayed >= 3
+        assert graphs.counts.captured >= 3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_steps_are_replayed_by_graphs_and_answers_are_the_same(dtype: torch.dtype):
+    settings = SearchSettings(width=4, max_tokens=40, min_tokens=40)
+    answers = []
+    for eager in (True, False):
+        model, reward = random_model("qwen3", dtype=dtype).cuda(), on_gpu(random_reward_model(shift=1.0))
+        engine = SaffronEngine(model, tiny_tokenizer(), reward, enforce_eager=eager)
+        handles = [engine.submit(p, settings=settings) for p in PROMPTS[:4]]
+        answers.append([handle.result().token_ids for handle in handles])
+        answers.append([engine.generate(p, settings=settings).token_ids for p in PROMPTS[:2]])
+        for decoder in (engine.policy, reward.decoder):
+            assert (decoder.graphs is None) == eager
+            if decoder.graphs is not None:
+                assert decoder.graphs.failure is None
+                assert decoder.graphs.counts.replayed > 80
+                assert decoder.graphs.graphs == decoder.graphs.counts.captured > 0
+        engine.close()
+    if dtype == torch.float32:
+        assert answers[:2] == answers[2:]
+
+
+def test_a_replayed_step_makes_the_cpu_wait_for_nothing():
+    """Nothing of a replayed step itself reads from the device: not even under torch's own watch."""
+    model = random_model("llama").cuda()
+    decoder = TrieDecoder(model, "policy", max_cache_tokens=400)
+    assert decoder.capture_steps() is None
+    prompt = decoder.forest.insert(PROMPTS[0])
+    decoder.forward(prompt, [])
+    node = prompt[-1]
+    for i in range(12):
+        node = decoder.forest.insert([20 + i], parent=node)[-1]
+        torch.cuda.set_sync_debug_mode("error" if i else "default")
+        try:
+            decoder.forward([node], [0])
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert decoder.graphs is not None
+    assert decoder.graphs.counts.replayed == 11
 
 
 def test_bfloat16_answers_without_nan():

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 from unittest.mock import patch
 
@@ -81,6 +82,32 @@ class Bench:
             raise RuntimeError(f"only {scored / self.scenario.new:.1f} of {width} beams were there to be measured")
         return seconds
 
+    def warm_up(self) -> None:
+        """Let everything run once, and have captured what will be measured, where CUDA graphs compute."""
+        self.search(4)
+        if self.steps():
+            self.search(1)
+            self.search(self.scenario.width)
+
+    def eagerly(self, measure: Callable[[], float]) -> float:
+        """A measurement with every kernel launched by itself, where CUDA graphs launch those of a step."""
+        graphs = [decoder.graphs for decoder in self._decoders]
+        try:
+            for decoder in self._decoders:
+                decoder.graphs = None
+            return measure()
+        finally:
+            for decoder, own in zip(self._decoders, graphs, strict=True):
+                decoder.graphs = own
+
+    def steps(self) -> dict[str, Any]:
+        """How the forwards of each model were computed, where CUDA graphs do that: counters, and what failed."""
+        return {
+            decoder.name: {**asdict(decoder.graphs.counts), "failure": decoder.graphs.failure}
+            for decoder in self._decoders
+            if decoder.graphs is not None
+        }
+
     def search_whole(self, width: int) -> float:
         """The search, with rewards computed for the whole vocabulary in place of candidates alone."""
         # no share of the vocabulary is small enough to be gathered
@@ -119,7 +146,7 @@ class Bench:
         if self._replay is None:
             self._replay = Replay(self._decoders)
             with self._replay.recording():
-                self._answer(self.scenario.width)
+                self.eagerly(lambda: self._timed(lambda: self._answer(self.scenario.width)))
         replay = self._replay
         return self._timed(lambda: self.engine.call(replay.run))
 

@@ -18,6 +18,7 @@ GREEDY, ONE = "greedy generate", "search, width 1"
 NARROW_GREEDY, GREEDY_AGAIN = "greedy generate, bfloat16", "greedy generate again"
 SHARP = ", sharp policy"
 SHARP_GREEDY, SHARP_AGAIN, SHARP_ONE = f"{GREEDY}{SHARP}", f"{GREEDY_AGAIN}{SHARP}", f"{ONE}{SHARP}"
+EAGER = ", enforce_eager"
 MASK, FIRST, ANOTHER = "masks, a step", "first grammar, with the vocabulary", "another grammar"
 
 
@@ -64,7 +65,8 @@ class _Run:
         """The search beside bare forwards and plain decoding."""
         yield "cache"
         fresh = Bench(self.scenario, self.device)
-        overhead = fresh.cache_overhead()
+        # CUDA graphs take the whole cache's memory at once
+        overhead = fresh.eagerly(fresh.cache_overhead)
         fresh.close()
         self._say(Ratio("bytes of K and V ÷ those of the live nodes, at the peak", overhead, 1.3))
         bench = yield from self._warm()
@@ -77,16 +79,21 @@ class _Run:
         if GRAMMARS.available():
             bench.constrained()
             measures[self.constrained] = bench.constrained
+        if bench.steps():
+            measures[f"{ONE}{EAGER}"] = lambda: bench.eagerly(lambda: bench.search(1))
+            measures[f"{self.wide}{EAGER}"] = lambda: bench.eagerly(lambda: bench.search(self.scenario.width))
         yield from self._rounds(measures)
         yield "breakdown"
         self.report.breakdown = bench.breakdown()
+        if steps := bench.steps():
+            self.report.machine["steps"] = steps
 
     def sharp_policy(self) -> Steps:
         """The same with a policy whose nucleus is as small as a trained one's; on a CPU in int8 too."""
         self.close()
         yield f"warm-up{SHARP}"
         sharp = Bench(self.scenario.sharp, self.device)
-        sharp.search(4)
+        sharp.warm_up()
         wide = self.scenario.width
         yield from self._rounds(
             {
@@ -111,6 +118,9 @@ class _Run:
     def chats(self) -> Steps:
         """Many requests at once, and one after the other."""
         bench = yield from self._warm()
+        if bench.steps():
+            bench.chats(together=True)
+            bench.chats(together=False)
         yield from self._rounds(
             {self.apart: lambda: bench.chats(together=False), self.together: lambda: bench.chats(together=True)}, 1
         )
@@ -129,7 +139,7 @@ class _Run:
             self.close()
             narrow = Bench(self.scenario, self.device, torch.bfloat16)
             yield "warm-up, bfloat16"
-            narrow.search(4)
+            narrow.warm_up()
             narrow.generate()
             yield from self._rounds(
                 {
@@ -166,6 +176,8 @@ class _Run:
             (wide, GREEDY, 2.3, True),
             (self.beams, wide, 5.4, False),
             (ONE, GREEDY, 1.45, True),
+            (f"{wide}{EAGER}", wide, 1.0, False),
+            (f"{ONE}{EAGER}", ONE, 1.0, False),
             (f"{wide}, bfloat16", NARROW_GREEDY, 1.8, True),
             (f"{wide}, int8", GREEDY_AGAIN, 0.75, True),
             (f"{ONE}, int8", GREEDY_AGAIN, 0.45, True),
@@ -196,7 +208,7 @@ class _Run:
         if self._bench is None:
             self._bench = Bench(self.scenario, self.device)
             yield "warm-up"
-            self._bench.search(4)
+            self._bench.warm_up()
             self._bench.generate()
         return self._bench
 
@@ -206,7 +218,7 @@ class _Run:
             self.close()
             yield f"warm-up{kind}, int8"
             bench = Bench(scenario, self.device, quantization="int8")
-            bench.search(4)
+            bench.warm_up()
             yield from self._rounds(
                 {
                     f"{GREEDY_AGAIN}{kind}": bench.generate,

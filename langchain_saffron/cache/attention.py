@@ -22,6 +22,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from langchain_saffron.cache.attention_plan import AttentionPlan, Batch, Group
 from langchain_saffron.cache.layer_store import LayerStore
+from langchain_saffron.cache.static_plan import StaticPlan
 
 NAME = "saffron_tree"
 # a group with more rows is a prompt being read: there the fused kernel is worth copying scattered keys together
@@ -34,7 +35,7 @@ _active = threading.local()
 class activate:
     """Within this context, the current thread's forwards attend by `plan`."""
 
-    def __init__(self, plan: AttentionPlan) -> None:
+    def __init__(self, plan: AttentionPlan | StaticPlan) -> None:
         self._plan = plan
 
     def __enter__(self) -> None:
@@ -71,7 +72,7 @@ def tree_attention(
     Returns:
         [1, rows, heads, size], and no weights.
     """
-    plan: AttentionPlan | None = getattr(_active, "plan", None)
+    plan: AttentionPlan | StaticPlan | None = getattr(_active, "plan", None)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     if plan is None:
         if softcap is None and s_aux is None:
@@ -84,9 +85,14 @@ def tree_attention(
     if kwargs.get("position_bias") is not None:
         raise NotImplementedError("a position bias depends on more than depth")
     store = plan.pool.layer(module.layer_idx)  # type: ignore[arg-type]
-    out = query.new_empty(1, query.shape[2], query.shape[1], store.values.shape[-1])
     # the pool may hold a narrower type than the model computes in
-    query = query.to(store.keys.dtype)
+    dtype, query = query.dtype, query.to(store.keys.dtype)
+    if isinstance(plan, StaticPlan):
+        batch = plan.of_layer(module.layer_idx)  # type: ignore[arg-type]
+        rows = query[0].index_select(1, batch.rows)
+        attended = _attend_batch(rows, store, batch, scaling, softcap, s_aux)
+        return attended.index_select(1, plan.places).transpose(0, 1)[None].contiguous().to(dtype), None
+    out = query.new_empty(1, query.shape[2], query.shape[1], store.values.shape[-1], dtype=dtype)
     for group in plan.of_layer(module.layer_idx, query.device):  # type: ignore[arg-type]
         rows = query[0, :, group.rows]
         if isinstance(group, Batch):

@@ -123,8 +123,15 @@ class AttentionPlan:
 
 
 @dataclass(frozen=True)
-class _Reads:
-    """A group before its mask is made: which rows, the prefix, the tail, and who sees what of the tail."""
+class Reads:
+    """A group before its mask is made.
+
+    Attributes:
+        rows: Their places in the forward.
+        prefix: A span of slots that all of them see.
+        tail: The other slots: a span, or an int array.
+        allowed: bool array [rows, tail]: who sees what of the tail.
+    """
 
     rows: slice
     prefix: tuple[int, int]
@@ -133,11 +140,32 @@ class _Reads:
 
     @property
     def count(self) -> int:
+        """Slots of prefix and tail."""
         return self.prefix[1] - self.prefix[0] + self.allowed.shape[1]
 
     def group(self, to_mask: ToMask) -> Group:
+        """The same with its mask."""
         tail = self.tail if isinstance(self.tail, tuple) else torch.from_numpy(self.tail)
         return Group(self.rows, self.prefix, tail, to_mask(self.allowed), bool(self.allowed.all()))
+
+    def lay_out(self, places: np.ndarray, slots: np.ndarray, allowed: np.ndarray) -> None:
+        """Write it into arrays that may be longer; padding repeats the last row and the last slot.
+
+        Args:
+            places: int64 array [rows]: takes the rows' places in the forward.
+            slots: int64 array [slots]: takes what they read.
+            allowed: bool array [rows, slots], all `False`: takes who sees what.
+        """
+        (low, high), mine = self.prefix, len(self.allowed)
+        tail = np.arange(*self.tail) if isinstance(self.tail, tuple) else self.tail
+        places[:] = np.minimum(np.arange(len(places)), mine - 1) + self.rows.start
+        slots[:] = tail[-1]
+        slots[: high - low] = np.arange(low, high)
+        slots[high - low : self.count] = tail
+        allowed[:mine, : high - low] = True
+        allowed[:mine, high - low : self.count] = self.allowed
+        # a padding row is the last one again: the same place gets the same value
+        allowed[mine:] = allowed[mine - 1]
 
 
 def plan_attention(
@@ -164,37 +192,46 @@ def plan_attention(
 
     def of(kind: str) -> list[Group | Batch]:
         near = window if kind == "sliding_attention" else None
-        reads = [_read(forest, slots[start:end], start, near) for start, end in pairwise(starts)]
+        reads = [read_rows(forest, slots[start:end], start, near) for start, end in pairwise(starts)]
         return _merge_small(reads, to_mask)
 
     return AttentionPlan(pool, {kind: of(kind) for kind in sorted(set(kinds))}, kinds)
 
 
-def _read(forest: TokenForest, slots: np.ndarray, start: int, window: int | None) -> _Reads:
-    """What one request's rows read; `start` is the place of the first of them in the forward."""
+def read_rows(forest: TokenForest, slots: np.ndarray, start: int, window: int | None) -> Reads:
+    """What one request's rows read.
+
+    Args:
+        forest: Where they live.
+        slots: int array [rows]: their slots.
+        start: The place of the first of them in the forward.
+        window: How far a row sees; `None` for all above it.
+    """
     above = paths_above(forest, slots)
     shared = _common(list(above.values()))
-    seen_by_all = shared
+    seen_by_all, oldest = shared, 0
     if window is not None:
         deepest, shallowest = int(forest.depth[slots].max()), int(forest.depth[slots].min())
         # what the deepest row no longer sees cannot be read by all; what the shallowest misses, by nobody
         oldest = max(0, shallowest - window + 1)
         seen_by_all = shared[max(0, deepest - window + 1) :]
-        above = {i: path[oldest:] for i, path in above.items()}
     low, high = _longest_run(seen_by_all)
+    # the run lies in what all paths begin with: a long prompt is looked through once, not for every row
+    upper = shared[oldest:]
+    upper = upper[(upper < low) | (upper >= high)]
+    above = {i: np.concatenate([upper, path[max(oldest, len(shared)) :]]) for i, path in above.items()}
     rest = np.unique(np.concatenate([slots, *above.values()]))
     rest = rest[(rest < low) | (rest >= high)]
     tail = SlotColumns.of(rest, beside=(low, high))
-    above = {i: path[(path < low) | (path >= high)] for i, path in above.items()}
     allowed = seen_columns(forest, slots, above, tail)
     if window is not None:
         allowed &= tail.distances(forest, slots) < window
-    return _Reads(slice(start, start + len(slots)), (low, high), tail.slots, allowed)
+    return Reads(slice(start, start + len(slots)), (low, high), tail.slots, allowed)
 
 
-def _merge_small(reads: list[_Reads], to_mask: ToMask) -> list[Group | Batch]:
+def _merge_small(reads: list[Reads], to_mask: ToMask) -> list[Group | Batch]:
     """Put small groups of similar size together, so that the calls of a layer do not grow with the requests."""
-    alike: dict[int, list[_Reads]] = {}
+    alike: dict[int, list[Reads]] = {}
     merged: list[Group | Batch] = []
     for read in reads:
         if read.count <= BATCH_SLOTS and len(read.allowed) < BATCH_ROWS:
@@ -207,23 +244,14 @@ def _merge_small(reads: list[_Reads], to_mask: ToMask) -> list[Group | Batch]:
     return merged
 
 
-def _batch(members: list[_Reads], to_mask: ToMask) -> Batch:
+def _batch(members: list[Reads], to_mask: ToMask) -> Batch:
     rows = max(len(read.allowed) for read in members)
     visible = max(read.count for read in members)
     places = np.empty((len(members), rows), dtype=np.int64)
     slots = np.empty((len(members), visible), dtype=np.int64)
     allowed = np.zeros((len(members), rows, visible), dtype=bool)
     for i, read in enumerate(members):
-        (low, high), mine = read.prefix, len(read.allowed)
-        tail = np.arange(*read.tail) if isinstance(read.tail, tuple) else read.tail
-        places[i] = np.minimum(np.arange(rows), mine - 1) + read.rows.start
-        slots[i] = tail[-1]
-        slots[i, : high - low] = np.arange(low, high)
-        slots[i, high - low : read.count] = tail
-        allowed[i, :mine, : high - low] = True
-        allowed[i, :mine, high - low : read.count] = read.allowed
-        # a padding row is the last one again: the same place gets the same value
-        allowed[i, mine:] = allowed[i, mine - 1]
+        read.lay_out(places[i], slots[i], allowed[i])
     return Batch(torch.from_numpy(places.reshape(-1)), torch.from_numpy(slots.reshape(-1)), to_mask(allowed))
 
 

@@ -18,6 +18,7 @@ class KeyValuePool(Cache):
     Attributes:
         dtype: What keys and values are held in; `None` for what they are computed in.
         gathers: How often a layer's visible slots had to be copied together because they lay scattered.
+        generation: Rises whenever keys or values move to other memory.
     """
 
     def __init__(self, capacity: int, initial: int = 256) -> None:
@@ -25,6 +26,7 @@ class KeyValuePool(Cache):
         self.capacity = capacity
         self.gathers = 0
         self.dtype: torch.dtype | None = None
+        self.generation = 0
         self._initial = self._slots = min(capacity, initial)
         self._keys: dict[int, torch.Tensor] = {}
         self._values: dict[int, torch.Tensor] = {}
@@ -47,6 +49,7 @@ class KeyValuePool(Cache):
 
     def clear(self) -> None:
         """Give all memory back."""
+        self.generation += 1
         self._slots = self._initial
         for store, _ in self._stores():
             store.clear()
@@ -84,6 +87,29 @@ class KeyValuePool(Cache):
         self._span = read if isinstance(read, tuple) else None
         self._read = torch.from_numpy(np.ascontiguousarray(read)) if isinstance(read, np.ndarray) else None
 
+    @property
+    def scratch(self) -> int:
+        """A slot that no node ever has, behind all others; there once `reserve` was called."""
+        return self.capacity
+
+    @property
+    def lacking_bytes(self) -> int:
+        """Bytes that `reserve` would take."""
+        return max(0, self.capacity + 1 - self._slots) * self.bytes_per_slot
+
+    def reserve(self) -> None:
+        """Take the memory of all slots at once, and of the scratch slot, so that it stays where it is."""
+        self._lengthen(self.capacity + 1)
+
+    def aim_static(self, write: torch.Tensor) -> None:
+        """Set the next forward's slots without looking at them: the attention function reads the pool itself.
+
+        Args:
+            write: int64 tensor [rows], on the device: the slot of every new row; several may go to the scratch slot.
+        """
+        self._copies.clear()
+        self._write, self._span, self._read = write, None, None
+
     def layer(self, index: int) -> LayerStore:
         """Keys and values of a layer."""
         return LayerStore(self._keys[index], self._values[index], self._upright[index] if self._upright else None)
@@ -105,6 +131,7 @@ class KeyValuePool(Cache):
             themselves where the attention function reads the pool.
         """
         if layer_idx not in self._keys:
+            self.generation += 1
             for store, slots in self._stores():
                 store[layer_idx] = self._allocate(value_states if store is self._values else key_states, slots)
         keys, values = self._keys[layer_idx], self._values[layer_idx]
@@ -120,6 +147,11 @@ class KeyValuePool(Cache):
         self.gathers += 1
         read = self._placed(self._read, keys.device)
         return keys.index_select(1, read)[None], values.index_select(1, read)[None]
+
+    def rows(self, slots: np.ndarray) -> list[torch.Tensor]:
+        """A copy of what lies in `slots`: keys and values of every layer, [kv heads, slots, size]."""
+        tensors = (*self._keys.values(), *self._values.values())
+        return [tensor[:, torch.from_numpy(slots).to(tensor.device)] for tensor in tensors]
 
     @torch.inference_mode()
     def wipe(self, slots: np.ndarray) -> None:
@@ -145,7 +177,7 @@ class KeyValuePool(Cache):
 
     def _placed(self, index: torch.Tensor, device: torch.device) -> torch.Tensor:
         """`index` on a layer's device; the layers there share the copy."""
-        if device.type == "cpu":
+        if index.device == device:
             return index
         key = (id(index), device)
         if key not in self._copies:
@@ -173,7 +205,12 @@ class KeyValuePool(Cache):
         if needed <= self._slots:
             return
         # a quarter more: copying stays rare, and little lies idle
-        slots = min(self.capacity, max(needed, self._slots * 5 // 4))
+        self._lengthen(min(self.capacity, max(needed, self._slots * 5 // 4)))
+
+    def _lengthen(self, slots: int) -> None:
+        if slots <= self._slots:
+            return
+        self.generation += 1
         for store, dimension in self._stores():
             for layer, old in store.items():
                 # where memory runs out in between, some are longer already: the next growth takes up from there

@@ -64,6 +64,7 @@ class SaffronEngine:
         process_reward_model: ProcessRewardModel | None = None,
         max_queue: int = DEFAULT_QUEUE,
         quantization: Quantization | None = None,
+        enforce_eager: bool = False,
     ) -> None:
         """Take loaded models; `from_pretrained` loads them.
 
@@ -79,6 +80,7 @@ class SaffronEngine:
                 `"deal"`. It is asked on the engine's thread: ask it yourself through `call` while the engine lives.
             max_queue: How many requests may wait until they begin; one more is an `EngineBusyError`.
             quantization: `"int8"` for the policy's weights in int8, on a CPU.
+            enforce_eager: Whether decode steps launch their kernels one by one, where on a GPU CUDA graphs do.
 
         Raises:
             VocabularyMismatchError: Policy and reward models do not share their ordinary tokens.
@@ -111,6 +113,10 @@ class SaffronEngine:
         )
         # nothing that the worker's thread reaches may hold the engine: dropping the engine ends the thread
         decoder = reward_model.decoder if isinstance(reward_model, MultifurcationRewardModel) else None
+        if not enforce_eager:
+            self.policy.capture_steps()
+            if decoder is not None:
+                decoder.capture_steps()
         self.scheduler = Scheduler(self.policy, decoder, rewards, prm)
         self._worker = Worker(self.scheduler, max_queue)
         self._finalizer = weakref.finalize(self, self._worker.close)
@@ -192,6 +198,7 @@ class SaffronEngine:
         hf_token: str | None = None,
         max_cache_tokens: int = DEFAULT_CACHE_TOKENS,
         max_queue: int = DEFAULT_QUEUE,
+        enforce_eager: bool = False,
     ) -> "SaffronEngine":
         """Load an engine.
 
@@ -217,6 +224,7 @@ class SaffronEngine:
             hf_token: For gated or private models.
             max_cache_tokens: The KV cache's bound in tokens, for each model.
             max_queue: How many requests may wait until they begin; one more is an `EngineBusyError`.
+            enforce_eager: Whether decode steps launch their kernels one by one, where on a GPU CUDA graphs do.
 
         Raises:
             ModelLoadError: Something cannot be found, is damaged, or does not fit.
@@ -239,7 +247,7 @@ class SaffronEngine:
             trust_remote_code=trust_remote_code,
             hf_token=hf_token,
         )
-        return cls(**parts, max_queue=max_queue)
+        return cls(**parts, max_queue=max_queue, enforce_eager=enforce_eager)
 
     def generate(
         self,

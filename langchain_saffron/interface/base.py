@@ -55,6 +55,7 @@ LOADING_FIELDS = (
     "trust_remote_code",
     "hf_token",
     "max_cache_tokens",
+    "enforce_eager",
 )
 # what langchain-core hands to every call besides the model's own options
 FOREIGN_OPTIONS = ("stream", "ls_structured_output_format")
@@ -119,6 +120,8 @@ class SaffronFields(BaseModel):
     """For gated models; read from `HF_TOKEN` by default."""
     max_cache_tokens: Annotated[int, Field(gt=0)] = DEFAULT_CACHE_TOKENS
     """Slots of each model's KV cache: a bound on memory, and on the length of prompt and answer together."""
+    enforce_eager: bool = False
+    """Whether decode steps launch their kernels one by one, where on a GPU CUDA graphs do."""
     chat_template: str | None = None
     """A Jinja chat template in place of the tokenizer's."""
 

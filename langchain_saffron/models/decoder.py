@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,13 @@ import torch
 from langchain_saffron.cache import KeyValuePool, LayerMasks, TokenForest, visible_rows
 from langchain_saffron.cache.attention import NAME as TREE_ATTENTION
 from langchain_saffron.cache.attention_plan import plan_attention
+from langchain_saffron.cache.decode_step import DecodeStep
 from langchain_saffron.cache.forward_context import ForwardContext
 from langchain_saffron.errors import NumericalError, UnsupportedModelError
 from langchain_saffron.models.compat import cache_argument
+from langchain_saffron.models.cuda_recording import CudaRecording
 from langchain_saffron.models.flops import FlopCounter
+from langchain_saffron.models.graph_runner import GraphRunner, Record
 from langchain_saffron.models.layer_tap import LayerTap
 from langchain_saffron.models.packing import is_hooked, pack, shared_copy, unpack
 from langchain_saffron.models.quantization import Quantized, quantize
@@ -39,6 +43,7 @@ class TrieDecoder:
         quantized: What became of its weights, where int8 was asked for.
         unembedding: What makes logits of states, where `split` was called and the model can be taken apart so.
         tap: Takes the states of a layer from every forward, where a reward head reads them.
+        graphs: Computes decode steps by CUDA graphs, where `capture_steps` found that it can.
         cache_arguments: What makes a forward of the model read and write the pool.
         capacity: Slots of the KV cache.
         context: Most tokens from the first of the prompt to the last of the answer: no more than the cache has slots.
@@ -95,6 +100,7 @@ class TrieDecoder:
         self.quantized: Quantized | None = None
         self.unembedding: Unembedding | None = None
         self.tap: LayerTap | None = None
+        self.graphs: GraphRunner | None = None
         if int8_text is not None:
             if not owned and not is_hooked(self.model):
                 self.model, owned = shared_copy(self.model), True
@@ -147,27 +153,78 @@ class TrieDecoder:
             ModelMemoryError: It does not fit into memory.
         """
         slots = np.asarray(rows, dtype=np.int64)
+        groups = groups or [len(slots)]
+
+        def dynamic() -> torch.Tensor:
+            return self._dynamic(slots, scored, groups, states)
+
+        with memory_errors(self._too_large):
+            if self.graphs is None:
+                found = dynamic()
+            else:
+                step = None if self.graphs.failure else DecodeStep.of(self.forest, slots, scored, groups)
+                found = self.graphs.run(step, states, self.tap, dynamic)
+                self.forest.remember_leaves(slots)
+        self.forest.filled[slots] = True
+        return found if states or found.dtype == torch.float64 else found.float()
+
+    def capture_steps(self, record: Record | None = None) -> str | None:
+        """Compute decode steps by CUDA graphs from now on, where the model lets itself be captured.
+
+        Args:
+            record: Captures a step; by default a CUDA graph does.
+
+        Returns:
+            Why it does not; `None` where it does, as far as can be seen before the first capture.
+        """
+        if self.graphs is not None:
+            return self.graphs.failure
         device = self.device
-        tokens = upload([self.forest.token(slot) for slot in rows], torch.long, device)[None]
+        if (reason := self._not_captured(record)) is not None:
+            return reason
+        if record is None:
+            memory, stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
+            record = partial(CudaRecording, device=device, memory=memory, stream=stream)
+        self.graphs = GraphRunner(
+            self._run,
+            self.pool,
+            record,
+            self._is_close,
+            name=self.name,
+            kinds=self._kinds,
+            window=self._layers.window,
+            device=device,
+            dtype=self.model.dtype,
+        )
+        return None
+
+    def _not_captured(self, record: Record | None) -> str | None:
+        if record is None and self.device.type != "cuda":
+            return "it is not on a device of CUDA's"
+        if self.model.config._attn_implementation != TREE_ATTENTION:
+            return "it does not run under the tree's own attention"
+        if is_hooked(self.model):
+            return "accelerate moves its weights about"
+        return None
+
+    def _dynamic(self, slots: np.ndarray, scored: Sequence[int], groups: Sequence[int], states: bool) -> torch.Tensor:
+        """A forward of any shape."""
+        device = self.device
+        tokens = upload([self.forest.token(slot) for slot in slots.tolist()], torch.long, device)[None]
         positions = upload(torch.from_numpy(self.forest.depth[slots]), torch.long, device)[None]
         keep = upload(scored, torch.long, device)
+        with self.forward_context(slots, groups).over(self.pool) as masks:
+            return self._run(tokens, positions, keep, states, masks)
+
+    def _run(
+        self, tokens: torch.Tensor, positions: torch.Tensor, keep: torch.Tensor, states: bool, masks: Any = None
+    ) -> torch.Tensor:
+        """The model's own forward: logits or states [kept, …] as it gives them."""
         runs = self.model.base_model if states else self.model
         extra = {"logits_to_keep": keep} if self._keep_argument and not states else {}
-        with (
-            memory_errors(self._too_large),
-            self.forward_context(slots, groups or [len(slots)]).over(self.pool) as masks,
-        ):
-            output = runs(
-                input_ids=tokens,
-                position_ids=positions,
-                attention_mask=masks,
-                **self.cache_arguments,
-                **extra,
-            )
-        found = output.last_hidden_state[0] if states else output.logits[0]
-        self.forest.filled[slots] = True
-        logits: torch.Tensor = found if extra else found[keep]
-        return logits if states or logits.dtype == torch.float64 else logits.float()
+        output = runs(input_ids=tokens, position_ids=positions, attention_mask=masks, **self.cache_arguments, **extra)
+        found: torch.Tensor = output.last_hidden_state[0] if states else output.logits[0]
+        return found if extra else found[keep]
 
     @on_own_thread
     def _quantize(self, text: Sequence[int], owned: bool) -> None:

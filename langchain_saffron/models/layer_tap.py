@@ -33,6 +33,15 @@ class LayerTap:
         taken: torch.Tensor = states[index]
         return taken
 
+    @property
+    def states(self) -> torch.Tensor | None:
+        """What the latest forward gave, where nobody has taken it yet: [1, rows, width]."""
+        return self._states
+
+    def put(self, states: torch.Tensor) -> None:
+        """Hold states of a forward that ran without its hooks, as a captured one does."""
+        self._states = states
+
     def close(self) -> None:
         """Listen no more."""
         self._handle.remove()

@@ -15,6 +15,15 @@ def upload(
     return tensor.to(device, non_blocking=True)
 
 
+def page_locked(size: int, device: torch.device) -> torch.Tensor:
+    """Memory for what goes to `device`: uint8 tensor [size] on the CPU.
+
+    For an accelerator of CUDA's it is page-locked, so that a copy runs beside what the CPU does; torch hands it out
+    again no sooner than that copy is done.
+    """
+    return torch.empty(size, dtype=torch.uint8, pin_memory=device.type == "cuda" and torch.cuda.is_available())
+
+
 def computes_bfloat16(device: torch.device | str) -> bool:
     """Whether a device has instructions for bfloat16; CPUs that have none take many times as long as for float32."""
     if torch.device(device).type != "cpu":

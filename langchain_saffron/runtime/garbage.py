@@ -1,4 +1,4 @@
-"""Whether a thread is held up by the garbage collector."""
+"""The garbage collector: whether it holds a thread up, and a time without it."""
 
 import gc
 import threading
@@ -43,3 +43,15 @@ class CollectionWatch:
     def _note(self, phase: str, info: dict[str, Any]) -> None:
         if threading.get_ident() == self._thread:
             self._begun = time.perf_counter() if phase == "start" else None
+
+
+@contextmanager
+def no_collections() -> Iterator[None]:
+    """Within this context, no collection begins by itself: the end of some objects must not come in between."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

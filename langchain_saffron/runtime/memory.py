@@ -32,6 +32,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def free_on_device(device: torch.device) -> int | None:
+    """Bytes that a device of CUDA's has left, what torch holds without using it included; `None` for others."""
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return None
+    idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + idle
+
+
 def peak_memory() -> int | None:
     """The most bytes of memory that this process has held so far; `None` where the system does not tell."""
     try:

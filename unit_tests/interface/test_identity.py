@@ -42,7 +42,7 @@ OTHER: dict[str, Any] = {
     "response_format": {"type": "json_object"}, "output_version": "v1",
     "shared_budget": SharedBudget(ComputeBudget(max_tflops=1.0)), "tool_format": "hermes",
     "chat_template_kwargs": {"enable_thinking": False}, "max_cache_tokens": 999, "reward_thoughts": False,
-    "quantization": "int8",
+    "quantization": "int8", "enforce_eager": True,
     "engine": None,
 }  # fmt: skip
 # fields that no answer depends on: a new field has to be in one of the two
