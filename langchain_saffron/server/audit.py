@@ -12,8 +12,8 @@ from langchain_saffron.server.rules import Asker
 # from here on, an answer's risk is worth a line though nothing was refused
 NOTEWORTHY_RISK = 0.5
 _FIGURES = (
-    "effort", "width", "narrowest_width", "reward", "min_reward", "risk", "highest_risk", "unseen_fallbacks", "overruled",
-    "tflops", "seconds",
+    "effort", "width", "narrowest_width", "reward", "min_reward", "risk", "highest_risk", "unseen_fallbacks",
+    "overruled", "tflops", "seconds",
 )  # fmt: skip
 
 
