@@ -81,6 +81,10 @@ def serve(
         int | None,
         typer.Option(min=1, help="Tokens of prompt and answer, where the model takes more.", rich_help_panel=SERVING),
     ] = None,
+    max_cache_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help=r"Slots of each model's KV cache. \[default: 32,768]", rich_help_panel=SERVING),
+    ] = None,
     max_running: Annotated[
         int, typer.Option(min=1, help="Requests that search at a time.", rich_help_panel=SERVING)
     ] = 64,
@@ -202,6 +206,7 @@ def serve(
         "dtype": dtype,
         "quantization": quantization,
         "chat_template": chat_template,
+        "max_cache_tokens": max_cache_tokens,
         "effort": effort,
         "width": width,
         "min_width": min_width,

@@ -1,9 +1,13 @@
 """A KV cache that is too small for as wide a search as was asked for, as clients and operators see it."""
 
 import json
+import logging
 import re
 
+from starlette.testclient import TestClient
+
 from langchain_saffron import ChatSaffron
+from langchain_saffron.cli import main
 
 CHAT = "/v1/chat/completions"
 SOUP = [{"role": "user", "content": "How do I make a leek soup with thyme?"}]
@@ -40,3 +44,16 @@ def test_a_request_can_only_raise_the_servers_own(client_of):
     client = client_of(chat)
     asked = {"messages": SOUP, "min_tokens": 30, "max_tokens": 30}
     assert [client.post(CHAT, json={**asked, **more}).status_code for more in ({}, {"min_width": 1})] == [400, 400]
+
+
+def test_both_are_options_of_saffron_serve(monkeypatch):
+    apps = []
+    monkeypatch.setattr("langchain_saffron.server.process.serve", lambda app, *rest: apps.append(app))
+    # other tests read these logs
+    monkeypatch.setattr(logging.getLogger("langchain_saffron.server"), "setLevel", lambda level: None)
+    assert main(["serve", "--port", "0", "--effort", "high", "--max-cache-tokens", "61", "--min-width", "16"]) == 0
+    with_room = {"messages": SOUP, "max_tokens": 2}
+    without = {**with_room, "min_tokens": 30, "max_tokens": 30, "top_p": 1.0}
+    with TestClient(apps[0], raise_server_exceptions=False) as client:
+        answers = [client.post(CHAT, json=asked) for asked in (with_room, without)]
+    assert [answer.status_code for answer in answers] == [200, 400]
