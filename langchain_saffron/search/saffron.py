@@ -220,6 +220,8 @@ class _SaffronSearch(BeamSearch):
         """
         inputs, most = self.inputs, self.settings.width
         while self.abandoned is not None and self._in_danger():
+            if self.verifier is not None and self.verifier.despairs:
+                break
             at_end = length >= inputs.max_tokens
             # an answer that has ended unsafe is no reason to leave a beam that may still become safe
             standing = [beam.reward for beam in self.live or self.pool.beams if beam.reward is not None]

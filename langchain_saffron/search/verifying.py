@@ -8,6 +8,9 @@ from langchain_saffron.search.node import Node
 from langchain_saffron.search.portions import rewards_in_portions
 from langchain_saffron.search.protocol import Expand, Scores, SearchInputs
 
+# texts in a row that fall before a search gives up: what is to be said goes on from something that is unsafe itself
+MOST_IN_VAIN = 64
+
 Look = Generator[Expand, Scores, "Looks"]
 
 
@@ -33,6 +36,7 @@ class Verifier:
     Attributes:
         verified: Texts that it has looked at.
         overruled: How many of those fell.
+        in_vain: How many texts in a row fell; 0 as soon as one stands.
         is_short: Whether the budget did not cover all that should have been looked at.
     """
 
@@ -46,10 +50,16 @@ class Verifier:
         assert inputs.sentences is not None, "a search that verifies has to know where sentences end"
         self.verified = 0
         self.overruled = 0
+        self.in_vain = 0
         self.is_short = False
         self._inputs = inputs
         self._sentences = inputs.sentences
         self._threshold = inputs.settings.safety_threshold
+
+    @property
+    def despairs(self) -> bool:
+        """Whether so much fell and nothing stood that there is no use in going back once more."""
+        return self.in_vain >= MOST_IN_VAIN
 
     def look(self, beams: Sequence[Beam], stay: Sequence[Node], spare: Sequence[Node] = (), last: bool = False) -> Look:
         """Look at those of some beams that have come to the end of a sentence, or to their own, all of them at once.
@@ -85,6 +95,7 @@ class Verifier:
                 looks.overruled.append((beam, rewards[node]))
         fell = sum(not reward >= self._threshold for reward in rewards.values())
         self.overruled += fell
+        self.in_vain = 0 if fell < len(nodes) else self.in_vain + fell
         if self._inputs.recorder is not None and nodes:
             self._inputs.recorder.look([beam for beam, _ in looks.overruled], len(nodes), fell)
         return looks

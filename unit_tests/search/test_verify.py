@@ -12,6 +12,7 @@ from langchain_saffron.search.abandoned import MOST_STEPS_BACK, Overruled
 from langchain_saffron.search.budget import BudgetMeter
 from langchain_saffron.search.recorder import Recorder
 from langchain_saffron.search.saffron import saffron_search
+from langchain_saffron.search.verifying import MOST_IN_VAIN
 from langchain_saffron.settings import ComputeBudget, SearchSettings
 from unit_tests.tables import chances, drive, response
 
@@ -326,6 +327,26 @@ def test_the_way_out_is_found_where_the_sentence_went_wrong_rather_than_at_its_e
     monkeypatch.setattr(Overruled, "doubt", lambda text, tokens: 0.0)
     lost = drive(saffron_search(inputs()), logits, trusting, prm=of_first)
     assert (lost.finish_reason, lost.steps_back) == ("refusal", MOST_STEPS_BACK)
+
+
+def test_where_nothing_stands_the_search_gives_up_long_before_it_has_seen_all():
+    """Wide enough, it has looked at many texts before it has gone back often."""
+    width = 16
+
+    def logits(prefix: tuple[int, ...]) -> list[float]:
+        if len(prefix) % 8 == 7:
+            return chances(t3=1.0)
+        return chances(t0=0.4, t1=0.35, t2=0.25)
+
+    settings = {"width": width, "max_tokens": 24}
+    lost = drive(saffron_search(inputs(**settings)), logits, trusting, prm=lambda prefix: -5.0)
+    assert lost.finish_reason == "refusal"
+    assert MOST_IN_VAIN <= lost.overruled == lost.verified < MOST_IN_VAIN + width
+    assert 1 < lost.steps_back <= MOST_IN_VAIN // 4
+    # one that stands in between shows that it is worth it
+    found = drive(saffron_search(inputs(**settings)), logits, trusting, prm=lambda prefix: 3.0 if prefix[0] else -5.0)
+    assert found.tokens[0] != 0
+    assert found.finish_reason != "refusal"
 
 
 def test_it_is_for_searches_that_have_a_tree():
