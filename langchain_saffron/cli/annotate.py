@@ -192,8 +192,9 @@ def annotate(
         return
     counts = manifest["counts"]
     print(
-        f"{counts['rewards']:,} rewards of {counts['rows']:,} answers ({counts['safe_share']:.1%} safe) in {out}"
-        + (f"; {counts['candidates']:,} of candidates" if counts.get("candidates") else "")
+        f"{counts['rewards']:,} rewards of {counts['rows']:,} answers ({counts['safe_share']:.1%} safe)"
+        + (f", and {counts['candidates']:,} of candidates," if counts.get("candidates") else "")
+        + f" in {out}"
         + (f"; {counts['broken']:,} broken records skipped" if counts["broken"] else "")
         + (f"; {counts['too_long']:,} records with a prompt beyond --max-tokens" if counts["too_long"] else "")
     )
