@@ -173,12 +173,15 @@ def test_forecasts_are_annotated(corpus, tmp_path, run):
 
 
 def test_candidates_are_annotated(corpus, tmp_path, run):
-    others = ("--candidates", "2", "--policy", "kitchen", "--candidates-every", "8")
+    others = ("--candidates", "2", "--policy", "kitchen", "--candidates-every", "8", "--candidates-after", "3")
     code, out, told = run("annotate", corpus, "--limit", "3", *others, "--out", tmp_path / "candidates")
     assert code == 0, told
     manifest = json.loads((tmp_path / "candidates" / "manifest.json").read_text(encoding="utf-8"))
-    assert manifest["settings"]["candidates"] | {"policy": ""} == {"count": 2, "every": 8, "policy": ""}
-    assert f", and {manifest['counts']['candidates']} of candidates, in " in out
+    assert manifest["settings"]["candidates"] | {"policy": ""} == {
+        "count": 2, "every": 8, "after": 3, "policy": "",
+    }  # fmt: skip
+    assert f", and {manifest['counts']['candidates']} of candidates, " in out
+    assert f" and {manifest['counts']['after']} of what follows them, in " in out
     assert 0 < manifest["counts"]["candidates"] < manifest["counts"]["rewards"]
 
 

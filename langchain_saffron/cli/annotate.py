@@ -81,6 +81,15 @@ def annotate(
         int,
         typer.Option(min=1, help="At every so many places; the others have none.", rich_help_panel=CANDIDATES),
     ] = 1,
+    candidates_after: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="At every so many of those places, score what would follow each candidate, too (two tokens each): "
+            "a head learns from it to tell beams apart. 0 for none.",
+            rich_help_panel=CANDIDATES,
+        ),
+    ] = 0,
     rollout_tokens: Annotated[int, typer.Option(help="Of a continuation, at most.", rich_help_panel=FORECAST)] = 24,
     rollout_every: Annotated[
         int, typer.Option(help="A forecast every so many tokens; the others have no reward.", rich_help_panel=FORECAST)
@@ -149,7 +158,7 @@ def annotate(
             "rollouts: forecasts need both --rollouts and --policy, whose continuations they are of; candidates both "
             "--candidates and --policy, which names them"
         )
-    named = candidates and CandidateSettings(count=candidates, every=candidates_every)
+    named = candidates and CandidateSettings(count=candidates, every=candidates_every, after=candidates_after)
     drawn = rollouts and RolloutSettings(count=rollouts, tokens=rollout_tokens, every=rollout_every, seed=seed)
     # a mistake in the corpus should not cost the model's loading
     source = Corpus.open(corpus, split)
@@ -194,6 +203,7 @@ def annotate(
     print(
         f"{counts['rewards']:,} rewards of {counts['rows']:,} answers ({counts['safe_share']:.1%} safe)"
         + (f", and {counts['candidates']:,} of candidates," if counts.get("candidates") else "")
+        + (f" and {counts['after']:,} of what follows them," if counts.get("after") else "")
         + f" in {out}"
         + (f"; {counts['broken']:,} broken records skipped" if counts["broken"] else "")
         + (f"; {counts['too_long']:,} records with a prompt beyond --max-tokens" if counts["too_long"] else "")

@@ -102,6 +102,14 @@ def fit(
             "policy: training is then told of the choices that a search makes.",
         ),
     ] = 0,
+    candidates_after: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="At every so many places, have it score what would follow each candidate, too: a head learns from it "
+            "to tell beams apart. 0 for none.",
+        ),
+    ] = 0,
     epochs: Annotated[
         int | None,
         typer.Option(help="Passes over the data; 1 on the guard, 6 on the policy and of a head.", rich_help_panel=FIT),
@@ -173,7 +181,7 @@ def fit(
             retries=retries,
             answers=AnswerSettings(samples=samples, max_tokens=answer_tokens, seed=seed, **own),
             annotation=AnnotateSettings(max_tokens=max_tokens, limit=limit),
-            candidates=CandidateSettings(count=candidates) if candidates else None,
+            candidates=CandidateSettings(count=candidates, after=candidates_after) if candidates else None,
             training=kind(seed=seed, strict=strict, device="cpu" if device == "cpu" else None, **fitted),
             device=device,
             dtype=dtype or default_dtype(device),

@@ -19,8 +19,8 @@ GROUP_ROWS = 128
 LOT_TOKENS = 4096
 
 Pair = tuple[Sequence[int], Sequence[int]]
-# how many tokens of an answer, and a token that could follow them
-Branch = tuple[int, int]
+# how many tokens of an answer, and what could follow them
+Branch = tuple[int, tuple[int, ...]]
 
 
 @dataclass
@@ -81,9 +81,9 @@ class PrefixScorer:
     def branched_outputs(
         self, pairs: Sequence[Pair], branches: Sequence[Sequence[Branch]], salt: str = ""
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """`outputs`, and those after prefixes of the answers with one other token each.
+        """`outputs`, and those after prefixes of the answers with other tokens behind each.
 
-        A branch costs that token and the question: the prefix itself is there.
+        A branch costs those tokens and the question: the prefix itself is there.
 
         Args:
             pairs: As for `outputs`, which also says what is raised.
@@ -105,9 +105,9 @@ class PrefixScorer:
                 answers = [trunk[len(prompt) :] for trunk, (prompt, _) in zip(trunks, lot, strict=True)]
                 prefixes += list(self._prefix_outputs(trunks, answers))
                 starts = [
-                    (trunk[len(prompt) + count - 1], token)
+                    (trunk[len(prompt) + count - 1], tokens)
                     for trunk, (prompt, _), some in zip(trunks, lot, wanted, strict=True)
-                    for count, token in some
+                    for count, tokens in some
                 ]
                 beside += list(self._branch_outputs(starts))
         outputs = torch.cat(prefixes)
@@ -178,11 +178,11 @@ class PrefixScorer:
         self._fill(trunks)
         yield from self._questions(answers)
 
-    def _branch_outputs(self, starts: Sequence[tuple[int, int]]) -> Iterator[torch.Tensor]:
-        """Outputs after a token, and the question, below each of some computed nodes."""
+    def _branch_outputs(self, starts: Sequence[Branch]) -> Iterator[torch.Tensor]:
+        """Outputs after some tokens, and the question, below each of some computed nodes."""
         forest = self.decoder.forest
         room = min(MOST_ROWS, forest.capacity - forest.used)
-        length = 1 + len(self.suffix)
+        length = max((len(tokens) for _, tokens in starts), default=1) + len(self.suffix)
         per_group, together = max(1, min(GROUP_ROWS, room) // length), max(1, room // length)
         for i in range(0, len(starts), together):
             part = starts[i : i + together]
@@ -191,8 +191,8 @@ class PrefixScorer:
             try:
                 for j in range(0, len(part), per_group):
                     rows, ends = [], []
-                    for node, token in part[j : j + per_group]:
-                        branch = forest.insert([token, *self.suffix], parent=node)
+                    for node, tokens in part[j : j + per_group]:
+                        branch = forest.insert([*tokens, *self.suffix], parent=node)
                         tips.append(branch[-1])
                         ends.append(branch[-1])
                         rows += branch

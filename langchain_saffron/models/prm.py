@@ -286,7 +286,7 @@ class ProcessRewardModel:
     def score_branches(
         self, pairs: Sequence[Pair], branches: Sequence[Sequence[Branch]]
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """`score`, and the rewards of prefixes of the answers with another token behind each.
+        """`score`, and the rewards of prefixes of the answers with other tokens behind each.
 
         Args:
             pairs: (prompt_ids, response_ids).
@@ -295,7 +295,7 @@ class ProcessRewardModel:
         Returns:
             What `score` does, and float32 tensors [branches] on the CPU.
         """
-        self._check(pairs, [token for some in branches for _, token in some])
+        self._check(pairs, [token for some in branches for _, tokens in some for token in tokens])
         if self._function is not None:
             return self._function.score_prefixes(pairs), self._whole_branches(pairs, branches)
         assert self._scorer is not None
@@ -351,9 +351,9 @@ class ProcessRewardModel:
     def _whole_branches(self, pairs: Sequence[Pair], branches: Sequence[Sequence[Branch]]) -> list[torch.Tensor]:
         """Rewards of branches, each asked for as a text of its own."""
         texts = [
-            (prompt, [*response[:count], token])
+            (prompt, [*response[:count], *tokens])
             for (prompt, response), some in zip(pairs, branches, strict=True)
-            for count, token in some
+            for count, tokens in some
         ]
         rewards = self.whole_rewards(texts) if texts else torch.empty(0)
         return list(rewards.split([len(some) for some in branches]))

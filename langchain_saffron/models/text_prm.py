@@ -105,7 +105,7 @@ class TextRewardModel(ProcessRewardModel):
     def score_branches(
         self, pairs: Sequence[Pair], branches: Sequence[Sequence[Branch]]
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """`score`, and the rewards of prefixes of the answers with another token behind each, by their text.
+        """`score`, and the rewards of prefixes of the answers with other tokens behind each, by their text.
 
         Args:
             pairs: As for `score`.
@@ -116,9 +116,9 @@ class TextRewardModel(ProcessRewardModel):
         """
         rewards = self.score(pairs)
         texts = [
-            (prompt, text_of(self.tokenizer, [*response[:count], token]))
+            (prompt, text_of(self.tokenizer, [*response[:count], *tokens]))
             for (prompt, response), some in zip(pairs, branches, strict=True)
-            for count, token in some
+            for count, tokens in some
         ]
         wanted = [(prompt, text) for prompt, text in texts if text is not None]
         found = iter(self._text_rewards(wanted).tolist() if wanted else ())

@@ -18,8 +18,8 @@ from langchain_saffron.training.shards import FORMAT, MANIFEST, file_hash, read_
 _NAMED_PROBLEMS = 100
 _COUNTS = ("records", "rows", "rewards", "safe", "too_long")
 # counts that are there where they are not 0: prefixes without a reward, prefixes that were scored with a character
-# completed, answers that the guard gave no reward for, and rewards of candidates
-OPTIONAL_COUNTS = ("unknown", "completed", "skipped", "candidates")
+# completed, answers that the guard gave no reward for, and rewards of candidates and of what follows them
+OPTIONAL_COUNTS = ("unknown", "completed", "skipped", "candidates", "after")
 
 
 def corpus_record(corpus: Corpus, records: int) -> dict[str, Any]:

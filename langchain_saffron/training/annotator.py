@@ -20,8 +20,6 @@ from langchain_saffron.training.rollouts import Rollouts
 from langchain_saffron.training.settings import AnnotateSettings
 from langchain_saffron.training.shards import Row
 
-# one list for each token of an answer
-Beside = list[list[Any]]
 Progress = Callable[[int, int], None]
 Report = Callable[[str], None]
 
@@ -124,6 +122,7 @@ class Annotator:
                     unknown["unknown"] += len(rewards) - known
                     if beside:
                         unknown["candidates"] += sum(reward == reward for some in beside[1] for reward in some)
+                        unknown["after"] += sum(reward == reward for reward in beside[3])
                 else:
                     unknown["skipped"] += 1
             waiting.clear()
@@ -189,14 +188,22 @@ class Annotator:
             policy = asks.prompt_ids(turns) if asks else []
             yield Answer(prompt, self._prm.prompt_ids(turns), response, policy)
 
-    def _rewards(self, answers: list[Answer]) -> tuple[list[torch.Tensor], Sequence[tuple[Beside, ...]]]:
+    def _rewards(self, answers: list[Answer]) -> tuple[list[torch.Tensor], Sequence[tuple[Any, ...]]]:
         """Of every prefix of some answers; and candidates with their rewards, for a `Row`, where they are asked for."""
         pairs = [(answer.asked, answer.response) for answer in answers]
         if self._candidates is not None:
             named = [self._candidates.of(answer.policy, answer.response) for answer in answers]
-            branches = [[(i, token) for i, some in enumerate(each) for token in some] for each in named]
+            after = [
+                self._candidates.after(answer.policy, answer.response, some)
+                for answer, some in zip(answers, named, strict=True)
+            ]
+            branches = [
+                [(i, (token,)) for i, some in enumerate(each) for token in some]
+                + [(i, (token, behind)) for i, token, behind in further]
+                for each, further in zip(named, after, strict=True)
+            ]
             rewards, found = self._prm.score_branches(pairs, branches)
-            return rewards, [_beside(each, of) for each, of in zip(named, found, strict=True)]
+            return rewards, [_beside(*parts) for parts in zip(named, after, found, strict=True)]
         if self._rollouts is None:
             return self._prm.score(pairs), [()] * len(answers)
         rewards = [
@@ -206,7 +213,7 @@ class Annotator:
         return rewards, [()] * len(answers)
 
 
-def _beside(named: list[list[int]], found: torch.Tensor) -> tuple[Beside, ...]:
-    """Candidates at each token of an answer, and their rewards in the same form."""
+def _beside(named: list[list[int]], after: list[tuple[int, int, int]], found: torch.Tensor) -> tuple[Any, ...]:
+    """Candidates at each token of an answer, and their rewards in the same form; what follows, and its rewards."""
     rewards = iter(found.tolist())
-    return named, [[next(rewards) for _ in some] for some in named]
+    return named, [[next(rewards) for _ in some] for some in named], after, list(rewards)

@@ -6,14 +6,19 @@ from typing import Any
 import torch
 
 from langchain_saffron.errors import ContextOverflowError, SettingsError
+from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.models.fingerprint import fingerprint
 from langchain_saffron.models.loading import end_token_ids
+from langchain_saffron.models.prefix_scoring import MOST_ROWS
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.models.vocabulary import check_vocabularies
 from langchain_saffron.templates.guard_prompt import Turn
 from langchain_saffron.templates.safe_encoder import safe_encoder
 from langchain_saffron.training.policy_prompts import policy_prompt_ids
 from langchain_saffron.training.settings import CandidateSettings
+
+# tokens behind a candidate
+_NEXT = 2
 
 
 class Candidates:
@@ -48,6 +53,7 @@ class Candidates:
         self._context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         # the end of a turn has the reward of the answer that it ends
         never = {*end_token_ids(model, tokenizer), *tokenizer.all_special_ids}
+        self._decoder = TrieDecoder(model, "policy") if self.settings.after else None
         self._tokens = len(tokenizer)
         self._never = sorted(token for token in never if token < self._tokens)
         if self.settings.count >= self._tokens - len(self._never):
@@ -100,4 +106,45 @@ class Candidates:
         logits.scatter_(1, ids[0, before + 1, None], -torch.inf)
         for place, tokens in zip(places, logits.topk(self.settings.count).indices.tolist(), strict=True):
             found[place] = tokens
+        return found
+
+    @torch.inference_mode()
+    def after(
+        self, prompt: Sequence[int], response: Sequence[int], named: Sequence[Sequence[int]]
+    ) -> list[tuple[int, int, int]]:
+        """What would follow candidates, and the tokens in whose place they stand.
+
+        Args:
+            prompt: The policy's prompt.
+            response: The answer.
+            named: Its candidates, as `of` gives them.
+
+        Returns:
+            (place in the answer, the token there, the one behind it), the two likeliest of the latter each, at every
+            `settings.after`-th place that has candidates.
+        """
+        places = [place for place, some in enumerate(named) if some]
+        places = places[:: self.settings.after] if self.settings.after else []
+        if self._decoder is None or not places:
+            return []
+        forest = self._decoder.forest
+        trunk = forest.insert([*prompt, *response])
+        held = [trunk[-1]]
+        found: list[tuple[int, int, int]] = []
+        try:
+            missing = [node for node in trunk if not forest.filled[node]]
+            for start in range(0, len(missing), MOST_ROWS):
+                self._decoder.forward(missing[start : start + MOST_ROWS], [])
+            for place in places:
+                tokens = [response[place], *named[place]]
+                before = trunk[len(prompt) + place - 1]
+                nodes = [forest.insert([token], parent=before)[-1] for token in tokens]
+                held += nodes
+                logits = self._decoder.forward(nodes, list(range(len(nodes))))[:, : self._tokens].float()
+                logits[:, self._never] = -torch.inf
+                for token, following in zip(tokens, logits.topk(_NEXT).indices.tolist(), strict=True):
+                    found += [(place, token, one) for one in following]
+        finally:
+            for node in held:
+                forest.release(node)
         return found

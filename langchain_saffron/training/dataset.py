@@ -39,6 +39,9 @@ class Sample:
             there are none.
         candidate_rewards: float32 array [tokens, some]: the PRM's reward of everything before the token with the
             candidate in its place; NaN where there is no candidate, or its reward is not known.
+        after: int64 array [some, 3]: a place, the token that was said there or a candidate, and the one behind it;
+            `None` for none.
+        after_rewards: float32 array [some]: the PRM's reward behind each, where it is known.
     """
 
     record: int
@@ -46,6 +49,8 @@ class Sample:
     rewards: np.ndarray
     candidates: np.ndarray | None = None
     candidate_rewards: np.ndarray | None = None
+    after: np.ndarray | None = None
+    after_rewards: np.ndarray | None = None
 
     @property
     def known(self) -> np.ndarray:
@@ -70,6 +75,7 @@ class Sample:
         shape = len(prompt), self.candidates.shape[1]
         return replace(
             made,
+            after=None if self.after is None else self.after + np.array([len(prompt) - start, 0, 0]),
             candidates=np.concatenate([np.zeros(shape, dtype=np.int64), self.candidates[start:]]),
             candidate_rewards=np.concatenate(
                 [np.full(shape, np.nan, dtype=np.float32), self.candidate_rewards[start:]]
@@ -163,8 +169,10 @@ class RewardData:
                 "the annotations were made with another tokenizer than the base model's: annotate the corpus with a "
                 "PRM of this tokenizer, or train from the base that belongs to it (--base)"
             )
-        highest = max(max(int(sample.token_ids.max()), *sample.targets()[1]) for sample in self.samples)
-        lowest = min(min(int(sample.token_ids.min()), *sample.targets()[1]) for sample in self.samples)
+        used = [(sample.token_ids, sample.targets()[1]) for sample in self.samples]
+        used += [(sample.after[:, 1], sample.after[:, 2]) for sample in self.samples if sample.after is not None]
+        highest = max(int(ids.max()) for some in used for ids in some)
+        lowest = min(int(ids.min()) for some in used for ids in some)
         if lowest < 0:
             raise CorpusError(f"the annotations hold the token id {lowest}: ids count from 0")
         if highest >= rows:
@@ -178,6 +186,8 @@ class RewardData:
         seen = torch.zeros(rows, dtype=torch.bool)
         for sample in self.samples:
             seen[torch.from_numpy(sample.targets()[1])] = True
+            if sample.after is not None:
+                seen[torch.from_numpy(sample.after[:, 2])] = True
         return seen
 
     def share_of(self, seen: torch.Tensor) -> float:
@@ -276,7 +286,12 @@ def _sample(record: int, ids: Sequence[int], start: int, rewards: Sequence[float
 
 
 def _with_candidates(
-    sample: Sample, start: int, candidates: Sequence[Sequence[int]], rewards: Sequence[Sequence[float]]
+    sample: Sample,
+    start: int,
+    candidates: Sequence[Sequence[int]],
+    rewards: Sequence[Sequence[float]],
+    after: Sequence[Sequence[int]],
+    after_rewards: Sequence[float],
 ) -> Sample:
     most = max(map(len, candidates), default=0)
     shape = len(sample.token_ids), most
@@ -285,4 +300,13 @@ def _with_candidates(
         tokens[place, : len(some)], known[place, : len(of)] = some, of
     if np.isinf(known).any():
         raise ValueError("has an infinite reward")
-    return replace(sample, candidates=tokens, candidate_rewards=known)
+    made = replace(sample, candidates=tokens, candidate_rewards=known)
+    further = np.array(after_rewards, dtype=np.float32)
+    if np.isinf(further).any():
+        raise ValueError("has an infinite reward")
+    there = ~np.isnan(further)
+    if not there.any():
+        return made
+    return replace(
+        made, after=(np.array(after, dtype=np.int64) + np.array([start, 0, 0]))[there], after_rewards=further[there]
+    )

@@ -7,9 +7,12 @@ import torch
 
 from langchain_saffron.models.head_map import HeadMap
 from langchain_saffron.training.calibration import Choices, Predicted
-from langchain_saffron.training.choice_loss import squared_errors
+from langchain_saffron.training.choice_loss import SIBLING_WEIGHT, squared_errors
 from langchain_saffron.training.head_states import HeadStates
+from langchain_saffron.training.sibling_states import SiblingStates
 
+# whose siblings take part in a step
+_PLACES = 24
 _WARM_UP = 0.05
 _DECAY = 0.01
 # a coordinate that never changes tells nothing
@@ -83,6 +86,8 @@ class FittedHead:
             for group in optimiser.param_groups:
                 group["lr"] = group["rate"] * scale
             loss = self._loss(data, index)
+            if data.siblings is not None:
+                loss = loss + SIBLING_WEIGHT * self._sibling_loss(data.siblings, seed * 20_011 + step)
             optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_([*self.map.parameters(), self.bias], 1.0)
@@ -112,6 +117,14 @@ class FittedHead:
         predicted = self._predicted(data.states[self._layer][index], tokens)
         error = predicted[there.to(predicted.device)] - rewards[there].to(predicted.device)
         return squared_errors(error, there.nonzero()[:, 0].to(predicted.device)) / len(error)
+
+    def _sibling_loss(self, siblings: SiblingStates, seed: int) -> torch.Tensor:
+        """The same of what follows candidates, at some places: there, prefixes of one length are compared."""
+        drawn = torch.randint(siblings.places, (_PLACES,), generator=torch.Generator().manual_seed(seed))
+        some = siblings.of_places(drawn.tolist())
+        predicted = self._predicted(some.states[self._layer], some.following[:, None])[:, 0]
+        error = predicted - some.rewards.to(predicted.device)
+        return squared_errors(error, some.place.to(predicted.device)) / len(error)
 
     @torch.inference_mode()
     def _all(self, data: HeadStates, tokens: torch.Tensor) -> torch.Tensor:

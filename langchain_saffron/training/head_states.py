@@ -9,6 +9,7 @@ import torch
 
 from langchain_saffron.models.layer_tap import LayerTap
 from langchain_saffron.training.dataset import RewardData, Sample
+from langchain_saffron.training.sibling_states import SiblingStates
 
 # conversations in one forward, of similar length
 _TOGETHER = 8
@@ -25,6 +26,7 @@ class HeadStates:
         conversations: int64 tensor [prefixes]: the place of each one's conversation among the samples.
         candidates: int64 tensor [prefixes, some]: other tokens that could follow.
         candidate_rewards: float32 tensor [prefixes, some]: likewise of those; NaN where there is none.
+        siblings: What follows candidates; `None` where nobody asked.
     """
 
     states: dict[int, torch.Tensor]
@@ -33,6 +35,7 @@ class HeadStates:
     conversations: torch.Tensor
     candidates: torch.Tensor
     candidate_rewards: torch.Tensor
+    siblings: SiblingStates | None = None
 
     @classmethod
     @torch.inference_mode()
@@ -80,12 +83,15 @@ class HeadStates:
         finally:
             for tap in taps.values():
                 tap.close()
+        tokens, of_tokens = (torch.from_numpy(np.concatenate(parts)) for parts in zip(*beside, strict=True))
         return cls(
             {layer: torch.cat(parts) for layer, parts in found.items()},
             torch.from_numpy(np.concatenate(following)),
             torch.from_numpy(np.concatenate(rewards)),
             torch.from_numpy(np.concatenate(conversations)),
-            *(torch.from_numpy(np.concatenate(parts)) for parts in zip(*beside, strict=True)),
+            tokens,
+            of_tokens,
+            SiblingStates.of(policy, data.samples, layers),
         )
 
     def some(self, index: torch.Tensor) -> "HeadStates":

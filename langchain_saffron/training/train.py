@@ -247,6 +247,8 @@ def data_digest(*parts: RewardData | None) -> str:
             digest.update(sample.rewards.tobytes())
             if sample.candidates is not None and sample.candidate_rewards is not None:
                 digest.update(sample.candidates.tobytes() + sample.candidate_rewards.tobytes())
+            if sample.after is not None and sample.after_rewards is not None:
+                digest.update(sample.after.tobytes() + sample.after_rewards.tobytes())
     return digest.hexdigest()
 
 

@@ -344,7 +344,12 @@ def test_branches_are_those_of_plain_forwards(constants, suffix, monkeypatch):
     decoder = TrieDecoder(model, "process reward model", 2000)
     pairs = awkward_pairs()[:4]
     # one of them is what another answer goes on with, one the question's first token, one hangs off the prompt
-    branches = [[(2, 33), (2, pairs[3][1][2]), (0, 34)], [], [(3, SUFFIX[0]), (5, 21), (5, 22)], [(1, 33)]]
+    branches = [
+        [(2, (33,)), (2, (pairs[3][1][2],)), (0, (34, 35))],
+        [],
+        [(3, (SUFFIX[0],)), (5, (21, 22)), (5, (21, 23))],
+        [(1, (33,))],
+    ]
     scorer = PrefixScorer(decoder, suffix)
     prefixes, beside = scorer.branched_outputs(pairs, branches)
     assert decoder.forest.used == 0
@@ -352,13 +357,13 @@ def test_branches_are_those_of_plain_forwards(constants, suffix, monkeypatch):
         assert torch.allclose(found, wanted, atol=1e-4, rtol=0)
     for (prompt, answer), some, outputs in zip(pairs, branches, beside, strict=True):
         assert len(outputs) == len(some)
-        for (count, token), row in zip(some, outputs, strict=True):
-            expected = plain_logits(model, [*prompt, *answer[:count], token, *suffix])
+        for (count, more), row in zip(some, outputs, strict=True):
+            expected = plain_logits(model, [*prompt, *answer[:count], *more, *suffix])
             assert torch.allclose(row, expected, atol=1e-4, rtol=0)
 
 
 def test_a_branch_costs_its_token_and_the_question():
     prm = guard_prm(random_model())
     with forwards(prm) as rows:
-        prm.score_branches([(tokens(20), tokens(50))], [[(10, 301), (10, 302), (49, 303)]])
+        prm.score_branches([(tokens(20), tokens(50))], [[(10, (301,)), (10, (302,)), (49, (303,))]])
     assert rows == [70, 50 * len(SUFFIX), 3 * (1 + len(SUFFIX))]

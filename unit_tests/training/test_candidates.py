@@ -20,6 +20,7 @@ from langchain_saffron.training.dataset import RewardData
 from langchain_saffron.training.policy_prompts import PolicyPrompts
 from langchain_saffron.training.rollouts import Rollouts
 from langchain_saffron.training.settings import AnnotateSettings, CandidateSettings, HeadSettings
+from langchain_saffron.training.sibling_states import SiblingStates
 from langchain_saffron.training.train import train
 from langchain_saffron.training.train_head import train_head
 from unit_tests.builders import byte_level_tokenizer
@@ -29,6 +30,7 @@ from unit_tests.training.annotations import TOKENIZER, Rule, chat, ids, rows, ru
 from unit_tests.training.runs import NAN, PEFT_WARNINGS, SETTINGS, samples, save_base
 
 PROMPT, ANSWER = [TOKENIZER.bos_token_id, *ids("How long does rice boil?")], ids("Boil it, then serve.")
+KEPT = {"record", "token_ids", "response_start", "response_end", "rewards"}
 QUIET = pytest.mark.filterwarnings("ignore::langchain_saffron.models.mrm_quality.RewardModelWarning")
 
 
@@ -68,7 +70,7 @@ def test_rewards_are_those_of_the_prefix_with_the_candidate(policy, prm, kind, t
     annotate(corpus, guard, tmp_path / "said", settings)
     beside = rows(tmp_path / "out")
     # of what was said everything is as without
-    kept = [{key: value for key, value in row.items() if "candidate" not in key} for row in beside]
+    kept = [{key: value for key, value in row.items() if key in KEPT} for row in beside]
     for row, alone in zip(kept, rows(tmp_path / "said"), strict=True):
         assert np.allclose(row.pop("rewards"), alone.pop("rewards"), atol=1e-5, equal_nan=True)
         assert row == alone
@@ -91,14 +93,19 @@ def test_rewards_are_those_of_the_prefix_with_the_candidate(policy, prm, kind, t
 
 
 def _asked(guard, row, corpus):
-    """The guard's prompt of a row, found by the MRM's."""
+    """The guard's prompt of a row."""
+    return guard.prompt_ids(_turns(guard, row, corpus))
+
+
+def _turns(guard, row, corpus):
+    """What a row answers, found by the MRM's prompt."""
     template = guard.template
     for record in corpus.read(row["record"], row["record"] + 1):
         messages = record.data["messages"]
         for end in range(len(messages)):
             turns = [(turn["role"], turn["content"]) for turn in messages[:end]]
             if turns and template.prompt_ids(TOKENIZER, turns) == row["token_ids"][: row["response_start"]]:
-                return guard.prompt_ids(turns)
+                return turns
     raise AssertionError("no such prompt")
 
 
@@ -138,6 +145,49 @@ def test_an_annotation_goes_on_with_the_same_candidates_only(policy, tmp_path):
         ]
     seen = data.seen(len(TOKENIZER))
     assert all(seen[token] for row in rows(tmp_path / "whole") for some in row["candidates"] for token in some)
+
+
+def test_what_follows_candidates_is_scored_and_told_to_a_head(policy, prm, tmp_path):
+    corpus = write(tmp_path / "c.jsonl", [chat(i) for i in range(6)])
+    settings = AnnotateSettings(max_tokens=64, shard_size=3)
+    manifest = annotate(
+        corpus, prm, tmp_path / "out", settings, candidates=named(policy, prm, count=2, every=2, after=2)
+    )
+    data, known = RewardData.load(tmp_path / "out"), rows(tmp_path / "out")
+    never = [*end_token_ids(policy, TOKENIZER), *TOKENIZER.all_special_ids]
+    scored = 0
+    for sample, row in zip(data.samples, known, strict=True):
+        start = row["response_start"]
+        response = row["token_ids"][start:]
+        assert sorted({place for place, _, _ in row["after"]}) == list(range(0, len(response), 4))
+        asked = _asked(prm, row, corpus)
+        for (place, one, two), reward in zip(row["after"], row["after_rewards"], strict=True):
+            assert one in (response[place], *row["candidates"][place])
+            said = [*response[:place], one, two]
+            assert reward == pytest.approx(float(prm.whole_rewards([(asked, said)])[0]), abs=1e-4)
+            scored += 1
+        assert (sample.after - [start, 0, 0]).tolist() == row["after"]
+        # by the policy's own words for what comes next: its prompt is the row's own where it has no template
+        prompt = named(policy, prm).prompt_ids(_turns(prm, row, corpus))
+        place, one, two = row["after"][0]
+        order = plain_logits(policy, [*prompt, *response[:place], one])[: len(TOKENIZER)].argsort(descending=True)
+        assert two == next(token for token in order.tolist() if token not in never)
+    assert scored == manifest["counts"]["after"] > 20
+    # the states are those of plain forwards, layer by layer
+    states = SiblingStates.of(policy, data.samples, [1, 2])
+    pairs = [(sample, *pair) for sample in data.samples for pair in sample.after.tolist()]
+    assert states.following.tolist() == [two for *_, two in pairs]
+    for index in range(0, len(pairs), 7):
+        sample, at, one, _ = pairs[index]
+        inputs = torch.tensor([[*sample.token_ids[:at].tolist(), one]])
+        hidden = policy.model(input_ids=inputs, output_hidden_states=True, use_cache=False).hidden_states
+        assert torch.allclose(states.states[1][index].float(), hidden[1][0, -1], atol=5e-3)
+    (few,) = [states.of_places([1, 0])]
+    assert few.following.tolist() == [
+        *states.following[states.place == 1].tolist(), *states.following[states.place == 0].tolist(),
+    ]  # fmt: skip
+    assert few.place.tolist() == [0] * int((states.place == 1).sum()) + [1] * int((states.place == 0).sum())
+    assert SiblingStates.of(policy, samples(3), [1]) is None
 
 
 def test_what_cannot_be_is_told(policy, prm, tmp_path):
@@ -227,6 +277,37 @@ def test_a_reward_model_learns_the_choice_among_candidates(kind, tmp_path):
     assert (details["rewards"], details["candidates"]) == (learnt.rewards, learnt.candidates)
     if kind == "head":
         engine.close()
+
+
+@QUIET
+def test_a_head_learns_to_tell_what_follows_candidates_apart(tmp_path):
+    """Rewards behind a candidate go by that candidate alone, which nothing but `after` tells."""
+    base = save_base(tmp_path / "base", num_hidden_layers=2)
+    rng = np.random.default_rng(2)
+    made = []
+    for sample in with_candidates(30).samples:
+        places = np.arange(3, len(sample.token_ids), 2)
+        after = np.array([[at, one, two] for at in places for one in range(40, 48) for two in rng.integers(50, 54, 2)])
+        after = after.reshape(-1, 3)
+        rewards = np.where(after[:, 1] % 4 < 2, 2.0, -2.0).astype(np.float32)
+        made.append(replace(sample, after=after, after_rewards=rewards))
+    learnt, held_out = RewardData(made, {}).split(0.2, 0)
+    settings = HeadSettings(epochs=60, batch_size=32, learning_rate=1e-2, rank=16, layer=1, device="cpu")
+
+    def r(name, data):
+        train_head(data, tmp_path / name, policy=base, held_out=held_out, settings=settings)
+        engine = SaffronEngine.from_pretrained(base, tmp_path / name)
+        known, predicted = [], []
+        for sample in held_out.samples:
+            for (at, one, two), reward in list(zip(sample.after, sample.after_rewards, strict=True))[:16]:
+                known.append(reward)
+                predicted.append(float(engine.reward_model.rewards([*sample.token_ids[:at], one])[two]))
+        assert name == "without" or engine.reward_model.seen[50:54].all()
+        engine.close()
+        return float(np.corrcoef(known, predicted)[0, 1])
+
+    without = [replace(sample, after=None, after_rewards=None) for sample in learnt.samples]
+    assert r("with", learnt) > 0.5 > 0.25 > r("without", RewardData(without, {}))
 
 
 def test_the_policys_prompt_moves_candidates_along():
