@@ -51,7 +51,7 @@ class SiblingStates:
         if not samples:
             return None
         decoder = TrieDecoder(policy, "policy")
-        taps = {layer: LayerTap(policy, layer) for layer in layers}
+        taps = {layer: LayerTap(decoder.model, layer) for layer in layers}
         found: dict[int, list[torch.Tensor]] = {layer: [] for layer in layers}
         following, rewards, place = [], [], []
         places = 0
