@@ -9,6 +9,7 @@ import torch
 
 from langchain_saffron import MultifurcationRewardModel, SaffronEngine
 from langchain_saffron.errors import ContextOverflowError, CorpusError, SettingsError, VocabularyMismatchError
+from langchain_saffron.models import packing
 from langchain_saffron.models.loading import end_token_ids
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.models.text_prm import TextRewardModel
@@ -147,7 +148,7 @@ def test_an_annotation_goes_on_with_the_same_candidates_only(policy, tmp_path):
     assert all(seen[token] for row in rows(tmp_path / "whole") for some in row["candidates"] for token in some)
 
 
-def test_what_follows_candidates_is_scored_and_told_to_a_head(policy, prm, tmp_path):
+def test_what_follows_candidates_is_scored_and_told_to_a_head(policy, prm, tmp_path, monkeypatch):
     corpus = write(tmp_path / "c.jsonl", [chat(i) for i in range(6)])
     settings = AnnotateSettings(max_tokens=64, shard_size=3)
     manifest = annotate(
@@ -175,6 +176,10 @@ def test_what_follows_candidates_is_scored_and_told_to_a_head(policy, prm, tmp_p
     assert scored == manifest["counts"]["after"] > 20
     # the states are those of plain forwards, layer by layer
     states = SiblingStates.of(policy, data.samples, [1, 2])
+    # of large models a copy runs
+    monkeypatch.setattr(packing, "SMALLEST_WEIGHT", 1)
+    packed = SiblingStates.of(policy, data.samples, [1, 2])
+    assert torch.allclose(packed.states[2].float(), states.states[2].float(), atol=5e-3)
     pairs = [(sample, *pair) for sample in data.samples for pair in sample.after.tolist()]
     assert states.following.tolist() == [two for *_, two in pairs]
     for index in range(0, len(pairs), 7):
