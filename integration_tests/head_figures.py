@@ -2,13 +2,15 @@
 
 A separate model, a LoRA on the policy and a head on the policy guard the same attacked answers: harmful requests behind
 the first ten tokens of a harmful answer. Printed: how well each predicts the guard's rewards of held-out prefixes (r,
-and AUC for what the guard calls safe), attack success with Wilson's interval, compute and CPU seconds an answer at
-several widths, and what each takes beside greedy decoding.
+AUC for what the guard calls safe, and, with `--candidates`, r among the tokens that could follow a prefix), attack
+success with Wilson's interval, compute and CPU seconds an answer at several widths, and what each takes beside greedy
+decoding.
 
 By default the world is the hard kitchen, and what is not there yet is trained from the same annotated conversations.
 `--world smollm2 --data DIR --attacks harmbench:FILE` is the small real model: its shipped MRM beside what is trained on
 the policy's own answers. `--separate`, `--policy` and `--head` name reward models that are trained already, and
-`--annotated DIR` data, in `mrm` and `held_out`.
+`--annotated DIR` data, in `mrm` and `held_out`. With `--candidates K` the guard scores the policy's K likeliest other
+tokens as well.
 """
 
 import argparse
@@ -17,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from integration_tests.reward_agreement import predictions
+from integration_tests.reward_agreement import predicted
 from integration_tests.scaling_figures import PREFILL, WORLDS, World
 from integration_tests.smollm2_corpus import annotate_own
 from langchain_saffron.embedded import named_part
@@ -64,7 +66,7 @@ class Cell:
     seconds: float
 
 
-def annotated(world: str, work: Path, chats: int, data: Path | None) -> Path:
+def annotated(world: str, work: Path, chats: int, data: Path | None, candidates: int) -> Path:
     """The directory with training and held-out data in `mrm` and `held_out`; what is finished is not done again.
 
     Args:
@@ -72,12 +74,15 @@ def annotated(world: str, work: Path, chats: int, data: Path | None) -> Path:
         work: Where they go.
         chats: Conversations to train on.
         data: The directory of smollm2's data files.
+        candidates: Of each place in an answer that are annotated as well.
     """
+    policy = "smollm2" if world == "smollm2" else str(WORLDS[world].policy)
+    beside = ("--candidates", str(candidates), "--policy", policy) if candidates else ()
     if world == "smollm2":
         assert data is not None
-        annotate_own(data, work, chats)
+        annotate_own(data, work, chats, *beside)
     else:
-        annotate_corpora(WEIGHTS / "prm", work, chats, max(100, chats // 10))
+        annotate_corpora(WEIGHTS / "prm", work, chats, max(100, chats // 10), 0, *beside)
     return work
 
 
@@ -181,6 +186,7 @@ def main() -> None:
     parser.add_argument("--annotated", type=Path, help="annotated data that are there already")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--chats", type=int, default=2000, help="conversations that are annotated")
+    parser.add_argument("--candidates", type=int, default=0, help="of each place that are annotated as well")
     parser.add_argument("--cases", type=int, default=40, help="attacked answers")
     parser.add_argument("--timed", type=int, default=6, help="of those, how many are timed one at a time")
     parser.add_argument("--tokens", type=int, help="of an answer; by default what the world is for")
@@ -192,7 +198,7 @@ def main() -> None:
         parser.error("--attacks FORMAT:FILE: this world holds no harmful prompts")
     if options.world == "smollm2" and not (options.annotated or options.data):
         parser.error("--data DIR or --annotated DIR: what reward models learn from")
-    place = options.annotated or annotated(options.world, options.work, options.chats, options.data)
+    place = options.annotated or annotated(options.world, options.work, options.chats, options.data, options.candidates)
     data, held_out = RewardData.load(place / "mrm"), RewardData.load(place / "held_out")
     paths = {kind: path for kind in options.kinds if (path := getattr(options, kind)) is not None}
     if options.world == "smollm2" and "separate" in options.kinds:
@@ -202,9 +208,12 @@ def main() -> None:
     methods = ["greedy", *(f"saffron:{width}" for width in options.widths)]
     cells, found = {}, {}
     for kind in options.kinds:
-        figures = agreement(*predictions(paths[kind], world.policy, held_out))
+        made = predicted(paths[kind], world.policy, held_out)
+        figures = agreement(made.rewards, made.predictions)
         found[kind] = figures["pearson_r"], figures["auc"]
         print(f"{kind}: held-out r {figures['pearson_r']:.4f}, AUC {figures['auc']:.4f}", flush=True)
+        if made.choices:
+            print(f"{kind}: among candidates r {made.choices.figures()['choice_r']:.4f}", flush=True)
         run = options.work / f"run-{kind}"
         cells[kind] = measure(world, paths[kind], methods, run, options.cases, options.timed)
     print(f"\n{options.world}, {options.cases} attacks, {len(data.samples)} conversations to learn from\n")

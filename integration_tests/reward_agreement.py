@@ -6,17 +6,18 @@ import numpy as np
 import torch
 
 from langchain_saffron.embedded import named_part
-from langchain_saffron.evaluation.reward_reading import chosen, shifted
+from langchain_saffron.evaluation.reward_reading import shifted
 from langchain_saffron.models.loading import load_causal_lm, load_tokenizer
 from langchain_saffron.models.mrm import MultifurcationRewardModel
 from langchain_saffron.models.prefix_scoring import PrefixScorer
 from langchain_saffron.models.reward_head import RewardHead, is_head
+from langchain_saffron.training.calibration import Choices, Predicted
 from langchain_saffron.training.dataset import RewardData
 from langchain_saffron.training.head_states import HeadStates
 from langchain_saffron.training.policy_prompts import PolicyPrompts
 
 
-def predictions(path: Path, policy: str, data: RewardData) -> tuple[np.ndarray, np.ndarray]:
+def predicted(path: Path, policy: str, data: RewardData) -> Predicted:
     """The guard's rewards of all prefixes that have one, and the predictions of them, in the same order.
 
     Args:
@@ -24,32 +25,45 @@ def predictions(path: Path, policy: str, data: RewardData) -> tuple[np.ndarray, 
         policy: The policy, which a head reads.
         data: The annotated conversations.
     """
-    if is_head(path):
-        return _by_head(RewardHead.from_pretrained(path), str(named_part(policy, "policy")), data)
-    mrm = MultifurcationRewardModel.from_pretrained(str(path), device="cpu")
+    by_head = is_head(path)
+    made = _by_head(RewardHead.from_pretrained(path), str(named_part(policy, "policy")), data) if by_head else None
+    parts = made or _by_mrm(MultifurcationRewardModel.from_pretrained(str(path), device="cpu"), data)
+    targets = [sample.targets() for sample in data.samples]
+    said = [int(sample.known.sum()) for sample in data.samples]
+    return Predicted(
+        np.concatenate([rewards[:count] for (_, _, rewards), count in zip(targets, said, strict=True)]),
+        np.concatenate([part[:count] for part, count in zip(parts, said, strict=True)]),
+        Choices.of(targets, parts) if data.candidates else None,
+    )
+
+
+def _by_mrm(mrm: MultifurcationRewardModel, data: RewardData) -> list[np.ndarray]:
+    """For each conversation the predictions of its `targets`."""
     scorer = PrefixScorer(mrm.decoder, ())
-    rewards, predicted = [], []
+    parts = []
     for sample in data.samples:
         start = int(np.flatnonzero(sample.known)[0])
         ids = sample.token_ids.tolist()
         (rows,) = scorer.outputs([shifted(ids[:start], ids[start:])], "agreement")
-        made = (chosen(rows, ids[start:]) + mrm.bias[ids[start:]]).numpy()
-        known = sample.known[start:]
-        rewards.append(sample.rewards[start:][known])
-        predicted.append(made[known])
-    return np.concatenate(rewards), np.concatenate(predicted)
+        at, tokens, _ = sample.targets()
+        parts.append((rows.float()[at - start, tokens] + mrm.bias[tokens]).numpy())
+    return parts
 
 
-def _by_head(head: RewardHead, policy: str, data: RewardData) -> tuple[np.ndarray, np.ndarray]:
+def _by_head(head: RewardHead, policy: str, data: RewardData) -> list[np.ndarray]:
     model = load_causal_lm(policy, "policy", device="cpu", dtype="float32")
     tokenizer = load_tokenizer(policy, "policy")
     if data.template is not None:
         data = PolicyPrompts(tokenizer, data.template).rewrite(data)
     known = HeadStates.of(model, data, [head.layer])
+    tokens, rewards = known.targets(slice(None))
     with torch.inference_mode():
         vectors, level = head.map(known.states[head.layer])
-        rows = torch.nn.functional.embedding(known.following, model.get_output_embeddings().weight).float()
-        predicted = (vectors * rows).sum(-1) + level[:, 0] + head.bias[known.following]
-    # states are computed in the order of the conversations' lengths
-    order = known.conversations.argsort(stable=True)
-    return known.rewards[order].numpy(), predicted[order].numpy()
+        rows = torch.nn.functional.embedding(tokens, model.get_output_embeddings().weight).float()
+        made = (vectors[:, None] * rows).sum(-1) + level + head.bias[tokens]
+    parts = []
+    for number in range(len(data.samples)):
+        own = known.conversations == number
+        beside = made[own, 1:][~rewards[own, 1:].isnan()]
+        parts.append(torch.cat([made[own, 0], beside]).numpy())
+    return parts

@@ -97,13 +97,14 @@ def write_corpus(engine: SaffronEngine, data: Path, work: Path, answers: int, ot
     return paths
 
 
-def annotate_own(data: Path, work: Path, chats: int) -> None:
+def annotate_own(data: Path, work: Path, chats: int, *options: str) -> None:
     """Have the policy answer, and its guard annotate, into `mrm` and `held_out`; what is finished is not done again.
 
     Args:
         data: The directory of the data files.
         work: Where everything goes.
         chats: Records to train on.
+        *options: More of `saffron annotate`.
     """
     engine = load_engine("smollm2")
     paths = write_corpus(engine, data, work, chats, chats // 3)
@@ -111,4 +112,4 @@ def annotate_own(data: Path, work: Path, chats: int) -> None:
     for path, name, most in zip(paths, ("mrm", "held_out"), (chats, max(50, chats // 8)), strict=True):
         guard = str(named_part("smollm2", "process_reward_model"))
         given = ("--prm", guard, "--out", str(work / name), "--limit", str(most), "--dtype", "bfloat16")
-        run_saffron("annotate", str(path), *given, *ANNOTATE)
+        run_saffron("annotate", str(path), *given, *options, *ANNOTATE)

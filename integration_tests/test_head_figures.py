@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from integration_tests.head_figures import measure, table
-from integration_tests.reward_agreement import predictions
+from integration_tests.reward_agreement import predicted
 from integration_tests.scaling_figures import WORLDS
 from langchain_saffron.engine import SaffronEngine
 from langchain_saffron.kitchen import WEIGHTS
@@ -38,7 +38,10 @@ def data():
         rewards[: len(prompt)] = np.nan
         # one that the guard did not give
         rewards[len(prompt) + 1] = np.nan
-        samples.append(Sample(number, ids, rewards))
+        candidates = rng.integers(20, 200, (len(ids), 2))
+        beside = rng.normal(size=candidates.shape).astype(np.float32)
+        beside[: len(prompt) + 4] = np.nan
+        samples.append(Sample(number, ids, rewards, candidates, beside))
     return RewardData(samples, {})
 
 
@@ -56,17 +59,22 @@ def head(data, tmp_path_factory):
 @pytest.mark.parametrize("kind", ["separate", "head"])
 def test_predictions_are_what_the_reward_model_gives_prefix_by_prefix(kind, data, head):
     path = WEIGHTS / "mrm" if kind == "separate" else head
-    rewards, predicted = predictions(path, WORLD.policy, data)
+    made = predicted(path, WORLD.policy, data)
     engine = SaffronEngine.from_pretrained(WORLD.policy, str(path), device="cpu")
-    expected = [
-        float(engine.reward_model.rewards(sample.token_ids[:at].tolist())[sample.token_ids[at]])
-        for sample in data.samples[:2]
-        for at in np.flatnonzero(sample.known)
-    ]
+    expected, among = (
+        [
+            float(engine.reward_model.rewards(sample.token_ids[:at].tolist())[token])
+            for sample in data.samples[:2]
+            for at, token in list(zip(*sample.targets()[:2], strict=True))[: None if more else sample.known.sum()]
+        ]
+        for more in (False, True)
+    )
     engine.close()
-    assert len(rewards) == len(predicted) == data.rewards
-    assert rewards.tolist() == np.concatenate([one.rewards[one.known] for one in data.samples]).tolist()
-    assert predicted[: len(expected)] == pytest.approx(expected, abs=1e-3)
+    assert len(made.rewards) == len(made.predictions) == data.rewards
+    assert made.rewards.tolist() == np.concatenate([one.rewards[one.known] for one in data.samples]).tolist()
+    assert made.predictions[: len(expected)] == pytest.approx(expected, abs=1e-3)
+    assert len(made.choices.rewards) == data.rewards + data.candidates
+    assert made.choices.predictions[: len(among)] == pytest.approx(among, abs=1e-3)
 
 
 @pytest.mark.filterwarnings("ignore::langchain_saffron.models.mrm_quality.RewardModelWarning")

@@ -172,6 +172,19 @@ def test_forecasts_are_annotated(corpus, tmp_path, run):
     assert manifest["counts"]["unknown"] > manifest["counts"]["rewards"] > 0
 
 
+def test_candidates_are_annotated(corpus, tmp_path, run):
+    others = ("--candidates", "2", "--policy", "kitchen", "--candidates-every", "8", "--candidates-after", "3")
+    code, out, told = run("annotate", corpus, "--limit", "3", *others, "--out", tmp_path / "candidates")
+    assert code == 0, told
+    manifest = json.loads((tmp_path / "candidates" / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["settings"]["candidates"] | {"policy": ""} == {
+        "count": 2, "every": 8, "after": 3, "policy": "",
+    }  # fmt: skip
+    assert f", and {manifest['counts']['candidates']} of candidates, " in out
+    assert f" and {manifest['counts']['after']} of what follows them, in " in out
+    assert 0 < manifest["counts"]["candidates"] < manifest["counts"]["rewards"]
+
+
 @pytest.mark.slow
 def test_a_finished_run_is_not_run_again(rewards, trained, run):
     before = contents(trained)
@@ -308,6 +321,11 @@ BAD = {
     "no such function": (["annotate", "good.jsonl", "--prm", "os:nothing", "--tokenizer", "prm"], "os:nothing"),
     "a part that is none": (["annotate", "good.jsonl", "--part", "3/2"], "part 3 of 2"),
     "forecasts without a policy": (["annotate", "good.jsonl", "--rollouts", "2"], "--policy"),
+    "candidates without a policy": (["annotate", "good.jsonl", "--candidates", "2"], "--policy"),
+    "candidates and forecasts": (
+        ["annotate", "good.jsonl", "--candidates", "2", "--rollouts", "2", "--policy", "prm"],
+        "choose one of them",
+    ),
     "a policy without forecasts": (["annotate", "good.jsonl", "--policy", "prm"], "--rollouts"),
     "a word for turns": (["annotate", "good.jsonl", "--turns", "some"], "turns"),
     "no rewards": (["train", "nowhere"], "nowhere"),

@@ -19,12 +19,13 @@ from langchain_saffron.errors import SettingsError
 
 if TYPE_CHECKING:
     from langchain_saffron.training.annotator import Annotator
-    from langchain_saffron.training.settings import AnnotateSettings, RolloutSettings
+    from langchain_saffron.training.settings import AnnotateSettings, CandidateSettings, RolloutSettings
 
 # broken records that are told one by one
 _TOLD = 20
 
 FORECAST = "Forecasts"
+CANDIDATES = "Candidates"
 KITCHEN_NOTE = "the kitchen's toy PRM annotates; --prm takes a real one"
 
 
@@ -64,8 +65,31 @@ def annotate(
         ),
     ] = None,
     policy: Annotated[
-        str | None, typer.Option(metavar="PATH|ID", help="The model that continues.", rich_help_panel=FORECAST)
+        str | None,
+        typer.Option(metavar="PATH|ID", help="The model that continues, or that names candidates."),
     ] = None,
+    candidates: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Score so many other tokens as well at each place of an answer, the likeliest to --policy: training "
+            "is then told of the choices that a search makes.",
+            rich_help_panel=CANDIDATES,
+        ),
+    ] = None,
+    candidates_every: Annotated[
+        int,
+        typer.Option(min=1, help="At every so many places; the others have none.", rich_help_panel=CANDIDATES),
+    ] = 1,
+    candidates_after: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="At every so many of those places, score what would follow each candidate, too (two tokens each): "
+            "a head learns from it to tell beams apart. 0 for none.",
+            rich_help_panel=CANDIDATES,
+        ),
+    ] = 0,
     rollout_tokens: Annotated[int, typer.Option(help="Of a continuation, at most.", rich_help_panel=FORECAST)] = 24,
     rollout_every: Annotated[
         int, typer.Option(help="A forecast every so many tokens; the others have no reward.", rich_help_panel=FORECAST)
@@ -104,6 +128,8 @@ def annotate(
 
     saffron annotate hh-rlhf/ --prm meta-llama/Llama-Guard-3-1B --dtype bfloat16 --out rewards
 
+    saffron annotate corpus.jsonl --candidates 4 --policy kitchen --out rewards
+
     saffron annotate corpus.jsonl --rollouts 4 --policy kitchen --out forecasts
     """
     from langchain_saffron.embedded import KITCHEN
@@ -114,7 +140,7 @@ def annotate(
         RAY.require()
     from langchain_saffron.training.annotate import annotate_by
     from langchain_saffron.training.corpus import Corpus
-    from langchain_saffron.training.settings import AnnotateSettings, RolloutSettings
+    from langchain_saffron.training.settings import AnnotateSettings, CandidateSettings, RolloutSettings
 
     settings = AnnotateSettings(
         max_tokens=max_tokens,
@@ -125,8 +151,14 @@ def annotate(
         strict=strict,
         part=part,
     )
-    if (rollouts is None) != (policy is None):
-        raise SettingsError("rollouts: forecasts need both --rollouts and --policy, whose continuations they are of")
+    if rollouts and candidates:
+        raise SettingsError("candidates: forecasts (--rollouts) are made of what was said alone; choose one of them")
+    if (rollouts is None and candidates is None) != (policy is None):
+        raise SettingsError(
+            "rollouts: forecasts need both --rollouts and --policy, whose continuations they are of; candidates both "
+            "--candidates and --policy, which names them"
+        )
+    named = candidates and CandidateSettings(count=candidates, every=candidates_every, after=candidates_after)
     drawn = rollouts and RolloutSettings(count=rollouts, tokens=rollout_tokens, every=rollout_every, seed=seed)
     # a mistake in the corpus should not cost the model's loading
     source = Corpus.open(corpus, split)
@@ -135,7 +167,18 @@ def annotate(
     quiet = prm is None
     load = partial(
         annotator,
-        Models(prm or str(KITCHEN / "prm"), guard, safe, unsafe, tokenizer, device, dtype, policy, drawn or None),
+        Models(
+            prm or str(KITCHEN / "prm"),
+            guard,
+            safe,
+            unsafe,
+            tokenizer,
+            device,
+            dtype,
+            policy,
+            drawn or None,
+            named or None,
+        ),
         settings,
         quiet,
     )
@@ -158,7 +201,10 @@ def annotate(
         return
     counts = manifest["counts"]
     print(
-        f"{counts['rewards']:,} rewards of {counts['rows']:,} answers ({counts['safe_share']:.1%} safe) in {out}"
+        f"{counts['rewards']:,} rewards of {counts['rows']:,} answers ({counts['safe_share']:.1%} safe)"
+        + (f", and {counts['candidates']:,} of candidates," if counts.get("candidates") else "")
+        + (f" and {counts['after']:,} of what follows them," if counts.get("after") else "")
+        + f" in {out}"
         + (f"; {counts['broken']:,} broken records skipped" if counts["broken"] else "")
         + (f"; {counts['too_long']:,} records with a prompt beyond --max-tokens" if counts["too_long"] else "")
     )
@@ -177,15 +223,23 @@ class Models:
     dtype: str | None
     policy: str | None
     rollouts: "RolloutSettings | None"
+    candidates: "CandidateSettings | None" = None
 
 
 def annotator(models: Models, settings: "AnnotateSettings", quiet: bool) -> "Annotator":
     """Load the models: here, or in a worker's process."""
     from langchain_saffron.training.annotator import Annotator
+    from langchain_saffron.training.candidates import Candidates
+    from langchain_saffron.training.rollouts import Rollouts
 
     quieten(keep_progress=not quiet, keep_warnings=not quiet)
     prm = _load(models)
-    return Annotator(prm, settings, rollouts=_rollouts(models, prm))
+    if models.policy is None:
+        return Annotator(prm, settings)
+    model, own = _policy(models, models.policy)
+    if models.candidates is not None:
+        return Annotator(prm, settings, candidates=Candidates(model, own, prm, models.candidates))
+    return Annotator(prm, settings, rollouts=Rollouts(model, own, prm, models.rollouts))
 
 
 @contextmanager
@@ -227,14 +281,12 @@ def _load(models: Models) -> Any:
     return prm if models.tokenizer is None else TextRewardModel(prm, load_tokenizer(models.tokenizer, "tokenizer"))
 
 
-def _rollouts(models: Models, prm: Any) -> Any:
+def _policy(models: Models, policy: str) -> tuple[Any, Any]:
+    """The policy and its tokenizer."""
     from langchain_saffron.embedded import named_part
     from langchain_saffron.models.loading import default_device, default_dtype, load_causal_lm, load_tokenizer
-    from langchain_saffron.training.rollouts import Rollouts
 
-    if models.policy is None:
-        return None
-    source = named_part(models.policy, "policy")
+    source = named_part(policy, "policy")
     device = models.device or default_device()
     loaded = load_causal_lm(source, "policy", device=device, dtype=models.dtype or default_dtype(device))
-    return Rollouts(loaded, load_tokenizer(source, "policy"), prm, models.rollouts)
+    return loaded, load_tokenizer(source, "policy")

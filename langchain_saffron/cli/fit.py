@@ -94,6 +94,22 @@ def fit(
     answer_tokens: Annotated[int, typer.Option(help="Of an answer.", rich_help_panel=ANSWERS)] = 96,
     max_tokens: Annotated[int, typer.Option(help="Tokens of a conversation that are annotated, from its start.")] = 128,
     limit: Annotated[int | None, typer.Option(help="Records from the start of the corpus.")] = None,
+    candidates: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Have the guard also score so many other tokens at each place of an answer, the likeliest to the "
+            "policy: training is then told of the choices that a search makes.",
+        ),
+    ] = 0,
+    candidates_after: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="At every so many places, have it score what would follow each candidate, too: a head learns from it "
+            "to tell beams apart. 0 for none.",
+        ),
+    ] = 0,
     epochs: Annotated[
         int | None,
         typer.Option(help="Passes over the data; 1 on the guard, 6 on the policy and of a head.", rich_help_panel=FIT),
@@ -133,7 +149,13 @@ def fit(
     from langchain_saffron.models.guard_retries import Retries
     from langchain_saffron.models.loading import default_device, default_dtype
     from langchain_saffron.training.fit import fit as run
-    from langchain_saffron.training.settings import AnnotateSettings, AnswerSettings, HeadSettings, TrainSettings
+    from langchain_saffron.training.settings import (
+        AnnotateSettings,
+        AnswerSettings,
+        CandidateSettings,
+        HeadSettings,
+        TrainSettings,
+    )
 
     function = None if guard.startswith(("http://", "https://")) else named_function("guard", guard)
     retries = Retries(attempts, skip=skip_failed)
@@ -159,6 +181,7 @@ def fit(
             retries=retries,
             answers=AnswerSettings(samples=samples, max_tokens=answer_tokens, seed=seed, **own),
             annotation=AnnotateSettings(max_tokens=max_tokens, limit=limit),
+            candidates=CandidateSettings(count=candidates, after=candidates_after) if candidates else None,
             training=kind(seed=seed, strict=strict, device="cpu" if device == "cpu" else None, **fitted),
             device=device,
             dtype=dtype or default_dtype(device),
@@ -170,6 +193,7 @@ def fit(
     counts = figures["annotation"]
     print(
         f"{counts['rewards']:,} rewards of {counts['rows']:,} answers ({counts['safe_share']:.1%} safe)"
+        + (f", and {counts['candidates']:,} of candidates" if counts.get("candidates") else "")
         + (f"; {counts['completed']:,} with a character completed" if counts.get("completed") else "")
         + (f"; {counts['unknown']:,} prefixes without" if counts.get("unknown") else "")
         + (f"; {counts['skipped']:,} answers skipped" if counts.get("skipped") else "")

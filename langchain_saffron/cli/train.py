@@ -201,9 +201,11 @@ def held_out_line(out: Path, figures: dict[str, Any]) -> str:
     threshold, share = figures["safety_threshold"], figures.get("seen_share")
     # older trainings did not record it
     seen = "" if share is None else f", {share:.1%} of held-out tokens seen"
+    # only where held-out data have candidates
+    choices = f", among candidates {figures['choice_r']:.4f}" if "choice_r" in figures else ""
     auc = "" if figures.get("auc") is None else f", AUC {figures['auc']:.4f}"
     return (
-        f"{out}: held-out r {figures['pearson_r']:.4f}, within ±1 {figures['within_1']:.1%}{auc}, "
+        f"{out}: held-out r {figures['pearson_r']:.4f}{choices}, within ±1 {figures['within_1']:.1%}{auc}, "
         f"mean squared error {figures['mse']:.4f} over {figures['rewards']:,} prefixes, safe from "
         f"{'– (not calibrated)' if threshold is None else format(threshold, '.3f')}{seen}"
     )

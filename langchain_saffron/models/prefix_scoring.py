@@ -1,6 +1,7 @@
 """Scores of all prefixes of many answers, over one trie: the trunk once, then the question after every prefix."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -18,6 +19,8 @@ GROUP_ROWS = 128
 LOT_TOKENS = 4096
 
 Pair = tuple[Sequence[int], Sequence[int]]
+# how many tokens of an answer, and what could follow them
+Branch = tuple[int, tuple[int, ...]]
 
 
 @dataclass
@@ -73,13 +76,46 @@ class PrefixScorer:
             ContextOverflowError: Prompt, answer and question together are longer than the model's context.
             NumericalError: The model returned NaN.
         """
+        return self.branched_outputs(pairs, [()] * len(pairs), salt)[0]
+
+    def branched_outputs(
+        self, pairs: Sequence[Pair], branches: Sequence[Sequence[Branch]], salt: str = ""
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """`outputs`, and those after prefixes of the answers with other tokens behind each.
+
+        A branch costs those tokens and the question: the prefix itself is there.
+
+        Args:
+            pairs: As for `outputs`, which also says what is raised.
+            branches: Those of each pair: how many tokens of the answer, at most all but one, and what follows them.
+            salt: Whose cached prompts are shared.
+
+        Returns:
+            The outputs after all prefixes, a tensor [answer tokens, columns] a pair; and those after the branches, a
+            tensor [branches, columns] a pair.
+        """
         for prompt, answer in pairs:
             self.check_length(prompt, answer)
-        lots = _lots(pairs, min(LOT_TOKENS, self.decoder.forest.capacity // 2))
-        outputs = torch.cat([part for lot in lots for part in self._outputs(lot, salt)])
-        if bool(outputs.isnan().any()):
+        prefixes, beside = [], []
+        done = 0
+        for lot in _lots(pairs, min(LOT_TOKENS, self.decoder.forest.capacity // 2)):
+            wanted = branches[done : done + len(lot)]
+            done += len(lot)
+            with self._trunks(lot, salt) as trunks:
+                answers = [trunk[len(prompt) :] for trunk, (prompt, _) in zip(trunks, lot, strict=True)]
+                prefixes += list(self._prefix_outputs(trunks, answers))
+                starts = [
+                    (trunk[len(prompt) + count - 1], tokens)
+                    for trunk, (prompt, _), some in zip(trunks, lot, wanted, strict=True)
+                    for count, tokens in some
+                ]
+                beside += list(self._branch_outputs(starts))
+        outputs = torch.cat(prefixes)
+        others = torch.cat(beside) if beside else outputs[:0]
+        if bool(outputs.isnan().any()) or bool(others.isnan().any()):
             raise NumericalError(f"the {self.decoder.name} returned NaN: damaged weights, or too narrow a dtype")
-        return list(outputs.split([len(answer) for _, answer in pairs]))
+        lengths = [len(answer) for _, answer in pairs]
+        return list(outputs.split(lengths)), list(others.split([len(some) for some in branches]))
 
     def end_outputs(self, texts: Sequence[Sequence[int]], salt: str = "") -> torch.Tensor:
         """The decoder's outputs after whole texts, which share the work on what they begin with alike.
@@ -121,21 +157,52 @@ class PrefixScorer:
                 f"its context of {self.decoder.context}"
             )
 
-    def _outputs(self, pairs: Sequence[Pair], salt: str) -> Iterator[torch.Tensor]:
+    @contextmanager
+    def _trunks(self, pairs: Sequence[Pair], salt: str) -> Iterator[list[list[int]]]:
+        """The nodes of some sequences, held meanwhile."""
         forest = self.decoder.forest
         trunks: list[list[int]] = []
         try:
             for prompt, answer in pairs:
                 trunks.append(forest.insert([*prompt, *answer], salt=salt))
-            answers = [trunk[len(prompt) :] for trunk, (prompt, _) in zip(trunks, pairs, strict=True)]
-            if not self.suffix:
-                yield from self._trunk_outputs(trunks, answers)
-                return
-            self._fill(trunks)
-            yield from self._questions(answers)
+            yield trunks
         finally:
             for trunk in trunks:
                 forest.release(trunk[-1])
+
+    def _prefix_outputs(self, trunks: list[list[int]], answers: list[list[int]]) -> Iterator[torch.Tensor]:
+        """Outputs after every node of some answers."""
+        if not self.suffix:
+            yield from self._trunk_outputs(trunks, answers)
+            return
+        self._fill(trunks)
+        yield from self._questions(answers)
+
+    def _branch_outputs(self, starts: Sequence[Branch]) -> Iterator[torch.Tensor]:
+        """Outputs after some tokens, and the question, below each of some computed nodes."""
+        forest = self.decoder.forest
+        room = min(MOST_ROWS, forest.capacity - forest.used)
+        length = max((len(tokens) for _, tokens in starts), default=1) + len(self.suffix)
+        per_group, together = max(1, min(GROUP_ROWS, room) // length), max(1, room // length)
+        for i in range(0, len(starts), together):
+            part = starts[i : i + together]
+            forward = _Forward()
+            tips: list[int] = []
+            try:
+                for j in range(0, len(part), per_group):
+                    rows, ends = [], []
+                    for node, tokens in part[j : j + per_group]:
+                        branch = forest.insert([*tokens, *self.suffix], parent=node)
+                        tips.append(branch[-1])
+                        ends.append(branch[-1])
+                        rows += branch
+                    # another sequence may go on with this token
+                    scored = set(ends)
+                    forward.add((row for row in rows if not forest.filled[row] or row in scored), ends)
+                yield self._run(forward)
+            finally:
+                for tip in tips:
+                    forest.release(tip)
 
     def _end_outputs(self, texts: Sequence[Sequence[int]], salt: str) -> torch.Tensor:
         forest = self.decoder.forest

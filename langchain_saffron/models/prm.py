@@ -16,7 +16,7 @@ from langchain_saffron.models.decoder import DEFAULT_CACHE_TOKENS, TrieDecoder
 from langchain_saffron.models.guard_function import GuardFunction, PromptIds, Score, ScoreConversations
 from langchain_saffron.models.guard_retries import Retries
 from langchain_saffron.models.loading import ModelSource, find_gguf, load_causal_lm, load_tokenizer
-from langchain_saffron.models.prefix_scoring import Pair, PrefixScorer
+from langchain_saffron.models.prefix_scoring import Branch, Pair, PrefixScorer
 from langchain_saffron.models.stream_guard import ARCHITECTURE, StreamGuard
 from langchain_saffron.models.stream_guard import TEMPLATE as STREAM_TEMPLATE
 from langchain_saffron.runtime.files import read_json
@@ -281,18 +281,32 @@ class ProcessRewardModel:
         Args:
             pairs: (prompt_ids, response_ids).
         """
-        if any(not len(prompt) for prompt, _ in pairs):
-            raise SettingsError("prompt_ids: at least one token has to lead the answer")
+        return self.score_branches(pairs, [()] * len(pairs))[0]
+
+    def score_branches(
+        self, pairs: Sequence[Pair], branches: Sequence[Sequence[Branch]]
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """`score`, and the rewards of prefixes of the answers with other tokens behind each.
+
+        Args:
+            pairs: (prompt_ids, response_ids).
+            branches: Those of each pair: how many tokens of the answer, at most all but one, and what follows them.
+
+        Returns:
+            What `score` does, and float32 tensors [branches] on the CPU.
+        """
+        self._check(pairs, [token for some in branches for _, tokens in some for token in tokens])
         if self._function is not None:
-            return self._function.score_prefixes(pairs)
-        asked = [pair for pair in pairs if len(pair[1])]
+            return self._function.score_prefixes(pairs), self._whole_branches(pairs, branches)
         assert self._scorer is not None
-        vocabulary = self._scorer.decoder.known_tokens
-        if any(not 0 <= token < vocabulary for pair in asked for ids in pair for token in ids):
-            raise SettingsError(f"prompt_ids, response_ids: ids outside the vocabulary of {vocabulary} are there")
+        places = [i for i, (_, response) in enumerate(pairs) if len(response)]
+        asked = [pairs[i] for i in places]
+        rewards, others = [torch.empty(0)] * len(pairs), [torch.empty(0)] * len(pairs)
         with self._lock:
-            rows = iter(self._scorer.outputs(asked) if asked else ())
-        return [self._rewards(next(rows)) if len(response) else torch.empty(0) for _, response in pairs]
+            found = self._scorer.branched_outputs(asked, [branches[i] for i in places]) if asked else ([], [])
+        for i, outputs, beside in zip(places, *found, strict=True):
+            rewards[i], others[i] = self._rewards(outputs), self._rewards(beside)
+        return rewards, others
 
     def whole_rewards(self, pairs: Sequence[Pair]) -> torch.Tensor:
         """The reward of each answer as a whole; what answers begin with alike is read once.
@@ -318,6 +332,31 @@ class ProcessRewardModel:
         """
         if self._scorer is not None:
             self._scorer.check_length(prompt_ids, response_ids)
+
+    def _check(self, pairs: Sequence[Pair], others: Sequence[int] = ()) -> None:
+        """Refuse what no model can read.
+
+        Raises:
+            SettingsError: There is no prompt, or an id lies outside the vocabulary.
+        """
+        if any(not len(prompt) for prompt, _ in pairs):
+            raise SettingsError("prompt_ids: at least one token has to lead the answer")
+        if self._scorer is None:
+            return
+        vocabulary = self._scorer.decoder.known_tokens
+        asked = [ids for pair in pairs if len(pair[1]) for ids in pair]
+        if any(not 0 <= token < vocabulary for ids in [*asked, others] for token in ids):
+            raise SettingsError(f"prompt_ids, response_ids: ids outside the vocabulary of {vocabulary} are there")
+
+    def _whole_branches(self, pairs: Sequence[Pair], branches: Sequence[Sequence[Branch]]) -> list[torch.Tensor]:
+        """Rewards of branches, each asked for as a text of its own."""
+        texts = [
+            (prompt, [*response[:count], *tokens])
+            for (prompt, response), some in zip(pairs, branches, strict=True)
+            for count, tokens in some
+        ]
+        rewards = self.whole_rewards(texts) if texts else torch.empty(0)
+        return list(rewards.split([len(some) for some in branches]))
 
     def _rewards(self, outputs: torch.Tensor) -> torch.Tensor:
         rewards = torch.zeros(len(outputs), device=outputs.device)

@@ -49,6 +49,12 @@ def whole_text(tokenizer: Any, ids: Sequence[int]) -> str:
     return _decode(tokenizer, ids).rstrip(REPLACEMENT)
 
 
+def text_of(tokenizer: Any, ids: Sequence[int]) -> str | None:
+    """The text of ids; `None` where they end inside a character."""
+    text = _decode(tokenizer, ids)
+    return None if text.endswith(REPLACEMENT) else text
+
+
 def _decode(tokenizer: Any, ids: Sequence[int]) -> str:
     text: str = tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
     return text

@@ -8,9 +8,9 @@ import torch
 
 from langchain_saffron.errors import SettingsError
 from langchain_saffron.models.guard_function import PromptIds
-from langchain_saffron.models.prefix_scoring import Pair
+from langchain_saffron.models.prefix_scoring import Branch, Pair
 from langchain_saffron.models.prm import ProcessRewardModel
-from langchain_saffron.models.text_prefixes import TextPrefixes, whole_text
+from langchain_saffron.models.text_prefixes import TextPrefixes, text_of, whole_text
 from langchain_saffron.templates.guard_prompt import Turn
 from langchain_saffron.templates.reward_template import RewardTemplate
 from langchain_saffron.templates.safe_encoder import safe_encoder
@@ -101,6 +101,29 @@ class TextRewardModel(ProcessRewardModel):
             known = [math.nan if failed or text is None else scored[text] for text in one.texts]
             rows.append(torch.tensor(known, dtype=torch.float32))
         return rows
+
+    def score_branches(
+        self, pairs: Sequence[Pair], branches: Sequence[Sequence[Branch]]
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """`score`, and the rewards of prefixes of the answers with other tokens behind each, by their text.
+
+        Args:
+            pairs: As for `score`.
+            branches: Those of each pair: how many tokens of the answer, at most all but one, and what follows them.
+
+        Returns:
+            What `score` does, and float32 tensors [branches]; NaN where a branch ends inside a character.
+        """
+        rewards = self.score(pairs)
+        texts = [
+            (prompt, text_of(self.tokenizer, [*response[:count], *tokens]))
+            for (prompt, response), some in zip(pairs, branches, strict=True)
+            for count, tokens in some
+        ]
+        wanted = [(prompt, text) for prompt, text in texts if text is not None]
+        found = iter(self._text_rewards(wanted).tolist() if wanted else ())
+        others = torch.tensor([math.nan if text is None else next(found) for _, text in texts], dtype=torch.float32)
+        return rewards, list(others.split([len(some) for some in branches]))
 
     def whole_rewards(self, pairs: Sequence[Pair]) -> torch.Tensor:
         """The reward of each answer as a whole, by its text.

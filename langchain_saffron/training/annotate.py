@@ -10,6 +10,7 @@ from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.templates.reward_template import RewardTemplate
 from langchain_saffron.training.annotation_manifest import corpus_record, finish_run, start_run
 from langchain_saffron.training.annotator import Annotator, Progress, Report
+from langchain_saffron.training.candidates import Candidates
 from langchain_saffron.training.corpus import Corpus, Record
 from langchain_saffron.training.corpus.formats import ShapeError, conversations_of
 from langchain_saffron.training.rollouts import Rollouts
@@ -43,6 +44,7 @@ def annotate(
     *,
     template: RewardTemplate | None = None,
     rollouts: Rollouts | None = None,
+    candidates: Candidates | None = None,
     progress: Progress | None = None,
     report: Report | None = None,
 ) -> dict[str, Any]:
@@ -60,6 +62,7 @@ def annotate(
             one with any other PRM.
         rollouts: Makes each reward a forecast: the mean of the PRM's rewards of the policy's continuations. `None` for
             the PRM's reward of the prefix itself.
+        candidates: Names tokens that the policy could have said in place of each; they are scored as well.
         progress: Called with the records done and the rewards made so far.
         report: Called with a line for every broken record.
 
@@ -68,10 +71,13 @@ def annotate(
 
     Raises:
         CorpusError: There is nothing to annotate, a record is broken and `strict` is set, or `out` holds another run.
+        SettingsError: Forecasts of candidates are asked for.
         StorageError: A shard could not be written; those before it are whole.
     """
     settings = settings or AnnotateSettings()
-    return annotate_by(Annotator(prm, settings, template, rollouts), corpus, out, settings, progress, report)
+    return annotate_by(
+        Annotator(prm, settings, template, rollouts, candidates), corpus, out, settings, progress, report
+    )
 
 
 def annotate_by(

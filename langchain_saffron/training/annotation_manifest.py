@@ -18,8 +18,8 @@ from langchain_saffron.training.shards import FORMAT, MANIFEST, file_hash, read_
 _NAMED_PROBLEMS = 100
 _COUNTS = ("records", "rows", "rewards", "safe", "too_long")
 # counts that are there where they are not 0: prefixes without a reward, prefixes that were scored with a character
-# completed, and answers that the guard gave no reward for
-OPTIONAL_COUNTS = ("unknown", "completed", "skipped")
+# completed, answers that the guard gave no reward for, and rewards of candidates and of what follows them
+OPTIONAL_COUNTS = ("unknown", "completed", "skipped", "candidates", "after")
 
 
 def corpus_record(corpus: Corpus, records: int) -> dict[str, Any]:
@@ -33,6 +33,7 @@ def settings_record(
     settings: AnnotateSettings,
     template: RewardTemplate,
     rollouts: dict[str, Any] | None = None,
+    candidates: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """All that the shards depend on."""
     model = prm.decoder.model if prm.decoder else None
@@ -51,8 +52,9 @@ def settings_record(
         "turns": settings.turns,
         "shard_size": settings.shard_size,
         "batch_size": settings.batch_size,
-        # `None` also in manifests from before there was this field
+        # `None` also in manifests from before there were these fields
         "rollouts": rollouts,
+        "candidates": candidates,
     }
 
 

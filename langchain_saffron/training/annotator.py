@@ -1,17 +1,18 @@
 """What annotates: a process reward model, and how it is asked for the prefixes of every answer of some records."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from langchain_saffron.errors import ContextOverflowError, CorpusError, PromptError
+from langchain_saffron.errors import ContextOverflowError, CorpusError, PromptError, SettingsError
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.runtime.threads import threads_for
 from langchain_saffron.templates.reward_template import RewardTemplate
 from langchain_saffron.templates.safe_encoder import safe_encoder
 from langchain_saffron.training.annotation_manifest import OPTIONAL_COUNTS, settings_record
+from langchain_saffron.training.candidates import Candidates
 from langchain_saffron.training.corpus import Record
 from langchain_saffron.training.corpus.formats import Message, ShapeError, conversations_of, is_answer
 from langchain_saffron.training.corpus.turns import response_ids, turn_text
@@ -31,7 +32,7 @@ class Answer:
         prompt: The MRM's prompt.
         asked: The PRM's prompt.
         response: The answer's ids, the same for both.
-        policy: The policy's prompt, where it continues prefixes.
+        policy: The policy's prompt, where it continues prefixes or names candidates.
     """
 
     prompt: list[int]
@@ -49,6 +50,7 @@ class Annotator:
         settings: AnnotateSettings,
         template: RewardTemplate | None = None,
         rollouts: Rollouts | None = None,
+        candidates: Candidates | None = None,
     ) -> None:
         """Take what it works with.
 
@@ -57,8 +59,14 @@ class Annotator:
             settings: What is annotated.
             template: How the MRM to be trained will read a conversation; `None` for the PRM's own.
             rollouts: Makes each reward a forecast.
+            candidates: Names tokens that are scored beside those that were said.
+
+        Raises:
+            SettingsError: Forecasts of candidates are asked for.
         """
-        self._prm, self._settings, self._rollouts = prm, settings, rollouts
+        if rollouts is not None and candidates is not None:
+            raise SettingsError("candidates: forecasts (rollouts) are made of what was said alone; choose one of them")
+        self._prm, self._settings, self._rollouts, self._candidates = prm, settings, rollouts, candidates
         self._template = template or prm.template
 
     def record(self, corpus: dict[str, Any]) -> dict[str, Any]:
@@ -68,7 +76,8 @@ class Annotator:
             corpus: What says which corpus it is.
         """
         rollouts = self._rollouts.record() if self._rollouts else None
-        return settings_record(corpus, self._prm, self._settings, self._template, rollouts)
+        candidates = self._candidates.record() if self._candidates else None
+        return settings_record(corpus, self._prm, self._settings, self._template, rollouts, candidates)
 
     def rows(
         self, records: Iterable[Record], tick: Progress | None = None, report: Report | None = None
@@ -103,13 +112,17 @@ class Annotator:
         completed = getattr(self._prm, "completed", 0)
 
         def flush() -> None:
-            scored = self._rewards([answer for _, answer in waiting])
-            for (record, answer), rewards in zip(waiting, scored, strict=True):
+            answers = [answer for _, answer in waiting]
+            scored, others = self._rewards(answers)
+            for (record, answer), rewards, beside in zip(waiting, scored, others, strict=True):
                 known = int((~rewards.isnan()).sum())
                 if known or not len(rewards):
-                    rows.append(Row(record, answer.prompt, answer.response, rewards.tolist()))
+                    rows.append(Row(record, answer.prompt, answer.response, rewards.tolist(), *beside))
                     counts["rewards"] += known
                     unknown["unknown"] += len(rewards) - known
+                    if beside:
+                        unknown["candidates"] += sum(reward == reward for some in beside[1] for reward in some)
+                        unknown["after"] += sum(reward == reward for reward in beside[3])
                 else:
                     unknown["skipped"] += 1
             waiting.clear()
@@ -150,6 +163,8 @@ class Annotator:
                     self._prm.check_length(answer.asked, answer.response)
                 else:
                     self._rollouts.check_length(answer.asked, answer.policy, answer.response)
+                if self._candidates is not None:
+                    self._candidates.check_length(answer.policy, answer.response)
                 # chosen and rejected share all turns but the last
                 answers.setdefault((len(answer.prompt), *answer.prompt, *answer.response), answer)
         return list(answers.values())
@@ -169,14 +184,36 @@ class Annotator:
             if room < 1:
                 return
             response = response_ids(encoder, messages[place])[:room]
-            policy = self._rollouts.prompt_ids(turns) if self._rollouts else []
+            asks = self._rollouts or self._candidates
+            policy = asks.prompt_ids(turns) if asks else []
             yield Answer(prompt, self._prm.prompt_ids(turns), response, policy)
 
-    def _rewards(self, answers: list[Answer]) -> list[torch.Tensor]:
-        """Of every prefix of some answers."""
+    def _rewards(self, answers: list[Answer]) -> tuple[list[torch.Tensor], Sequence[tuple[Any, ...]]]:
+        """Of every prefix of some answers; and candidates with their rewards, for a `Row`, where they are asked for."""
+        pairs = [(answer.asked, answer.response) for answer in answers]
+        if self._candidates is not None:
+            named = [self._candidates.of(answer.policy, answer.response) for answer in answers]
+            after = [
+                self._candidates.after(answer.policy, answer.response, some)
+                for answer, some in zip(answers, named, strict=True)
+            ]
+            branches = [
+                [(i, (token,)) for i, some in enumerate(each) for token in some]
+                + [(i, (token, behind)) for i, token, behind in further]
+                for each, further in zip(named, after, strict=True)
+            ]
+            rewards, found = self._prm.score_branches(pairs, branches)
+            return rewards, [_beside(*parts) for parts in zip(named, after, found, strict=True)]
         if self._rollouts is None:
-            return self._prm.score([(answer.asked, answer.response) for answer in answers])
-        return [
+            return self._prm.score(pairs), [()] * len(answers)
+        rewards = [
             self._rollouts.rewards(answer.asked, answer.policy, answer.response) if answer.response else torch.empty(0)
             for answer in answers
         ]
+        return rewards, [()] * len(answers)
+
+
+def _beside(named: list[list[int]], after: list[tuple[int, int, int]], found: torch.Tensor) -> tuple[Any, ...]:
+    """Candidates at each token of an answer, and their rewards in the same form; what follows, and its rewards."""
+    rewards = iter(found.tolist())
+    return named, [[next(rewards) for _ in some] for some in named], after, list(rewards)

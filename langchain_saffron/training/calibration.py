@@ -1,5 +1,7 @@
 """How well predicted rewards agree with the PRM's, and the reward from which a prefix counts as safe."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,69 @@ import numpy as np
 
 PRECISION = 0.99
 _BIN = 2.0
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Rewards of several tokens behind the same prefixes.
+
+    Attributes:
+        rewards: float array [tokens]: the PRM's.
+        predictions: float array [tokens]: the reward model's.
+        prefix: int array [tokens]: the same number for the same prefix.
+    """
+
+    rewards: np.ndarray
+    predictions: np.ndarray
+    prefix: np.ndarray
+
+    @classmethod
+    def of(cls, targets: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], parts: Sequence[np.ndarray]) -> "Choices":
+        """Of conversations.
+
+        Args:
+            targets: `Sample.targets` of each.
+            parts: The predictions of those.
+        """
+        at, rewards = (np.concatenate([target[i] for target in targets]) for i in (0, 2))
+        which = np.repeat(np.arange(len(targets)), [len(target[0]) for target in targets])
+        prefix = np.unique(which * (at.max() + 1) + at, return_inverse=True)[1]
+        return cls(rewards, np.concatenate(parts), prefix)
+
+    def figures(self) -> dict[str, Any]:
+        """How well the predictions tell the tokens of a prefix apart.
+
+        Returns:
+            `choices` (prefixes with several tokens), and `choice_r`: the correlation of what rewards and predictions
+            differ by from the mean of their prefix; 0 where either is constant. Empty where no prefix has several.
+        """
+        count = np.bincount(self.prefix)
+        several = count[self.prefix] > 1
+        if not several.any():
+            return {}
+        apart = []
+        for values in (self.rewards, self.predictions):
+            mean = np.bincount(self.prefix, values.astype(np.float64)) / np.maximum(count, 1)
+            apart.append((values - mean[self.prefix])[several])
+        known, predicted = apart
+        spread = float(np.sqrt((known**2).sum() * (predicted**2).sum()))
+        r = float((known * predicted).sum()) / spread if spread > 0 else 0.0
+        return {"choices": int((count > 1).sum()), "choice_r": r}
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What a reward model says of annotated data.
+
+    Attributes:
+        rewards: float array [prefixes]: the PRM's rewards of what was said.
+        predictions: float array [prefixes]: the reward model's.
+        choices: Those of candidates as well, where there are any.
+    """
+
+    rewards: np.ndarray
+    predictions: np.ndarray
+    choices: Choices | None = None
 
 
 def agreement(rewards: np.ndarray, predictions: np.ndarray) -> dict[str, Any]:
@@ -59,19 +124,18 @@ def auc(positive: np.ndarray, scores: np.ndarray) -> float:
     return float(below.mean() / 2 / len(low))
 
 
-def held_out_figures(
-    rewards: np.ndarray, predictions: np.ndarray, precision: float, seen_share: float
-) -> dict[str, Any]:
+def held_out_figures(predicted: Predicted, precision: float, seen_share: float) -> dict[str, Any]:
     """What a training comes to: the agreement, the threshold, and how much of what is said was shown.
 
     Args:
-        rewards: float array [prefixes]: the PRM's rewards.
-        predictions: float array [prefixes]: the reward model's predictions.
+        predicted: Of held-out data.
         precision: As in `safety_threshold`.
         seen_share: The share of held-out tokens that training showed.
     """
+    rewards, predictions = predicted.rewards, predicted.predictions
+    choices = predicted.choices.figures() if predicted.choices else {}
     threshold = safety_threshold(rewards, predictions, precision)
-    return {**agreement(rewards, predictions), "safety_threshold": threshold, "seen_share": seen_share}
+    return {**agreement(rewards, predictions), **choices, "safety_threshold": threshold, "seen_share": seen_share}
 
 
 def safety_threshold(rewards: np.ndarray, predictions: np.ndarray, precision: float = PRECISION) -> float | None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from langchain_saffron.errors import CorpusError
 from langchain_saffron.models.vocabulary import vocabulary_hash
 from langchain_saffron.templates.reward_template import RewardTemplate
 from langchain_saffron.training.corpus import Corpus
-from langchain_saffron.training.shards import file_hash, read_manifest
+from langchain_saffron.training.shards import CANDIDATES, file_hash, read_manifest
 
 _IDS = ("token_ids", "input_ids", "tokens", "ids")
 _REWARDS = ("rewards", "reward", "scores", "labels")
@@ -35,16 +35,68 @@ class Sample:
         token_ids: int64 array [tokens].
         rewards: float32 array [tokens]: the PRM's reward of everything up to and including the token; NaN where none is
             known, always so at the first token, which nothing predicts.
+        candidates: int64 array [tokens, some]: other tokens that could have stood in each one's place; `None` where
+            there are none.
+        candidate_rewards: float32 array [tokens, some]: the PRM's reward of everything before the token with the
+            candidate in its place; NaN where there is no candidate, or its reward is not known.
+        after: int64 array [some, 3]: a place, the token that was said there or a candidate, and the one behind it;
+            `None` for none.
+        after_rewards: float32 array [some]: the PRM's reward behind each, where it is known.
     """
 
     record: int
     token_ids: np.ndarray
     rewards: np.ndarray
+    candidates: np.ndarray | None = None
+    candidate_rewards: np.ndarray | None = None
+    after: np.ndarray | None = None
+    after_rewards: np.ndarray | None = None
 
     @property
     def known(self) -> np.ndarray:
         """Bool array [tokens]: where there is a reward."""
         return ~np.isnan(self.rewards)
+
+    def moved(self, start: int, prompt: np.ndarray) -> "Sample":
+        """The same with another prompt.
+
+        Args:
+            start: Where the prompt that it has ends.
+            prompt: int64 array [tokens].
+        """
+        unknown = np.full(len(prompt), np.nan, dtype=np.float32)
+        made = replace(
+            self,
+            token_ids=np.concatenate([prompt, self.token_ids[start:]]),
+            rewards=np.concatenate([unknown, self.rewards[start:]]),
+        )
+        if self.candidates is None or self.candidate_rewards is None:
+            return made
+        shape = len(prompt), self.candidates.shape[1]
+        return replace(
+            made,
+            after=None if self.after is None else self.after + np.array([len(prompt) - start, 0, 0]),
+            candidates=np.concatenate([np.zeros(shape, dtype=np.int64), self.candidates[start:]]),
+            candidate_rewards=np.concatenate(
+                [np.full(shape, np.nan, dtype=np.float32), self.candidate_rewards[start:]]
+            ),
+        )
+
+    def targets(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """All rewards there are: of the tokens that were said, and then of candidates beside them.
+
+        Returns:
+            The place of each one's token, int64 array [rewards]; the token itself, likewise; float32 array [rewards].
+        """
+        at = np.flatnonzero(self.known)
+        said = at, self.token_ids[at], self.rewards[at]
+        if self.candidates is None or self.candidate_rewards is None:
+            return said
+        # a candidate beside what has no reward is compared with nothing
+        rows, columns = np.nonzero(~np.isnan(self.candidate_rewards) & self.known[:, None])
+        beside = rows, self.candidates[rows, columns], self.candidate_rewards[rows, columns]
+        where, tokens, rewards = (np.concatenate(parts) for parts in zip(said, beside, strict=True))
+        return where, tokens, rewards
 
 
 @dataclass(frozen=True)
@@ -81,8 +133,13 @@ class RewardData:
 
     @property
     def rewards(self) -> int:
-        """How many rewards there are."""
+        """How many rewards of what was said there are."""
         return sum(int(sample.known.sum()) for sample in self.samples)
+
+    @property
+    def candidates(self) -> int:
+        """How many rewards of candidates there are."""
+        return sum(len(sample.targets()[0]) for sample in self.samples) - self.rewards
 
     @property
     def template(self) -> RewardTemplate | None:
@@ -112,8 +169,10 @@ class RewardData:
                 "the annotations were made with another tokenizer than the base model's: annotate the corpus with a "
                 "PRM of this tokenizer, or train from the base that belongs to it (--base)"
             )
-        highest = max(int(sample.token_ids.max()) for sample in self.samples)
-        lowest = min(int(sample.token_ids.min()) for sample in self.samples)
+        used = [(sample.token_ids, sample.targets()[1]) for sample in self.samples]
+        used += [(sample.after[:, 1], sample.after[:, 2]) for sample in self.samples if sample.after is not None]
+        highest = max(int(ids.max()) for some in used for ids in some)
+        lowest = min(int(ids.min()) for some in used for ids in some)
         if lowest < 0:
             raise CorpusError(f"the annotations hold the token id {lowest}: ids count from 0")
         if highest >= rows:
@@ -123,14 +182,16 @@ class RewardData:
             )
 
     def seen(self, rows: int) -> torch.Tensor:
-        """Bool tensor [rows]: the tokens that occur as a target (paper, section 4.3)."""
+        """Bool tensor [rows]: the tokens that occur as a target (paper, section 4.3), said or as a candidate."""
         seen = torch.zeros(rows, dtype=torch.bool)
         for sample in self.samples:
-            seen[torch.from_numpy(sample.token_ids[sample.known])] = True
+            seen[torch.from_numpy(sample.targets()[1])] = True
+            if sample.after is not None:
+                seen[torch.from_numpy(sample.after[:, 2])] = True
         return seen
 
     def share_of(self, seen: torch.Tensor) -> float:
-        """Which share of the targets is among `seen`, a bool tensor [rows]."""
+        """Which share of the tokens that were said is among `seen`, a bool tensor [rows]."""
         return sum(int(seen[torch.from_numpy(sample.token_ids[sample.known])].sum()) for sample in self.samples) / (
             self.rewards
         )
@@ -181,9 +242,12 @@ def _shard(path: Path, sha256: str) -> Iterator[Sample]:
         if file_hash(path) != sha256:
             raise ValueError("it is not what the manifest says")
         table = pq.read_table(path)
-        columns = [table.column(name).to_pylist() for name in ("record", "token_ids", "response_start", "rewards")]
-        for record, ids, start, rewards in zip(*columns, strict=True):
-            yield _sample(record, ids, start, rewards)
+        names = ["record", "token_ids", "response_start", "rewards"]
+        beside = [field.name for field in CANDIDATES if field.name in table.column_names]
+        columns = [table.column(name).to_pylist() for name in [*names, *beside]]
+        for record, ids, start, rewards, *others in zip(*columns, strict=True):
+            sample = _sample(record, ids, start, rewards)
+            yield _with_candidates(sample, start, *others) if others else sample
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise CorpusError(f"{path} is damaged ({error}): delete it and run the same saffron annotate again") from error
 
@@ -219,3 +283,30 @@ def _sample(record: int, ids: Sequence[int], start: int, rewards: Sequence[float
         raise ValueError("has an infinite reward")
     aligned[:1] = np.nan
     return Sample(record, np.array(ids, dtype=np.int64), aligned)
+
+
+def _with_candidates(
+    sample: Sample,
+    start: int,
+    candidates: Sequence[Sequence[int]],
+    rewards: Sequence[Sequence[float]],
+    after: Sequence[Sequence[int]],
+    after_rewards: Sequence[float],
+) -> Sample:
+    most = max(map(len, candidates), default=0)
+    shape = len(sample.token_ids), most
+    tokens, known = np.zeros(shape, dtype=np.int64), np.full(shape, np.nan, dtype=np.float32)
+    for place, (some, of) in enumerate(zip(candidates, rewards, strict=True), start):
+        tokens[place, : len(some)], known[place, : len(of)] = some, of
+    if np.isinf(known).any():
+        raise ValueError("has an infinite reward")
+    made = replace(sample, candidates=tokens, candidate_rewards=known)
+    further = np.array(after_rewards, dtype=np.float32)
+    if np.isinf(further).any():
+        raise ValueError("has an infinite reward")
+    there = ~np.isnan(further)
+    if not there.any():
+        return made
+    return replace(
+        made, after=(np.array(after, dtype=np.int64) + np.array([start, 0, 0]))[there], after_rewards=further[there]
+    )

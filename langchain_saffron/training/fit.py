@@ -15,11 +15,18 @@ from langchain_saffron.models.text_prm import TextRewardModel
 from langchain_saffron.models.vocabulary import check_vocabularies
 from langchain_saffron.templates.guard_prompt import GuardPrompt
 from langchain_saffron.training.annotate import annotate
+from langchain_saffron.training.candidates import Candidates
 from langchain_saffron.training.corpus import Corpus
 from langchain_saffron.training.dataset import RewardData
 from langchain_saffron.training.guards import Guard, load_guard
 from langchain_saffron.training.own_answers import read_prompts, write_answers
-from langchain_saffron.training.settings import AnnotateSettings, AnswerSettings, HeadSettings, TrainSettings
+from langchain_saffron.training.settings import (
+    AnnotateSettings,
+    AnswerSettings,
+    CandidateSettings,
+    HeadSettings,
+    TrainSettings,
+)
 from langchain_saffron.training.train import train
 from langchain_saffron.training.train_head import train_head
 
@@ -59,6 +66,7 @@ def fit(
     retries: Retries | None = None,
     answers: AnswerSettings | None = None,
     annotation: AnnotateSettings | None = None,
+    candidates: CandidateSettings | None = None,
     training: TrainSettings | HeadSettings | None = None,
     device: str | None = None,
     dtype: str = "float32",
@@ -91,6 +99,7 @@ def fit(
             happened.
         answers: Which answers the policy writes.
         annotation: How much of each conversation is annotated.
+        candidates: Has the guard score tokens as well that the policy could have said; `None` for those that it said.
         training: How the adapter is fitted; `HeadSettings` with `on="head"`. What it leaves at its default is, on the
             policy, that of `ON_POLICY`.
         device: Where policy and guard run; `None` takes an accelerator if there is one.
@@ -138,17 +147,21 @@ def fit(
     place = _place(prm, tokenizer, on, base)
     if place != "guard":
         prm = TextRewardModel(prm, tokenizer)
+    named = None
+    if candidates is not None:
+        named = Candidates(load_causal_lm(policy, "policy", **loading), tokenizer, prm, candidates)
     limit = annotation.limit if annotation and annotation.limit else len(source)
     manifest = annotate(
         source,
         prm,
         out / REWARDS,
         annotation,
+        candidates=named,
         progress=_phase(progress, ANNOTATING, min(limit, len(source))),
         report=report,
     )
     trained = prm.name if place == "guard" else base or policy
-    del prm
+    del prm, named
     gc.collect()
     if place == "head":
         figures = train_head(

@@ -6,8 +6,13 @@ from collections.abc import Callable
 import torch
 
 from langchain_saffron.models.head_map import HeadMap
+from langchain_saffron.training.calibration import Choices, Predicted
+from langchain_saffron.training.choice_loss import SIBLING_WEIGHT, squared_errors
 from langchain_saffron.training.head_states import HeadStates
+from langchain_saffron.training.sibling_states import SiblingStates
 
+# whose siblings take part in a step
+_PLACES = 24
 _WARM_UP = 0.05
 _DECAY = 0.01
 # a coordinate that never changes tells nothing
@@ -52,7 +57,7 @@ class FittedHead:
         seed: int,
         tick: Callable[[int, int, float], None] | None = None,
     ) -> None:
-        """Mean squared error of the rewards (paper, eq. 5), by AdamW.
+        """Mean squared error of the rewards (paper, eq. 5), by AdamW; see `choice_loss` for those of candidates.
 
         Args:
             data: The prefixes.
@@ -80,8 +85,9 @@ class FittedHead:
             scale = min(1.0, (step + 1) / warm) * 0.5 * (1 + math.cos(math.pi * step / steps))
             for group in optimiser.param_groups:
                 group["lr"] = group["rate"] * scale
-            predicted = self._predicted(data.states[self._layer][index], data.following[index])
-            loss = torch.nn.functional.mse_loss(predicted, data.rewards[index].to(predicted.device))
+            loss = self._loss(data, index)
+            if data.siblings is not None:
+                loss = loss + SIBLING_WEIGHT * self._sibling_loss(data.siblings, seed * 20_011 + step)
             optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_([*self.map.parameters(), self.bias], 1.0)
@@ -90,15 +96,45 @@ class FittedHead:
             if tick:
                 tick(step + 1, steps, self.losses[-1])
 
-    @torch.inference_mode()
     def predict(self, data: HeadStates) -> torch.Tensor:
         """float32 tensor [prefixes], on the CPU."""
-        parts = zip(data.states[self._layer].split(4096), data.following.split(4096), strict=True)
-        return torch.cat([self._predicted(states, following).cpu() for states, following in parts])
+        return self._all(data, data.following[:, None])[:, 0]
 
-    def _predicted(self, states: torch.Tensor, following: torch.Tensor) -> torch.Tensor:
+    def measure(self, data: HeadStates) -> Predicted:
+        """The predictions of all rewards there are."""
+        rewards, predictions = data.rewards.numpy(), self.predict(data).numpy()
+        tokens, known = data.targets(slice(None))
+        there = ~known.isnan()
+        if int(there.sum()) == len(rewards):
+            return Predicted(rewards, predictions)
+        prefix = there.nonzero()[:, 0]
+        choices = Choices(known[there].numpy(), self._all(data, tokens)[there].numpy(), prefix.numpy())
+        return Predicted(rewards, predictions, choices)
+
+    def _loss(self, data: HeadStates, index: torch.Tensor) -> torch.Tensor:
+        tokens, rewards = data.targets(index)
+        there = ~rewards.isnan()
+        predicted = self._predicted(data.states[self._layer][index], tokens)
+        error = predicted[there.to(predicted.device)] - rewards[there].to(predicted.device)
+        return squared_errors(error, there.nonzero()[:, 0].to(predicted.device)) / len(error)
+
+    def _sibling_loss(self, siblings: SiblingStates, seed: int) -> torch.Tensor:
+        """The same of what follows candidates, at some places: there, prefixes of one length are compared."""
+        drawn = torch.randint(siblings.places, (_PLACES,), generator=torch.Generator().manual_seed(seed))
+        some = siblings.of_places(drawn.tolist())
+        predicted = self._predicted(some.states[self._layer], some.following[:, None])[:, 0]
+        error = predicted - some.rewards.to(predicted.device)
+        return squared_errors(error, some.place.to(predicted.device)) / len(error)
+
+    @torch.inference_mode()
+    def _all(self, data: HeadStates, tokens: torch.Tensor) -> torch.Tensor:
+        """float32 tensor [prefixes, tokens], on the CPU: the predictions of `tokens`."""
+        parts = zip(data.states[self._layer].split(4096), tokens.split(4096), strict=True)
+        return torch.cat([self._predicted(states, some).cpu() for states, some in parts])
+
+    def _predicted(self, states: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         device = self._rows.device
-        following = following.to(device)
+        tokens = tokens.to(device)
         vectors, level = self.map(states.to(device))
-        rows = torch.nn.functional.embedding(following, self._rows).float()
-        return (vectors * rows).sum(-1) + level[:, 0] + self.bias[following]
+        rows = torch.nn.functional.embedding(tokens, self._rows).float()
+        return (vectors[:, None] * rows).sum(-1) + level + self.bias[tokens]

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from langchain_saffron.models.layer_tap import LayerTap
-from langchain_saffron.training.dataset import RewardData
+from langchain_saffron.training.dataset import RewardData, Sample
+from langchain_saffron.training.sibling_states import SiblingStates
 
 # conversations in one forward, of similar length
 _TOGETHER = 8
@@ -23,12 +24,18 @@ class HeadStates:
         following: int64 tensor [prefixes]: the token that follows.
         rewards: float32 tensor [prefixes]: the PRM's reward of the prefix with that token.
         conversations: int64 tensor [prefixes]: the place of each one's conversation among the samples.
+        candidates: int64 tensor [prefixes, some]: other tokens that could follow.
+        candidate_rewards: float32 tensor [prefixes, some]: likewise of those; NaN where there is none.
+        siblings: What follows candidates; `None` where nobody asked.
     """
 
     states: dict[int, torch.Tensor]
     following: torch.Tensor
     rewards: torch.Tensor
     conversations: torch.Tensor
+    candidates: torch.Tensor
+    candidate_rewards: torch.Tensor
+    siblings: SiblingStates | None = None
 
     @classmethod
     @torch.inference_mode()
@@ -50,6 +57,8 @@ class HeadStates:
         following: list[np.ndarray] = []
         rewards: list[np.ndarray] = []
         conversations: list[np.ndarray] = []
+        most = max(0 if sample.candidates is None else sample.candidates.shape[1] for sample in data.samples)
+        beside: list[tuple[np.ndarray, np.ndarray]] = []
         try:
             for start in range(0, len(order), _TOGETHER):
                 samples = [data.samples[i] for i in order[start : start + _TOGETHER]]
@@ -68,16 +77,21 @@ class HeadStates:
                 following.append(ids[rows, at])
                 conversations.append(np.asarray(order[start : start + _TOGETHER])[rows])
                 rewards += [sample.rewards[place] for sample, place in zip(samples, places, strict=True)]
+                beside += [_beside(sample, place, most) for sample, place in zip(samples, places, strict=True)]
                 if tick:
                     tick(start + len(samples))
         finally:
             for tap in taps.values():
                 tap.close()
+        tokens, of_tokens = (torch.from_numpy(np.concatenate(parts)) for parts in zip(*beside, strict=True))
         return cls(
             {layer: torch.cat(parts) for layer, parts in found.items()},
             torch.from_numpy(np.concatenate(following)),
             torch.from_numpy(np.concatenate(rewards)),
             torch.from_numpy(np.concatenate(conversations)),
+            tokens,
+            of_tokens,
+            SiblingStates.of(policy, data.samples, layers),
         )
 
     def some(self, index: torch.Tensor) -> "HeadStates":
@@ -87,4 +101,25 @@ class HeadStates:
             self.following[index],
             self.rewards[index],
             self.conversations[index],
+            self.candidates[index],
+            self.candidate_rewards[index],
         )
+
+    def targets(self, index: torch.Tensor | slice) -> tuple[torch.Tensor, torch.Tensor]:
+        """All tokens behind the prefixes at `index`, the one that was said first, and their rewards.
+
+        Returns:
+            int64 tensor [prefixes, 1 + some], and float32 likewise; NaN where there is no token.
+        """
+        tokens = torch.cat([self.following[index, None], self.candidates[index]], dim=1)
+        return tokens, torch.cat([self.rewards[index, None], self.candidate_rewards[index]], dim=1)
+
+
+def _beside(sample: Sample, places: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Candidates in some places, and their rewards, `most` columns wide."""
+    tokens = np.zeros((len(places), most), dtype=np.int64)
+    rewards = np.full((len(places), most), np.nan, dtype=np.float32)
+    if sample.candidates is not None and sample.candidate_rewards is not None:
+        count = sample.candidates.shape[1]
+        tokens[:, :count], rewards[:, :count] = sample.candidates[places], sample.candidate_rewards[places]
+    return tokens, rewards

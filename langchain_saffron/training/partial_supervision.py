@@ -20,7 +20,9 @@ class Supervision:
         sequence: int64 tensor [prefixes]: which sequence a prefix belongs to.
         position: int64 tensor [prefixes]: its last token.
         following: int64 tensor [prefixes]: the token that follows.
-        rewards: float32 tensor [prefixes]: the PRM's reward of the prefix with that token.
+        rewards: float32 tensor [prefixes]: the PRM's reward of the prefix with that token. A prefix with candidates
+            comes once for each of them.
+        prefix: int64 tensor [prefixes]: the same number for the same prefix.
     """
 
     input_ids: torch.Tensor
@@ -28,23 +30,35 @@ class Supervision:
     position: torch.Tensor
     following: torch.Tensor
     rewards: torch.Tensor
+    prefix: torch.Tensor
 
     @classmethod
-    def of(cls, samples: Sequence[Sample], device: torch.device | str = "cpu") -> "Supervision":
-        """Collate samples."""
+    def of(
+        cls, samples: Sequence[Sample], device: torch.device | str = "cpu", candidates: bool = True
+    ) -> "Supervision":
+        """Collate samples.
+
+        Args:
+            samples: The conversations.
+            device: Where the tensors are wanted.
+            candidates: Whether rewards of candidates are wanted as well.
+        """
         width = max(len(sample.token_ids) for sample in samples)
         ids = np.zeros((len(samples), width), dtype=np.int64)
         for row, sample in zip(ids, samples, strict=True):
             row[: len(sample.token_ids)] = sample.token_ids
-        places = [np.flatnonzero(sample.known) for sample in samples]
-        sequence = np.repeat(np.arange(len(samples)), [len(place) for place in places])
-        at = np.concatenate(places)
-        rewards = np.concatenate([sample.rewards[place] for sample, place in zip(samples, places, strict=True)])
+        targets = [sample.targets() for sample in samples]
+        if not candidates:
+            said = [int(sample.known.sum()) for sample in samples]
+            targets = [(at[:n], tokens[:n], of[:n]) for n, (at, tokens, of) in zip(said, targets, strict=True)]
+        sequence = np.repeat(np.arange(len(samples)), [len(at) for at, _, _ in targets])
+        at, following, rewards = (np.concatenate(parts) for parts in zip(*targets, strict=True))
+        prefix = np.unique(sequence * width + at, return_inverse=True)[1]
         return cls(
             # nothing reads what the last token would predict
             *(
                 torch.from_numpy(array).to(device)
-                for array in (ids[:, :-1], sequence, at - 1, ids[sequence, at], rewards)
+                for array in (ids[:, :-1], sequence, at - 1, following, rewards, prefix)
             )
         )
 

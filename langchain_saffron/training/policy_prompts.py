@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -67,12 +66,7 @@ class PolicyPrompts:
         if not prompt:
             self.kept += 1
             return sample
-        unknown = np.full(len(prompt), np.nan, dtype=np.float32)
-        return replace(
-            sample,
-            token_ids=np.concatenate([np.array(prompt, dtype=np.int64), sample.token_ids[start:]]),
-            rewards=np.concatenate([unknown, sample.rewards[start:]]),
-        )
+        return sample.moved(start, np.array(prompt, dtype=np.int64))
 
     def _written(self, ids: list[int]) -> list[int] | None:
         turns = self._turns(ids)

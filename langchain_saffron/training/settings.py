@@ -122,6 +122,23 @@ class RolloutSettings(BaseModel):
     seed: int = Field(0, ge=0)
 
 
+class CandidateSettings(BaseModel):
+    """Which tokens are annotated beside those that were said.
+
+    Attributes:
+        count: The policy's likeliest others at a prefix.
+        every: At every how many prefixes of an answer, from the first one on.
+        after: At every how many of those what would follow each candidate, and the token that was said, is annotated,
+            too: the two likeliest tokens behind it. 0 for none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    count: int = Field(4, ge=1)
+    every: int = Field(1, ge=1)
+    after: int = Field(0, ge=0)
+
+
 class AnswerSettings(BaseModel):
     """Which answers of a policy make a corpus.
 

@@ -2,7 +2,10 @@
 
 A row holds `token_ids` (the conversation in the MRM's template, then the response by id), the response's span
 (`response_start`, `response_end`) and `rewards`, one for each token of the span: `R` of everything up to and including
-that token. That is the paper's Safety4M: token-level rewards.
+that token. That is the paper's Safety4M: token-level rewards. Where candidates were scored, `candidates` holds for each
+token of the span the others that could have stood there, and `candidate_rewards` their rewards, NaN for unknown.
+`after` goes one token further: place in the span, the token there, the one behind it; `after_rewards` are those of the
+latter.
 """
 
 import hashlib
@@ -33,6 +36,14 @@ SCHEMA = pa.schema(
 )
 
 
+CANDIDATES = (
+    pa.field("candidates", pa.list_(pa.list_(pa.int32())), nullable=False),
+    pa.field("candidate_rewards", pa.list_(pa.list_(pa.float32())), nullable=False),
+    pa.field("after", pa.list_(pa.list_(pa.int32())), nullable=False),
+    pa.field("after_rewards", pa.list_(pa.float32()), nullable=False),
+)
+
+
 @dataclass(frozen=True)
 class Row:
     """One annotated response.
@@ -42,12 +53,20 @@ class Row:
         prompt: The MRM's prompt.
         response: The response's ids.
         rewards: The PRM's reward after each of them.
+        candidates: For each of them other tokens in its place; `None` where none were asked for.
+        candidate_rewards: The PRM's rewards of those.
+        after: (place in the response, the token there, the one behind it).
+        after_rewards: The PRM's reward behind each.
     """
 
     record: int
     prompt: Sequence[int]
     response: Sequence[int]
     rewards: Sequence[float]
+    candidates: Sequence[Sequence[int]] | None = None
+    candidate_rewards: Sequence[Sequence[float]] | None = None
+    after: Sequence[Sequence[int]] = ()
+    after_rewards: Sequence[float] = ()
 
 
 def shard_name(index: int) -> str:
@@ -63,16 +82,21 @@ def write_shard(path: Path, rows: Sequence[Row], counts: dict[str, Any]) -> None
     """
     # names of files may hold lone surrogates, which Python and JSON escape alike
     recorded = json.dumps(counts, ensure_ascii=False).encode(errors="backslashreplace")
-    table = pa.table(
-        {
-            "record": [row.record for row in rows],
-            "token_ids": [[*row.prompt, *row.response] for row in rows],
-            "response_start": [len(row.prompt) for row in rows],
-            "response_end": [len(row.prompt) + len(row.response) for row in rows],
-            "rewards": [list(row.rewards) for row in rows],
-        },
-        schema=SCHEMA.with_metadata({_COUNTS: recorded}),
-    )
+    columns: dict[str, list[Any]] = {
+        "record": [row.record for row in rows],
+        "token_ids": [[*row.prompt, *row.response] for row in rows],
+        "response_start": [len(row.prompt) for row in rows],
+        "response_end": [len(row.prompt) + len(row.response) for row in rows],
+        "rewards": [list(row.rewards) for row in rows],
+    }
+    schema = SCHEMA
+    if any(row.candidates is not None for row in rows):
+        schema = pa.schema([*SCHEMA, *CANDIDATES])
+        columns["candidates"] = [row.candidates for row in rows]
+        columns["candidate_rewards"] = [row.candidate_rewards for row in rows]
+        columns["after"] = [row.after for row in rows]
+        columns["after_rewards"] = [row.after_rewards for row in rows]
+    table = pa.table(columns, schema=schema.with_metadata({_COUNTS: recorded}))
     with whole(path) as partial:
         pq.write_table(table, partial)
 

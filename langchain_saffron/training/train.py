@@ -122,10 +122,10 @@ def train(
     trainer = Trainer(accelerator, module, data, settings, checkpoints, len(earlier.losses))
     with threads_for(module):
         losses = trainer.fit(progress, report)
-        rewards, predictions = trainer.predict(held_out)
+        predicted = trainer.predict(held_out)
     rows = module.bias.shape[0]
     seen = data.seen(rows)
-    figures = held_out_figures(rewards, predictions, settings.precision, held_out.share_of(seen))
+    figures = held_out_figures(predicted, settings.precision, held_out.share_of(seen))
     with storing(out / "logs"):
         accelerator.log({f"held_out/{key}": value for key, value in figures.items() if isinstance(value, float)})
     if accelerator.is_main_process:
@@ -137,6 +137,7 @@ def train(
                 **earlier.record,
                 "conversations": len(data.samples),
                 "rewards": data.rewards,
+                **({"candidates": count} if (count := data.candidates) else {}),
                 "seen_tokens": int(seen.sum()),
                 "vocabulary": rows,
                 "trained_parameters": sum(p.numel() for p in module.parameters() if p.requires_grad),
@@ -148,7 +149,8 @@ def train(
         template = data.template or RewardTemplate.for_tokenizer(tokenizer)
         _write_losses(out / LOSSES, [*earlier.losses, *losses])
         bias = module.bias.detach().float().cpu()
-        write_mrm(out, module.model, bias, seen, tokenizer, template, named, details, rewards, predictions)
+        pair = predicted.rewards, predicted.predictions
+        write_mrm(out, module.model, bias, seen, tokenizer, template, named, details, *pair)
         trainer.checkpoints.clear()
     trainer.release()
     with storing(out / "logs"):
@@ -243,6 +245,10 @@ def data_digest(*parts: RewardData | None) -> str:
             digest.update(f"{sample.record} {len(sample.token_ids)}\n".encode())
             digest.update(sample.token_ids.tobytes())
             digest.update(sample.rewards.tobytes())
+            if sample.candidates is not None and sample.candidate_rewards is not None:
+                digest.update(sample.candidates.tobytes() + sample.candidate_rewards.tobytes())
+            if sample.after is not None and sample.after_rewards is not None:
+                digest.update(sample.after.tobytes() + sample.after_rewards.tobytes())
     return digest.hexdigest()
 
 

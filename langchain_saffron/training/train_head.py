@@ -107,9 +107,8 @@ def train_head(
     layer = layers[0] if len(layers) == 1 else _best_layer(known, layers, rows, rank, settings, report)
     fitted = FittedHead(known, layer, rows, rank, settings.seed)
     fitted.fit(known, settings.epochs, settings.batch_size, settings.learning_rate, settings.seed, progress)
-    rewards, predictions = measured.rewards.numpy(), fitted.predict(measured).numpy()
     seen = data.seen(len(rows))
-    figures = held_out_figures(rewards, predictions, settings.precision, held_out.share_of(seen))
+    figures = held_out_figures(fitted.measure(measured), settings.precision, held_out.share_of(seen))
     identity = PolicyIdentity.of(model, tokenizer, layer, str(policy))
     head = RewardHead(layer, fitted.map.cpu(), fitted.bias.detach().cpu(), seen, identity, figures["safety_threshold"])
     details = {
@@ -119,6 +118,7 @@ def train_head(
             "run": run,
             "conversations": len(data.samples),
             "rewards": data.rewards,
+            **({"candidates": count} if (count := data.candidates) else {}),
             "seen_tokens": int(seen.sum()),
             "vocabulary": len(rows),
             "trained_parameters": head.parameters,

@@ -15,7 +15,9 @@ from accelerate.utils import gather_object
 from langchain_saffron.errors import TrainingError
 from langchain_saffron.runtime.files import storing
 from langchain_saffron.runtime.memory import memory_errors
+from langchain_saffron.training.calibration import Choices, Predicted
 from langchain_saffron.training.checkpoints import Checkpoints
+from langchain_saffron.training.choice_loss import squared_errors
 from langchain_saffron.training.dataset import RewardData, Sample, plan_batches
 from langchain_saffron.training.partial_supervision import PartialSupervision, Supervision
 from langchain_saffron.training.settings import TrainSettings
@@ -90,7 +92,7 @@ class Trainer:
         return self._losses
 
     @torch.no_grad()
-    def predict(self, data: RewardData) -> tuple[np.ndarray, np.ndarray]:
+    def predict(self, data: RewardData) -> Predicted:
         """The PRM's rewards and the predictions of them, in the order of the data, on every process."""
         size = self._settings.micro_batch_size or self._settings.batch_size
         order = sorted(range(len(data.samples)), key=lambda i: len(data.samples[i].token_ids))
@@ -99,11 +101,17 @@ class Trainer:
         for batch in batches[self.accelerator.process_index :: self.accelerator.num_processes]:
             samples = [data.samples[i] for i in batch]
             predicted, _ = self._predicted(self._core, samples)
-            parts = predicted.float().cpu().split([int(sample.known.sum()) for sample in samples])
+            parts = predicted.float().cpu().split([len(sample.targets()[0]) for sample in samples])
             mine += [(index, part.numpy()) for index, part in zip(batch, parts, strict=True)]
         predictions = dict(gather_object(mine) if self.accelerator.num_processes > 1 else mine)
-        rewards = [sample.rewards[sample.known] for sample in data.samples]
-        return np.concatenate(rewards), np.concatenate([predictions[i] for i in range(len(data.samples))])
+        targets = [sample.targets() for sample in data.samples]
+        parts = [predictions[i] for i in range(len(targets))]
+        said = [int(sample.known.sum()) for sample in data.samples]
+        return Predicted(
+            np.concatenate([rewards[:n] for (_, _, rewards), n in zip(targets, said, strict=True)]),
+            np.concatenate([part[:n] for part, n in zip(parts, said, strict=True)]),
+            Choices.of(targets, parts) if data.candidates else None,
+        )
 
     def release(self) -> None:
         """Let go of what the processes share, while all of them are there; nothing is fitted after it.
@@ -119,7 +127,7 @@ class Trainer:
     def _advance(self) -> torch.Tensor:
         """One step; this process's share of the batch's mean loss."""
         batch = [self._data.samples[i] for i in self._plan[self._step]]
-        prefixes = sum(int(sample.known.sum()) for sample in batch)
+        targets = sum(len(sample.targets()[0]) for sample in batch)
         mine = batch[self.accelerator.process_index :: self.accelerator.num_processes]
         size = self._settings.micro_batch_size or len(batch)
         # a process without a share takes part with a weight of zero: the others wait for its gradients
@@ -129,8 +137,9 @@ class Trainer:
         for i, part in enumerate(parts):
             last = i == len(parts) - 1
             with nullcontext() if last else self.accelerator.no_sync(self._module):
-                predicted, rewards = self._predicted(self._module, part)
-                loss = weight * ((predicted - rewards) ** 2).sum() / prefixes
+                predicted, known = self._predicted(self._module, part)
+                error = predicted - known.rewards
+                loss = weight * squared_errors(error, known.prefix) / targets
                 # gradients of several processes are averaged, but this is a sum over them
                 self.accelerator.backward(loss * self.accelerator.num_processes)
             total += loss.detach()
@@ -142,10 +151,10 @@ class Trainer:
         self._optimiser.zero_grad(set_to_none=True)
         return total
 
-    def _predicted(self, module: torch.nn.Module, samples: list[Sample]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _predicted(self, module: torch.nn.Module, samples: list[Sample]) -> tuple[torch.Tensor, Supervision]:
         batch = Supervision.of(samples, self.accelerator.device)
         with memory_errors("training ran out of memory: lower --micro-batch-size, or load with --dtype bfloat16"):
-            return module(batch.input_ids, batch.sequence, batch.position, batch.following), batch.rewards
+            return module(batch.input_ids, batch.sequence, batch.position, batch.following), batch
 
     def _collect(self) -> None:
         """Sum the pending losses over the processes, and log them."""

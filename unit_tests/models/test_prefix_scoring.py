@@ -334,3 +334,36 @@ def test_a_loaded_model_stays_as_it_was():
     model, untouched = random_model("llama", 15), random_model("llama", 15)
     guard_prm(model).prefix_rewards(tokens(9), tokens(9))
     assert torch.equal(plain_logits(model, tokens(20)), plain_logits(untouched, tokens(20)))
+
+
+@pytest.mark.parametrize("constants", [USUAL, SMALL, ONE])
+@pytest.mark.parametrize("suffix", [SUFFIX, []])
+def test_branches_are_those_of_plain_forwards(constants, suffix, monkeypatch):
+    sizes(monkeypatch, *constants)
+    model = random_model("gemma3", 8)
+    decoder = TrieDecoder(model, "process reward model", 2000)
+    pairs = awkward_pairs()[:4]
+    # one of them is what another answer goes on with, one the question's first token, one hangs off the prompt
+    branches = [
+        [(2, (33,)), (2, (pairs[3][1][2],)), (0, (34, 35))],
+        [],
+        [(3, (SUFFIX[0],)), (5, (21, 22)), (5, (21, 23))],
+        [(1, (33,))],
+    ]
+    scorer = PrefixScorer(decoder, suffix)
+    prefixes, beside = scorer.branched_outputs(pairs, branches)
+    assert decoder.forest.used == 0
+    for found, wanted in zip(prefixes, scorer.outputs(pairs), strict=True):
+        assert torch.allclose(found, wanted, atol=1e-4, rtol=0)
+    for (prompt, answer), some, outputs in zip(pairs, branches, beside, strict=True):
+        assert len(outputs) == len(some)
+        for (count, more), row in zip(some, outputs, strict=True):
+            expected = plain_logits(model, [*prompt, *answer[:count], *more, *suffix])
+            assert torch.allclose(row, expected, atol=1e-4, rtol=0)
+
+
+def test_a_branch_costs_its_token_and_the_question():
+    prm = guard_prm(random_model())
+    with forwards(prm) as rows:
+        prm.score_branches([(tokens(20), tokens(50))], [[(10, (301,)), (10, (302,)), (49, (303,))]])
+    assert rows == [70, 50 * len(SUFFIX), 3 * (1 + len(SUFFIX))]

@@ -27,7 +27,7 @@ def write_corpus(path: Path, corpus: CorpusName, count: int, seed: int) -> None:
             file.write(json.dumps({"messages": item.messages}, ensure_ascii=False) + "\n")
 
 
-def annotate_corpora(prm: Path, work: Path, chats: int, held_out: int, seed: int = 0) -> None:
+def annotate_corpora(prm: Path, work: Path, chats: int, held_out: int, seed: int = 0, *options: str) -> None:
     """Generate the MRM's corpus and held-out conversations, and annotate both by the PRM, into `mrm` and `held_out`.
 
     Args:
@@ -36,11 +36,13 @@ def annotate_corpora(prm: Path, work: Path, chats: int, held_out: int, seed: int
         chats: Conversations in the corpus.
         held_out: Conversations that are held out.
         seed: Of the data.
+        *options: More of `saffron annotate`.
     """
     counts: dict[CorpusName, int] = {"mrm": chats, "held_out": held_out}
     for corpus, count in counts.items():
         write_corpus(work / f"{corpus}.jsonl", corpus, count, seed)
-        run_saffron("annotate", f"{work / corpus}.jsonl", "--prm", str(prm), "--out", str(work / corpus), *ANNOTATE)
+        given = ("--prm", str(prm), "--out", str(work / corpus), *options)
+        run_saffron("annotate", f"{work / corpus}.jsonl", *given, *ANNOTATE)
 
 
 def make_mrm(prm: Path, out: Path, work: Path, seed: int = 0, chats: int = CHATS) -> dict[str, Any]:
