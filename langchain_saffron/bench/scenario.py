@@ -55,12 +55,12 @@ class Scenario:
 
     @property
     def sharp(self) -> "Scenario":
-        """The same with a policy that is as sure of itself as a trained one.
+        """The same with a policy that is as sure of itself as a trained one, over as many tokens as SmolLM2 knows.
 
         SmolLM2's nucleus holds 7 tokens on the average of its own answers, and 2 at the median (`top_p` 0.8); this
-        one's 5 and 6.
+        one's 7 and 6.
         """
-        return replace(self, sharpness=SHARP)
+        return replace(self, sharpness=SHARP, vocabulary=3 * self.vocabulary)
 
     @property
     def guard(self) -> str:
@@ -68,8 +68,8 @@ class Scenario:
         return f"guard of width {self.reward.width}"
 
 
-# logits of a standard deviation of about 4
-SHARP = 9.0
+# logits of a standard deviation of about 7
+SHARP = 15.0
 FULL = Scenario()
 _SMALL = Shape(2, 64, 4, 2, 128)
 QUICK = Scenario(_SMALL, _SMALL, vocabulary=512, prompt=64, new=16, repeats=1, conversation=24)
