@@ -58,7 +58,7 @@ class Scenario:
         """The same with a policy that is as sure of itself as a trained one, over as many tokens as SmolLM2 knows.
 
         SmolLM2's nucleus holds 7 tokens on the average of its own answers, and 2 at the median (`top_p` 0.8); this
-        one's 7 and 6.
+        one's 6.5 and 6.
         """
         return replace(self, sharpness=SHARP, vocabulary=3 * self.vocabulary)
 
