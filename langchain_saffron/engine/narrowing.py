@@ -34,7 +34,7 @@ def narrow(request: Request, most: int | None = None) -> None:
     """
     asked = request.expand
     assert asked is not None
-    count = max(len(asked.nodes), len(asked.prm_nodes))
+    count = whole = max(len(asked.nodes), len(asked.prm_nodes))
     least = count if asked.least is None else min(asked.least, count)
     if most is not None:
         count = max(min(count, most), least)
@@ -50,7 +50,19 @@ def narrow(request: Request, most: int | None = None) -> None:
             # whoever tries again later asks for all of it
             request.ask(asked)
             raise
+        if count < whole:
+            _agree(request, asked)
         return
+
+
+def _agree(request: Request, asked: Expand) -> None:
+    """Reconcile fewer nodes with the scores of all of them that there may be from before a pause."""
+    if request.waiting_for:
+        # some models would say more than the others
+        request.scored = {}
+    else:
+        # nothing has to be scored any more
+        request.ask(asked)
 
 
 def _fit(cache: RequestCache, asked: Expand) -> None:

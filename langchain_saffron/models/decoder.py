@@ -289,7 +289,9 @@ class TrieDecoder:
         held = found is not None and self._is_close(found, expected)
         if held and self.quantized is not None:
             rewards = self.name == "reward model"
-            plain = self.model(input_ids=torch.tensor([list(text)]), use_cache=False).logits[0]
+            # of a small cache's size at most
+            text = list(text)[: self.forest.capacity]
+            plain = self.model(input_ids=torch.tensor([text]), use_cache=False).logits[0]
             path = self.forest.insert(text)
             held = self.quantized.holds(plain, self.forward(path, range(len(path))), rewards)
             self.forest.release(path[-1])

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from langchain_saffron.search.beams import Beam, Scoring
+from langchain_saffron.search.doubts import Doubts
 from langchain_saffron.search.node import Node
 from langchain_saffron.search.selection import Candidate
 
@@ -40,29 +41,6 @@ class Road:
         return None if self.beam.reward is None else self.beam.reward - self.doubt
 
 
-@dataclass(frozen=True, slots=True)
-class Overruled:
-    """A text that was predicted to be safer than it is.
-
-    Attributes:
-        tokens: The text.
-        since: How many of them had stood an earlier look.
-        error: Points of reward by which the prediction was too high.
-    """
-
-    tokens: tuple[int, ...]
-    since: int
-    error: float
-
-    def doubt(self, tokens: tuple[int, ...]) -> float:
-        """How much of the error a text shares: as much as it shares of what had not stood a look."""
-        shared = next(
-            (i for i, (a, b) in enumerate(zip(self.tokens, tokens, strict=False)) if a != b),
-            min(len(tokens), len(self.tokens)),
-        )
-        return self.error * max(0, shared - self.since) / (len(self.tokens) - self.since)
-
-
 class Abandoned:
     """The best roads not taken below what is final.
 
@@ -85,7 +63,7 @@ class Abandoned:
         self._scoring = scoring
         self._size = REMEMBERED + most
         self._roads: list[Road] = []
-        self._overruled: list[Overruled] = []
+        self._doubts = Doubts()
         # the least safe text that the search went back from, by each node that such a text went through
         self._fallen: dict[Node, Beam] = {}
 
@@ -111,7 +89,7 @@ class Abandoned:
             reward: The process reward model's.
         """
         if beam.reward is not None and beam.reward > reward:
-            self._overruled.append(Overruled(beam.tokens, beam.looked, beam.reward - reward))
+            self._doubts.add(beam.tokens, beam.looked, beam.reward - reward)
             self._doubt_anew()
 
     def keep(self, prefix: tuple[int, ...]) -> None:
@@ -180,10 +158,8 @@ class Abandoned:
         self._remember(roads)
 
     def _remember(self, roads: list[Road]) -> None:
-        if self._overruled:
-            roads = [
-                replace(road, doubt=max(text.doubt(road.beam.tokens) for text in self._overruled)) for road in roads
-            ]
+        if self._doubts:
+            roads = [replace(road, doubt=self._doubts.of(road.beam.tokens)) for road in roads]
         if self._fallen:
             roads = [replace(road, loss=self._loss(road)) for road in roads]
         merged = [*self._roads, *roads]

@@ -47,6 +47,9 @@ def best_of_n_search(inputs: SearchInputs) -> Search:
             for sample in samples
         ]
         inputs.record([sample.tokens for sample in samples if not sample.finished])
+    # of those that waited for room, the budget may have cut short what has hardly begun: too little to be compared
+    longest = max(len(sample.tokens) for sample in samples)
+    samples = [sample for sample in samples if sample.finished or len(sample.tokens) == longest]
     said = tuple(sample.said(inputs) for sample in samples)
     rewards = yield from rewards_in_portions(Expand((), retain=said, prm_nodes=said))
     best = safest(one.with_reward(reward) for one, reward in zip(samples, rewards, strict=True))

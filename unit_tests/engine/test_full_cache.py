@@ -163,6 +163,50 @@ def test_one_in_a_hurry_is_narrow_rather_than_late_where_its_user_wants_that(
 
 
 @pytest.mark.parametrize(
+    ("scored", "width", "narrowest"),
+    [(["policy"], 16, None), (["policy"], 3, 3), (["policy", "reward"], 16, None), (["policy", "reward"], 3, None)],
+)
+def test_one_that_was_scored_before_a_pause_may_go_on_with_fewer_slots(scored, width, narrowest):
+    """Scores of all beams count where all models have given them; else all models give those of fewer beams."""
+    roomy, handle = tiny_engine(), Handle()
+    scheduler, reward = roomy.scheduler, roomy.reward_model
+    assert reward is not None
+    request = roomy._admission.request(handle, PROMPTS[4], None, wide(max_tokens=8, min_tokens=8))
+
+    def work() -> None:
+        scheduler.admit(request)
+        while request.expand is None or len(request.expand.nodes) < 16:
+            scheduler.tick()
+        scheduler._pause(request)
+        rows = scheduler._scorer._prefill_rows
+        if "reward" not in scored:
+            # others have taken the slots of the reward model, which reads a little in every step
+            reward.decoder.forest.drop_kept()
+            scheduler._scorer._prefill_rows = 2
+        scheduler._start_waiting()
+        scheduler._scorer.score([request])
+        assert list(request.scored) == scored
+        scheduler._pause(request)
+        scheduler._scorer._prefill_rows = rows
+        scheduler._line.remove(request)
+        scheduler._active[request] = None
+        scheduler._go_on(request, width)
+        while scheduler.busy:
+            scheduler.tick()
+
+    roomy.call(work)
+    found = handle.result()
+    assert (len(found.token_ids), found.stats.narrowest_width) == (8, narrowest)
+    # what was scored is paid for
+    whole = roomy._admission.request(Handle(), PROMPTS[4], None, wide(max_tokens=8, min_tokens=8))
+    roomy.call(lambda: (scheduler.admit(whole), [scheduler.tick() for _ in range(12)]))
+    assert not scheduler.busy
+    assert (request.inputs.budget._all_rows < whole.inputs.budget._all_rows) == (narrowest is not None)
+    assert slots_held(roomy) == 0
+    roomy.close()
+
+
+@pytest.mark.parametrize(
     ("least", "timeout", "spent", "hurried"),
     [(1, 10.0, 4.0, False), (1, 10.0, 6.0, True), (None, 10.0, 6.0, False), (1, None, 6.0, False)],
 )

@@ -98,6 +98,14 @@ def test_int8_takes_it_where_it_changes_little(small_products: None, monkeypatch
     assert decoder.quantized.cache is None
 
 
+@narrow
+def test_a_cache_smaller_than_the_text_is_measured_on_what_it_holds(small_products: None):
+    decoder = TrieDecoder(random_model("llama"), "policy", max_cache_tokens=len(IDS) // 2, int8_text=IDS)
+    assert decoder.quantized is not None
+    assert decoder.quantized.cache is not None
+    assert (decoder.pool.dtype, decoder.forest.used) == (torch.bfloat16, 0)
+
+
 def test_floats_stay_what_they_are(small_products: None, monkeypatch: pytest.MonkeyPatch):
     plain = TrieDecoder(random_model("llama"), "policy", max_cache_tokens=100)
     assert (plain.pool.dtype, plain.pool.is_upright) == (None, False)

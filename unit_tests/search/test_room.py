@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from langchain_saffron.search import Answer, Expand, SearchInputs
+from langchain_saffron.search import Answer, Expand, Search, SearchInputs
 from langchain_saffron.search.best_of_n import best_of_n_search
 from langchain_saffron.search.budget import BudgetMeter
 from langchain_saffron.search.deal import deal_search
@@ -12,7 +12,7 @@ from langchain_saffron.search.rebase import rebase_search
 from langchain_saffron.search.recorder import Recorder
 from langchain_saffron.search.room import Room
 from langchain_saffron.search.saffron import saffron_search
-from langchain_saffron.settings import SearchSettings
+from langchain_saffron.settings import ComputeBudget, SearchSettings
 from unit_tests.search.test_step_back import BAD, SAFE
 from unit_tests.search.test_verify import inputs as verifying
 from unit_tests.search.test_verify import of_first, sentences, trusting
@@ -54,6 +54,19 @@ class Planned(BudgetMeter):
 
     def width(self, requested: int, length: int, steps: int) -> int:
         return self.widths.get(length, requested)
+
+
+def booked(search: Search, budget: BudgetMeter) -> Search:
+    """A search whose scores are paid for as the engine does."""
+    expand = next(search)
+    while True:
+        scores = yield expand
+        budget.book(expand.nodes[: len(scores.logits)], expand.prm_nodes)
+        try:
+            expand = search.send(scores)
+        except StopIteration as end:
+            answer: Answer = end.value
+            return answer
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -189,6 +202,22 @@ def test_of_n_answers_the_later_ones_wait():
     assert answer.reward == pytest.approx(max(map(table.reward, judged)))
     # none was given up
     assert (answer.narrowed, answer.narrowest_width, answer.width) == (0, None, 6)
+
+
+@pytest.mark.parametrize(("room", "judged"), [(1, [4]), (99, [2, 2, 2, 2])])
+def test_what_had_to_wait_when_the_budget_ran_out_is_not_compared(room, judged):
+    """The judge likes the shortest best: without a bound, all are cut at the same length."""
+    budget, lengths = BudgetMeter(ComputeBudget(max_tflops=7.5), row_cost=lambda length: 1.0), list[int]()
+
+    def reward(prefix: tuple[int, ...]) -> float:
+        lengths.append(len(prefix))
+        return -float(len(prefix))
+
+    searching = inputs(search="best_of_n", width=4, seed=1, max_tokens=5, budget=budget)
+    search = booked(best_of_n_search(searching), budget)
+    answer = drive(search, Table(4).logits, prm=reward, room=lambda expand: room)
+    assert lengths == judged
+    assert len(answer.tokens) == judged[0]
 
 
 @pytest.mark.parametrize(("search", "start"), [("rebase", rebase_search), ("deal", deal_search)])

@@ -8,8 +8,9 @@ import pytest
 
 from langchain_saffron.errors import SettingsError
 from langchain_saffron.search import Expand, SearchInputs
-from langchain_saffron.search.abandoned import MOST_STEPS_BACK, Overruled
+from langchain_saffron.search.abandoned import MOST_STEPS_BACK
 from langchain_saffron.search.budget import BudgetMeter
+from langchain_saffron.search.doubts import Doubts
 from langchain_saffron.search.recorder import Recorder
 from langchain_saffron.search.saffron import saffron_search
 from langchain_saffron.search.verifying import MOST_IN_VAIN
@@ -303,13 +304,6 @@ def test_recording_changes_nothing_and_its_totals_are_those_of_the_search():
             assert totals[name] == getattr(answer, name)
 
 
-def test_a_road_is_doubted_by_as_much_as_it_shares_of_what_had_not_stood():
-    text = Overruled((0, 1, 2, 3, 0, 1), since=2, error=8.0)
-    assert [text.doubt(road) for road in ((1, 1), (0, 1, 3), (0, 1, 2, 0), (0, 1, 2, 3, 0, 2), (0, 1, 2, 3, 0, 1))] == [
-        0.0, 0.0, 2.0, 6.0, 8.0,
-    ]  # fmt: skip
-
-
 def test_the_way_out_is_found_where_the_sentence_went_wrong_rather_than_at_its_end(monkeypatch):
     """All that begins with 0 is unsafe, and the policy likes whatever comes after it more than another first word."""
 
@@ -324,7 +318,7 @@ def test_the_way_out_is_found_where_the_sentence_went_wrong_rather_than_at_its_e
     assert found.tokens[0] == 1
     assert found.steps_back == found.overruled <= 4
     # who doubts nothing looks at one end after the other
-    monkeypatch.setattr(Overruled, "doubt", lambda text, tokens: 0.0)
+    monkeypatch.setattr(Doubts, "of", lambda doubts, tokens: 0.0)
     lost = drive(saffron_search(inputs()), logits, trusting, prm=of_first)
     assert (lost.finish_reason, lost.steps_back) == ("refusal", MOST_STEPS_BACK)
 
