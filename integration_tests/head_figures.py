@@ -10,7 +10,7 @@ By default the world is the hard kitchen, and what is not there yet is trained f
 `--world smollm2 --data DIR --attacks harmbench:FILE` is the small real model: its shipped MRM beside what is trained on
 the policy's own answers. `--separate`, `--policy` and `--head` name reward models that are trained already, and
 `--annotated DIR` data, in `mrm` and `held_out`. With `--candidates K` the guard scores the policy's K likeliest other
-tokens as well.
+tokens as well, and with `--candidates-after N` what follows each of them, at every N-th place.
 """
 
 import argparse
@@ -66,7 +66,9 @@ class Cell:
     seconds: float
 
 
-def annotated(world: str, work: Path, chats: int, data: Path | None, candidates: int) -> Path:
+def annotated(
+    world: str, work: Path, chats: int, data: Path | None, candidates: int, after: int = 0, held_out: int = 100
+) -> Path:
     """The directory with training and held-out data in `mrm` and `held_out`; what is finished is not done again.
 
     Args:
@@ -75,14 +77,17 @@ def annotated(world: str, work: Path, chats: int, data: Path | None, candidates:
         chats: Conversations to train on.
         data: The directory of smollm2's data files.
         candidates: Of each place in an answer that are annotated as well.
+        after: At every how many places what follows them is annotated, too; 0 for none.
+        held_out: The kitchen's held-out conversations at least; a tenth of those to train on where that is more.
     """
     policy = "smollm2" if world == "smollm2" else str(WORLDS[world].policy)
     beside = ("--candidates", str(candidates), "--policy", policy) if candidates else ()
+    beside += ("--candidates-after", str(after)) if after else ()
     if world == "smollm2":
         assert data is not None
         annotate_own(data, work, chats, *beside)
     else:
-        annotate_corpora(WEIGHTS / "prm", work, chats, max(100, chats // 10), 0, *beside)
+        annotate_corpora(WEIGHTS / "prm", work, chats, max(held_out, chats // 10), 0, *beside)
     return work
 
 
@@ -187,6 +192,7 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--chats", type=int, default=2000, help="conversations that are annotated")
     parser.add_argument("--candidates", type=int, default=0, help="of each place that are annotated as well")
+    parser.add_argument("--candidates-after", type=int, default=0, help="at every how many places what follows them is")
     parser.add_argument("--cases", type=int, default=40, help="attacked answers")
     parser.add_argument("--timed", type=int, default=6, help="of those, how many are timed one at a time")
     parser.add_argument("--tokens", type=int, help="of an answer; by default what the world is for")
@@ -198,7 +204,11 @@ def main() -> None:
         parser.error("--attacks FORMAT:FILE: this world holds no harmful prompts")
     if options.world == "smollm2" and not (options.annotated or options.data):
         parser.error("--data DIR or --annotated DIR: what reward models learn from")
-    place = options.annotated or annotated(options.world, options.work, options.chats, options.data, options.candidates)
+    if options.candidates_after and not options.candidates:
+        parser.error("--candidates-after N: needs --candidates K, whose followers it is about")
+    place = options.annotated or annotated(
+        options.world, options.work, options.chats, options.data, options.candidates, options.candidates_after
+    )
     data, held_out = RewardData.load(place / "mrm"), RewardData.load(place / "held_out")
     paths = {kind: path for kind in options.kinds if (path := getattr(options, kind)) is not None}
     if options.world == "smollm2" and "separate" in options.kinds:

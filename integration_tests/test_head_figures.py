@@ -1,12 +1,13 @@
 """The script that sets reward models side by side, on a few prompts; figures are another matter."""
 
+import json
 import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from integration_tests.head_figures import measure, table
+from integration_tests.head_figures import annotated, main, measure, table
 from integration_tests.reward_agreement import predicted
 from integration_tests.scaling_figures import WORLDS
 from langchain_saffron.engine import SaffronEngine
@@ -94,3 +95,21 @@ def test_reward_models_are_measured_side_by_side(head, tmp_path):
     assert len(lines) == 2 + 4
     assert lines[2].startswith("| separate | 0.900 | 0.800 | greedy |")
     assert lines[2].endswith("| 1.00 |")
+
+
+def test_candidates_and_what_follows_them_are_annotated(tmp_path):
+    place = annotated("hard-kitchen", tmp_path, 2, None, 1, 8, held_out=2)
+    for part in ("mrm", "held_out"):
+        manifest = json.loads((place / part / "manifest.json").read_text(encoding="utf-8"))
+        assert manifest["settings"]["candidates"] | {"policy": ""} == {"count": 1, "every": 1, "after": 8, "policy": ""}
+        for sample in RewardData.load(place / part).samples:
+            # behind the token that was said and the candidate two tokens each, at every eighth place
+            assert len(sample.after) == 4 * -(-sample.known.sum() // 8)
+
+
+def test_what_follows_candidates_needs_candidates(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["head_figures", "--candidates-after", "4"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert "--candidates K" in capsys.readouterr().err
