@@ -11,6 +11,7 @@ By default the world is the hard kitchen, and what is not there yet is trained f
 the policy's own answers. `--separate`, `--policy` and `--head` name reward models that are trained already, and
 `--annotated DIR` data, in `mrm` and `held_out`. With `--candidates K` the guard scores the policy's K likeliest other
 tokens as well, and with `--candidates-after N` what follows each of them, at every N-th place.
+`--commit-lag N` bounds what is held back of an answer, as `effort` does.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from langchain_saffron.evaluation.attacks import parse_attack
 from langchain_saffron.evaluation.cases import make_cases
 from langchain_saffron.evaluation.datasets import parse_data
 from langchain_saffron.evaluation.intervals import wilson
-from langchain_saffron.evaluation.methods import parse_method
+from langchain_saffron.evaluation.methods import parse_method, register_method
 from langchain_saffron.evaluation.run import Models, evaluate
 from langchain_saffron.evaluation.runner import Runner
 from langchain_saffron.kitchen import WEIGHTS
@@ -197,6 +198,7 @@ def main() -> None:
     parser.add_argument("--timed", type=int, default=6, help="of those, how many are timed one at a time")
     parser.add_argument("--tokens", type=int, help="of an answer; by default what the world is for")
     parser.add_argument("--widths", type=int, nargs="+", default=(1, 4, 16))
+    parser.add_argument("--commit-lag", type=int, help="of the searches, as effort sets one; by default no bound")
     options = parser.parse_args()
     world = WORLDS[options.world]
     world = replace(world, attacks=options.attacks or world.attacks, max_tokens=options.tokens or world.max_tokens)
@@ -215,7 +217,11 @@ def main() -> None:
         paths.setdefault("separate", named_part("smollm2", "reward_model"))
     missing = [kind for kind in options.kinds if kind not in paths]
     paths |= trained(options.world, options.work, data, held_out, missing)
-    methods = ["greedy", *(f"saffron:{width}" for width in options.widths)]
+    family = "saffron"
+    if options.commit_lag is not None:
+        family = f"saffron-lag-{options.commit_lag}"
+        register_method(family, "saffron", commit_lag=options.commit_lag)
+    methods = ["greedy", *(f"{family}:{width}" for width in options.widths)]
     cells, found = {}, {}
     for kind in options.kinds:
         made = predicted(paths[kind], world.policy, held_out)
