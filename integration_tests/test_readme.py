@@ -282,13 +282,13 @@ def test_the_servers_options_are_the_real_ones():
     command = typer.main.get_command(app).commands["serve"]
     defaults = {name: one.default for one in command.params for name in one.opts}
     rows = re.findall(r"^\| (`--.*?) \| (.*?) \|", SERVING, re.M)
-    assert len(rows) == 12
+    assert len(rows) == 13
     for names, told in rows:
         for name, default in zip(re.findall(r"--[a-z-]+", names), 2 * told.split(", "), strict=False):
             assert name in defaults
             assert default == (str(defaults[name]).removesuffix(".0") if re.match(r"\d", default) else default)
     fields = set(re.findall(r"`(\w+)`", SERVING[SERVING.index("`effort`") : SERVING.index("are fields of the body")]))
-    assert len(fields) == 11
+    assert len(fields) == 13
     assert fields <= ChatRequest.model_fields.keys()
 
 

@@ -326,6 +326,7 @@ BAD = {
         ["annotate", "good.jsonl", "--candidates", "2", "--rollouts", "2", "--policy", "prm"],
         "choose one of them",
     ),
+    "places of no candidates": (["annotate", "good.jsonl", "--candidates-after", "2"], "how many as well"),
     "a policy without forecasts": (["annotate", "good.jsonl", "--policy", "prm"], "--rollouts"),
     "a word for turns": (["annotate", "good.jsonl", "--turns", "some"], "turns"),
     "no rewards": (["train", "nowhere"], "nowhere"),

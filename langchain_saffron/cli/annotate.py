@@ -153,6 +153,8 @@ def annotate(
     )
     if rollouts and candidates:
         raise SettingsError("candidates: forecasts (--rollouts) are made of what was said alone; choose one of them")
+    if candidates is None and (candidates_every > 1 or candidates_after):
+        raise SettingsError("candidates: --candidates-every and --candidates-after say where: say how many as well")
     if (rollouts is None and candidates is None) != (policy is None):
         raise SettingsError(
             "rollouts: forecasts need both --rollouts and --policy, whose continuations they are of; candidates both "

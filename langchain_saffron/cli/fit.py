@@ -12,6 +12,7 @@ from langchain_saffron.cli.guards import Safe, Unsafe, guard_prompt, named_funct
 from langchain_saffron.cli.options import Device, Dtype
 from langchain_saffron.cli.progress import progress_bar
 from langchain_saffron.cli.train import FIT, held_out_line
+from langchain_saffron.errors import SettingsError
 
 ANSWERS = "Its own answers, without a corpus"
 FAILING = "A guard that fails"
@@ -157,6 +158,8 @@ def fit(
         TrainSettings,
     )
 
+    if candidates_after and not candidates:
+        raise SettingsError("candidates: --candidates-after says where: say how many (--candidates) as well")
     function = None if guard.startswith(("http://", "https://")) else named_function("guard", guard)
     retries = Retries(attempts, skip=skip_failed)
     own = {} if prefill is None else {"prefills": tuple(prefill)}

@@ -150,8 +150,11 @@ def _plain(written: str) -> Any:
         return json.loads(text, strict=False)
     except ValueError:
         value = ast.literal_eval(text)
-    # what JSON cannot say is nothing that arguments can be
-    json.dumps(value)
+    # what JSON cannot say (bytes, a set) is nothing that arguments can be
+    try:
+        json.dumps(value)
+    except TypeError as error:
+        raise ValueError(str(error)) from error
     return value
 
 

@@ -102,10 +102,10 @@ def test_a_pool_that_cannot_grow_works_on_at_its_old_size(monkeypatch: pytest.Mo
     expected = engine.generate(PROMPT, settings=settings).token_ids
     real, grown = kv_pool._longer, []
 
-    def longer(old: torch.Tensor, slots: int) -> torch.Tensor:
+    def longer(old: torch.Tensor, slots: int, dimension: int) -> torch.Tensor:
         grown.append(slots)
         # memory runs out in the middle of the layers
-        return real(old, slots) if len(grown) < 3 else torch.empty(2**55)
+        return real(old, slots, dimension) if len(grown) < 3 else torch.empty(2**55)
 
     monkeypatch.setattr(kv_pool, "_longer", longer)
     fill = [i % 300 for i in range(240)]

@@ -178,6 +178,14 @@ def test_any_arguments_however_they_are_cut(family, arguments, size, end):
         assert half.calls or half.content in text
 
 
+@pytest.mark.parametrize("said", ["b'x'", "{1, 2}", "{1,}", "1j"])
+def test_what_python_reads_and_json_cannot_say_is_a_string(said):
+    form = FormCalls("arg_keys", probe_form(FAMILIES["arg_keys"]))
+    text = form.form.write([("weather", {"place": "", "maybe": said}, IDS[0])])
+    (call,) = form.parse(text, tools=TOOLS).calls
+    assert (call.error, json.loads(call.args)) == (None, {"place": "", "maybe": said})
+
+
 @pytest.mark.parametrize(
     ("text", "error", "content"),
     [
