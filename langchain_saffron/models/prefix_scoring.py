@@ -19,8 +19,20 @@ GROUP_ROWS = 128
 LOT_TOKENS = 4096
 
 Pair = tuple[Sequence[int], Sequence[int]]
-# how many tokens of an answer, and what could follow them
+# how many tokens of an answer, or the node that they end at, and what could follow them
 Branch = tuple[int, tuple[int, ...]]
+
+
+def fill(decoder: TrieDecoder, nodes: Sequence[int]) -> None:
+    """Compute the keys and values of a path, as far as they are not there, in forwards of `MOST_ROWS` rows.
+
+    Args:
+        decoder: The model.
+        nodes: Nodes of its forest, parents first.
+    """
+    missing = [node for node in nodes if not decoder.forest.filled[node]]
+    for start in range(0, len(missing), MOST_ROWS):
+        decoder.forward(missing[start : start + MOST_ROWS], [])
 
 
 @dataclass
@@ -186,23 +198,7 @@ class PrefixScorer:
         per_group, together = max(1, min(GROUP_ROWS, room) // length), max(1, room // length)
         for i in range(0, len(starts), together):
             part = starts[i : i + together]
-            forward = _Forward()
-            tips: list[int] = []
-            try:
-                for j in range(0, len(part), per_group):
-                    rows, ends = [], []
-                    for node, tokens in part[j : j + per_group]:
-                        branch = forest.insert([*tokens, *self.suffix], parent=node)
-                        tips.append(branch[-1])
-                        ends.append(branch[-1])
-                        rows += branch
-                    # another sequence may go on with this token
-                    scored = set(ends)
-                    forward.add((row for row in rows if not forest.filled[row] or row in scored), ends)
-                yield self._run(forward)
-            finally:
-                for tip in tips:
-                    forest.release(tip)
+            yield self._outputs_below([part[j : j + per_group] for j in range(0, len(part), per_group)])
 
     def _end_outputs(self, texts: Sequence[Sequence[int]], salt: str) -> torch.Tensor:
         forest = self.decoder.forest
@@ -297,20 +293,26 @@ class PrefixScorer:
 
     def _question_outputs(self, parts: list[list[int]]) -> torch.Tensor:
         """Outputs at the ends of the questions after some nodes."""
+        for part in parts:
+            self.decoder.forest.remember_branch(part[-1])
+        return self._outputs_below([[(node, ()) for node in part] for part in parts])
+
+    def _outputs_below(self, groups: Sequence[Sequence[Branch]]) -> torch.Tensor:
+        """Outputs after some tokens, and the question, below computed nodes; each group attends together."""
         forest = self.decoder.forest
         forward = _Forward()
         tips: list[int] = []
         try:
-            for part in parts:
+            for group in groups:
                 rows: list[int] = []
-                ends = []
-                forest.remember_branch(part[-1])
-                for node in part:
-                    question = forest.insert(self.suffix, parent=node)
-                    tips.append(question[-1])
-                    ends.append(question[-1])
-                    rows += question
-                # an answer may quote the question: such nodes are computed already, or belong to two questions
+                ends: list[int] = []
+                for node, tokens in group:
+                    branch = forest.insert([*tokens, *self.suffix], parent=node)
+                    tips.append(branch[-1])
+                    ends.append(branch[-1])
+                    rows += branch
+                # an answer may quote the question, or go on with a branch's token: such nodes are computed already, or
+                # belong to two branches
                 scored = set(ends)
                 forward.add((row for row in rows if not forest.filled[row] or row in scored), ends)
             return self._run(forward)

@@ -9,7 +9,7 @@ from langchain_saffron.errors import ContextOverflowError, SettingsError
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.models.fingerprint import fingerprint
 from langchain_saffron.models.loading import end_token_ids
-from langchain_saffron.models.prefix_scoring import MOST_ROWS
+from langchain_saffron.models.prefix_scoring import fill
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.models.vocabulary import check_vocabularies
 from langchain_saffron.templates.guard_prompt import Turn
@@ -132,9 +132,7 @@ class Candidates:
         held = [trunk[-1]]
         found: list[tuple[int, int, int]] = []
         try:
-            missing = [node for node in trunk if not forest.filled[node]]
-            for start in range(0, len(missing), MOST_ROWS):
-                self._decoder.forward(missing[start : start + MOST_ROWS], [])
+            fill(self._decoder, trunk)
             for place in places:
                 tokens = [response[place], *named[place]]
                 before = trunk[len(prompt) + place - 1]

@@ -298,12 +298,10 @@ def _with_candidates(
     tokens, known = np.zeros(shape, dtype=np.int64), np.full(shape, np.nan, dtype=np.float32)
     for place, (some, of) in enumerate(zip(candidates, rewards, strict=True), start):
         tokens[place, : len(some)], known[place, : len(of)] = some, of
-    if np.isinf(known).any():
+    further = np.array(after_rewards, dtype=np.float32)
+    if np.isinf(known).any() or np.isinf(further).any():
         raise ValueError("has an infinite reward")
     made = replace(sample, candidates=tokens, candidate_rewards=known)
-    further = np.array(after_rewards, dtype=np.float32)
-    if np.isinf(further).any():
-        raise ValueError("has an infinite reward")
     there = ~np.isnan(further)
     if not there.any():
         return made

@@ -9,7 +9,7 @@ import torch
 
 from langchain_saffron.models.layer_tap import LayerTap
 from langchain_saffron.training.dataset import RewardData, Sample
-from langchain_saffron.training.sibling_states import SiblingStates
+from langchain_saffron.training.sibling_states import SiblingStates, kept
 
 # conversations in one forward, of similar length
 _TOGETHER = 8
@@ -72,8 +72,7 @@ class HeadStates:
                 at = np.concatenate(places)
                 index = torch.from_numpy(rows), torch.from_numpy(at - 1)
                 for layer, tap in taps.items():
-                    # what is beyond float16 is beyond any use
-                    found[layer].append(tap.take(index).float().clamp(-6e4, 6e4).half().cpu())
+                    found[layer].append(kept(tap.take(index)))
                 following.append(ids[rows, at])
                 conversations.append(np.asarray(order[start : start + _TOGETHER])[rows])
                 rewards += [sample.rewards[place] for sample, place in zip(samples, places, strict=True)]

@@ -33,24 +33,13 @@ class Supervision:
     prefix: torch.Tensor
 
     @classmethod
-    def of(
-        cls, samples: Sequence[Sample], device: torch.device | str = "cpu", candidates: bool = True
-    ) -> "Supervision":
-        """Collate samples.
-
-        Args:
-            samples: The conversations.
-            device: Where the tensors are wanted.
-            candidates: Whether rewards of candidates are wanted as well.
-        """
+    def of(cls, samples: Sequence[Sample], device: torch.device | str = "cpu") -> "Supervision":
+        """Collate samples."""
         width = max(len(sample.token_ids) for sample in samples)
         ids = np.zeros((len(samples), width), dtype=np.int64)
         for row, sample in zip(ids, samples, strict=True):
             row[: len(sample.token_ids)] = sample.token_ids
         targets = [sample.targets() for sample in samples]
-        if not candidates:
-            said = [int(sample.known.sum()) for sample in samples]
-            targets = [(at[:n], tokens[:n], of[:n]) for n, (at, tokens, of) in zip(said, targets, strict=True)]
         sequence = np.repeat(np.arange(len(samples)), [len(at) for at, _, _ in targets])
         at, following, rewards = (np.concatenate(parts) for parts in zip(*targets, strict=True))
         prefix = np.unique(sequence * width + at, return_inverse=True)[1]

@@ -11,7 +11,7 @@ from langchain_saffron.errors import CacheFullError, ContextOverflowError, Setti
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.models.fingerprint import fingerprint
 from langchain_saffron.models.loading import end_token_ids
-from langchain_saffron.models.prefix_scoring import MOST_ROWS
+from langchain_saffron.models.prefix_scoring import MOST_ROWS, fill
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.models.vocabulary import check_vocabularies
 from langchain_saffron.search.nucleus import nucleus
@@ -148,9 +148,7 @@ class Rollouts:
         together = count * ((self._decoder.capacity - len(trunk)) // self._most_drawn)
         drawn: list[list[int]] = []
         try:
-            missing = [node for node in trunk if not forest.filled[node]]
-            for start in range(0, len(missing), MOST_ROWS):
-                self._decoder.forward(missing[start : start + MOST_ROWS], [])
+            fill(self._decoder, trunk)
             for start in range(0, len(starts), together):
                 drawn += self._grow(starts[start : start + together], generator)
         finally:

@@ -9,7 +9,7 @@ import torch
 
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.models.layer_tap import LayerTap
-from langchain_saffron.models.prefix_scoring import MOST_ROWS
+from langchain_saffron.models.prefix_scoring import MOST_ROWS, fill
 from langchain_saffron.training.dataset import Sample
 
 
@@ -86,6 +86,12 @@ class SiblingStates:
         return SiblingStates(states, self.following[index], self.rewards[index], own)
 
 
+def kept(states: torch.Tensor) -> torch.Tensor:
+    """States as they are kept: in float16, on the CPU."""
+    # what is beyond float16 is beyond any use
+    return states.float().clamp(-6e4, 6e4).half().cpu()
+
+
 def _behind(
     decoder: TrieDecoder, taps: dict[int, LayerTap], ids: list[int], heads: list[list[int]]
 ) -> dict[int, torch.Tensor]:
@@ -95,16 +101,13 @@ def _behind(
     held = [trunk[-1]]
     parts: dict[int, list[torch.Tensor]] = {layer: [] for layer in taps}
     try:
-        missing = [node for node in trunk if not forest.filled[node]]
-        for start in range(0, len(missing), MOST_ROWS):
-            decoder.forward(missing[start : start + MOST_ROWS], [])
+        fill(decoder, trunk)
         for start in range(0, len(heads), MOST_ROWS):
             nodes = [forest.insert([token], trunk[at - 1])[-1] for at, token in heads[start : start + MOST_ROWS]]
             held += nodes
             decoder.forward(nodes, [])
             for layer, tap in taps.items():
-                states = tap.take((0, slice(None))).float().clamp(-6e4, 6e4).half().cpu()
-                parts[layer].append(states)
+                parts[layer].append(kept(tap.take((0, slice(None)))))
     finally:
         for node in held:
             forest.release(node)

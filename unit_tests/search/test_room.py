@@ -160,23 +160,19 @@ def test_the_trace_tells_of_it():
 
 @pytest.mark.parametrize("room", [1, 2])
 def test_a_last_look_may_take_several_requests(room):
-    changes = {"width": 4, "top_p": 1.0}
+    def searched(looks, **more):
+        return drive(
+            saffron_search(verifying(width=4, top_p=1.0)),
+            sentences,
+            trusting,
+            lambda expand: looks.append(len(expand.prm_nodes)),
+            prm=of_first,
+            **more,
+        )
+
     at_once, looks = list[int](), list[int]()
-    whole = drive(
-        saffron_search(verifying(**changes)),
-        sentences,
-        trusting,
-        lambda expand: at_once.append(len(expand.prm_nodes)),
-        prm=of_first,
-    )
-    parts = drive(
-        saffron_search(verifying(**changes)),
-        sentences,
-        trusting,
-        lambda expand: looks.append(len(expand.prm_nodes)),
-        prm=of_first,
-        room=lambda expand: room if expand.prm_nodes else 99,
-    )
+    whole = searched(at_once)
+    parts = searched(looks, room=lambda expand: room if expand.prm_nodes else 99)
     assert (parts.tokens, parts.verified, parts.overruled) == (whole.tokens, whole.verified, whole.overruled)
     # a look is no reason to give up a beam
     assert parts.narrowed == 0
