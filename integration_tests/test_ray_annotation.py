@@ -65,12 +65,16 @@ def test_the_files_are_those_of_one_process_though_a_worker_is_killed(tmp_path, 
 def ray_home(tmp_path, monkeypatch) -> Iterator[Path]:
     """A home in which a Ray is started for the first time."""
     import ray
+    from ray._raylet import AuthenticationTokenLoader
 
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    # this process may have started one at home before, and remembers the token from there
+    AuthenticationTokenLoader.instance().reset_cache()
     start_ray("local")
     yield tmp_path
     ray.shutdown()
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 def test_an_idle_worker_that_died_is_replaced_and_others_cannot_join(ray_home):
