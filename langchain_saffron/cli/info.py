@@ -103,7 +103,7 @@ def reward_facts(engine: "SaffronEngine") -> dict[str, Any]:
     own = mrm.safety_threshold
     return {
         **(head_facts(mrm) if isinstance(mrm, RewardHead) else decoder_facts(mrm.decoder)),
-        "seen_tokens": int(mrm.seen.sum()),
+        "seen_tokens": mrm.seen_tokens,
         "seen_share": float(mrm.seen.float().mean()),
         "mask": mrm.mask,
         "safety_threshold": DEFAULT_SAFETY_THRESHOLD if own is None else own,

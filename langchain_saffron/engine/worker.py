@@ -15,6 +15,7 @@ from langchain_saffron.errors import EngineBusyError, EngineClosedError, EngineF
 from langchain_saffron.runtime.contention import ContentionWatch
 from langchain_saffron.runtime.forks import renew_after_fork
 from langchain_saffron.runtime.garbage import CollectionWatch
+from langchain_saffron.runtime.threads import disband
 
 logger = logging.getLogger(__name__)
 
@@ -135,6 +136,8 @@ class Worker:
             thread.join(timeout=30)
 
     def _put(self, item: Request | Task) -> None:
+        # with a second team in the process, the engine's would no longer wait actively
+        disband()
         with self._lock:
             if self._closed:
                 raise EngineClosedError("the engine is closed: load a new one")

@@ -84,6 +84,7 @@ class MultifurcationRewardModel:
             raise ModelLoadError(f"the reward model's safety_threshold is {safety_threshold!r}, not a finite number")
         self.bias = bias.to(device=device, dtype=torch.float32)
         self.seen = seen.to(device=device, dtype=torch.bool)
+        self.seen_tokens = int(self.seen.sum())
         self.template = template or RewardTemplate.for_tokenizer(tokenizer)
         if self.template.add_bos and tokenizer.bos_token_id is None:
             raise ModelLoadError(
@@ -194,7 +195,7 @@ class MultifurcationRewardModel:
         That is a fifth of the vocabulary or 20,000 tokens, and, where training recorded it, 99.8% of the tokens of
         held-out answers. Where fewer were shown, the strict mask takes words out of benign answers.
         """
-        enough = covers(int(self.seen.sum()), len(self.seen), held_out_record(self.details))
+        enough = covers(self.seen_tokens, len(self.seen), held_out_record(self.details))
         return "strict" if enough else "soft"
 
     @property

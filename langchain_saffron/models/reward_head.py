@@ -58,6 +58,7 @@ class RewardHead:
         self.layer, self.identity = layer, identity
         self.map = map.eval().requires_grad_(False)
         self.bias, self.seen = bias.float(), seen.bool()
+        self.seen_tokens = int(self.seen.sum())
         self.safety_threshold = safety_threshold
         self.details = details or {}
         self._policy: tuple[TrieDecoder, Any, Unembedding] | None = None
@@ -139,7 +140,7 @@ class RewardHead:
     @property
     def mask(self) -> Literal["strict", "soft"]:
         """What `mask="auto"` means with it, as with every MRM."""
-        enough = covers(int(self.seen.sum()), len(self.seen), held_out_record(self.details))
+        enough = covers(self.seen_tokens, len(self.seen), held_out_record(self.details))
         return "strict" if enough else "soft"
 
     @property

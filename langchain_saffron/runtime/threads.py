@@ -1,13 +1,21 @@
 """Which threads compute: bulk work of small models on one, everything outside the engine on its own."""
 
+import ctypes
 import functools
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import torch
 
+logger = logging.getLogger(__name__)
+
+_MAPPED = Path("/proc/self/maps")
+# `omp_pause_soft`: what a thread may have set of OpenMP stays as it is
+_SOFT = 1
 # parameters
 SMALL_MODEL = 10_000_000
 
@@ -58,3 +66,27 @@ def threads_for(model: torch.nn.Module | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def disband() -> None:
+    """Let go of the helper threads that this thread has had torch start; its next large operation gets new ones.
+
+    An operation over 32,768 numbers is enough for a team of helpers, and it lives as long as its thread: after one sum
+    over a vocabulary on the main thread, the engine's own team would wait passively for the life of the process, and
+    decode a third slower. Whoever hands the engine work therefore disbands first. It takes a microsecond where there
+    is no team, and does nothing without GNU's OpenMP, which alone counts threads so.
+    """
+    for pause in _pauses():
+        # it refuses within a parallel region, where this thread is a helper itself
+        pause(_SOFT)
+
+
+@functools.cache
+def _pauses() -> tuple[Callable[[int], int], ...]:
+    """`omp_pause_resource_all` (OpenMP 5.0) of what is loaded of GNU's OpenMP."""
+    try:
+        paths = {line.split(maxsplit=5)[-1].strip() for line in _MAPPED.read_text().splitlines() if "libgomp" in line}
+        return tuple(ctypes.CDLL(path).omp_pause_resource_all for path in sorted(paths))
+    except (OSError, AttributeError) as error:
+        logger.debug("helper threads stay where they were started: %s", error)
+        return ()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 
 from langchain_saffron import SaffronEngine, SearchSettings
 from langchain_saffron.cache import TokenForest
@@ -27,6 +28,7 @@ from langchain_saffron.errors import (
 )
 from langchain_saffron.runtime.forks import ForkSafeLock
 from unit_tests.engine.slots import failing, held_up, slots_held
+from unit_tests.native_threads import counts_threads, threads_become, threads_now
 from unit_tests.tiny_models import random_engine, random_model, random_prm, random_reward_model, tiny_tokenizer
 
 PROMPT = [3, 5, 8, 13, 21]
@@ -321,3 +323,30 @@ def test_a_lock_is_free_in_a_forked_child():
             with lock:
                 os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@counts_threads
+@pytest.mark.parametrize("ask", ["generate", "call"])
+def test_who_asks_the_engine_keeps_no_helper_threads_beside_its(engine, ask):
+    """With two teams on the cores of one, neither waits actively, and decoding takes half as long again."""
+
+    def ask_engine() -> None:
+        if ask == "generate":
+            engine.generate(PROMPT, settings=GREEDY)
+        else:
+            engine.call(lambda: None)
+
+    def work() -> bool:
+        torch.set_num_threads(2)
+        alone = threads_now()
+        torch.ones(1 << 18).sum()
+        assert threads_become(alone + 1)
+        ask_engine()
+        return threads_become(alone)
+
+    ask_engine()
+    threads = torch.get_num_threads()
+    try:
+        assert in_thread(work)
+    finally:
+        torch.set_num_threads(threads)

@@ -5,7 +5,8 @@ import threading
 import pytest
 import torch
 
-from langchain_saffron.runtime.threads import SMALL_MODEL, on_own_thread, threads_for
+from langchain_saffron.runtime.threads import SMALL_MODEL, disband, on_own_thread, threads_for
+from unit_tests.native_threads import counts_threads, threads_become, threads_now
 
 
 def test_small_models_take_one_thread_and_give_the_others_back():
@@ -39,3 +40,27 @@ def test_what_runs_apart_returns_raises_and_leaves_no_thread():
         work(-1)
     assert names == ["saffron-work"] * 2
     assert not [thread for thread in threading.enumerate() if thread.name == "saffron-work"]
+
+
+@counts_threads
+def test_who_disbands_keeps_no_helper_threads_and_gets_new_ones():
+    numbers = torch.ones(1 << 18)
+    counts = []
+
+    @on_own_thread
+    def work() -> None:
+        torch.set_num_threads(2)
+        alone = threads_now()
+        for _ in range(2):
+            assert numbers.sum() == 1 << 18
+            counts.append(threads_become(alone + 1))
+            disband()
+            counts.append(threads_become(alone))
+            disband()
+
+    threads = torch.get_num_threads()
+    try:
+        work()
+    finally:
+        torch.set_num_threads(threads)
+    assert counts == [True] * 4
