@@ -16,6 +16,10 @@ _ROWS = (1, 16)
 _RUNS = 5
 # a candidate that is so much slower in its first run is not run again
 _HOPELESS = 20.0
+# bytes whose reading leaves nothing else in the caches of most CPUs
+_CACHES = 64 * 2**20
+# how much slower the best kernel has to be than the best one for each number of rows, to be worth memory for two
+_WORTH_TWO = 0.25
 
 
 class IntegerKernel(ABC):
@@ -83,6 +87,26 @@ class PackedKernel(IntegerKernel):
         return self.weight.to_dense().t()
 
 
+class PairedKernel(IntegerKernel):
+    """Both: weights as they are for a single row, packed ones for several.
+
+    Small weights take turns so: for one row, oneDNN's call costs more than the sums; for several, `torch._int_mm` is
+    the slower one. It takes the memory of two.
+    """
+
+    def __init__(self, weight: torch.Tensor, scales: torch.Tensor) -> None:
+        self._one, self._many = PlainKernel(weight, scales), PackedKernel(weight, scales)
+        self.weight, self.scales = weight, scales
+
+    def __call__(self, numbers: torch.Tensor) -> torch.Tensor:
+        """The sums times `scales`."""
+        return (self._one if numbers.numel() == numbers.shape[-1] else self._many)(numbers)
+
+    def dense(self) -> torch.Tensor:
+        """The weights."""
+        return self.weight
+
+
 # by outputs and inputs
 _fastest: dict[tuple[int, ...], type[IntegerKernel]] = {}
 
@@ -104,24 +128,40 @@ def lay_out(weight: torch.Tensor, scales: torch.Tensor) -> IntegerKernel:
 
 
 def fastest(kernels: list[IntegerKernel]) -> type[IntegerKernel]:
-    """The kernel with the lowest cost: its time at each number of rows, as a multiple of the best one's."""
-    costs = [0.0] * len(kernels)
+    """The kernel with the lowest cost: its time at each number of rows, as a multiple of the best one's.
+
+    Weights are read from memory, as in a model, whose layers push each other out of the caches: there another kernel
+    may be the faster one. Where each of the two kernels is the better one by far for one number of rows, it is both.
+    """
+    inputs = kernels[0].dense().shape[1]
+    others = torch.ones(_CACHES // 4)
+    times: list[list[float]] = []
     for rows in _ROWS:
-        numbers = torch.ones(rows, kernels[0].dense().shape[1], dtype=torch.int8)
-        times: list[float] = []
+        numbers = torch.ones(rows, inputs, dtype=torch.int8)
+        found: list[float] = []
         for kernel in kernels:
             kernel(numbers)
             once = seconds_of(partial(kernel, numbers), 1)
-            hopeless = bool(times) and once > _HOPELESS * min(times)
-            times.append(once if hopeless else seconds_of(partial(kernel, numbers)))
-        costs = [cost + one / min(times) for cost, one in zip(costs, times, strict=True)]
-    return type(kernels[costs.index(min(costs))])
+            hopeless = bool(found) and once > _HOPELESS * min(found)
+            found.append(once if hopeless else seconds_of(partial(kernel, numbers), before=others.sum))
+        times.append(found)
+    costs = [
+        sum(one / min(found) for one, found in zip(column, times, strict=True)) for column in zip(*times, strict=True)
+    ]
+    best = costs.index(min(costs))
+    kinds = [type(kernel) for kernel in kernels]
+    if set(kinds) == {PlainKernel, PackedKernel} and min(costs) > len(_ROWS) + _WORTH_TWO:
+        plain = kinds.index(PlainKernel)
+        # the other way round neither is worth keeping for the other's rows
+        return PairedKernel if times[0][plain] == min(times[0]) else kinds[best]
+    return kinds[best]
 
 
-def seconds_of(run: Callable[[], object], runs: int = _RUNS) -> float:
-    """The least time that a call took."""
+def seconds_of(run: Callable[[], object], runs: int = _RUNS, before: Callable[[], object] = lambda: None) -> float:
+    """The least time that a call took, each after `before`, which is not counted."""
     best = float("inf")
     for _ in range(runs):
+        before()
         began = time.perf_counter()
         run()
         best = min(best, time.perf_counter() - began)

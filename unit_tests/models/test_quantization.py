@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM
 from langchain_saffron import ChatSaffron, MultifurcationRewardModel, SaffronEngine, SearchSettings
 from langchain_saffron.errors import SettingsError
 from langchain_saffron.kitchen import WEIGHTS
-from langchain_saffron.models import packing, quantization, quantized_linear
+from langchain_saffron.models import integer_kernels, packing, quantization, quantized_linear
 from langchain_saffron.models.decoder import TrieDecoder
-from langchain_saffron.models.integer_kernels import PackedKernel, PlainKernel, fastest
+from langchain_saffron.models.integer_kernels import IntegerKernel, PackedKernel, PairedKernel, PlainKernel, fastest
 from langchain_saffron.models.quantization import quantize
 from langchain_saffron.models.quantized_linear import IntegerProduct, QuantizedLinear
 from langchain_saffron.settings import Quantization
@@ -235,7 +235,7 @@ def test_both_kinds_are_told_apart(quantization: Quantization | None):
 def test_all_kernels_give_the_same_bits(outputs: int, inputs: int):
     weight = torch.randint(-127, 128, (outputs, inputs), dtype=torch.int8)
     scales = torch.rand(outputs)
-    kernels = [PlainKernel(weight, scales), PackedKernel(weight, scales)]
+    kernels: list[IntegerKernel] = [kind(weight, scales) for kind in (PlainKernel, PackedKernel, PairedKernel)]
     for rows in (1, 2, 17, 300):
         numbers = torch.randint(-127, 128, (rows, inputs), dtype=torch.int8)
         expected = (numbers.long() @ weight.long().t()).float() * scales
@@ -244,8 +244,8 @@ def test_all_kernels_give_the_same_bits(outputs: int, inputs: int):
     assert all(torch.equal(kernel.dense(), weight) for kernel in kernels)
 
 
-@pytest.mark.parametrize("kind", [PlainKernel, PackedKernel])
-def test_kernels_take_rows_that_lie_apart(kind: type[PlainKernel] | type[PackedKernel]):
+@pytest.mark.parametrize("kind", [PlainKernel, PackedKernel, PairedKernel])
+def test_kernels_take_rows_that_lie_apart(kind: type[IntegerKernel]):
     weight, scales = torch.randint(-127, 128, (32, 64), dtype=torch.int8), torch.rand(32)
     numbers = torch.randint(-127, 128, (3, 4, 64), dtype=torch.int8).transpose(0, 1)
     expected = (numbers.long() @ weight.long().t()).float() * scales
@@ -266,6 +266,26 @@ def test_the_fastest_kernel_is_taken():
         assert fastest([kind(weight, scales) for kind in kinds]) is PackedKernel
     # one that is hopeless is not measured again and again
     assert Slow.calls <= 2 * (2 + 2 + 5)
+
+
+def test_both_are_taken_where_each_is_the_fastest_for_some_rows(monkeypatch: pytest.MonkeyPatch):
+    kernels = [kind(torch.ones(64, 64, dtype=torch.int8), torch.ones(64)) for kind in (PlainKernel, PackedKernel)]
+
+    def pick(plain: tuple[float, float], packed: tuple[float, float]) -> type[IntegerKernel]:
+        times = {
+            PlainKernel: dict(zip((1, 16), plain, strict=True)),
+            PackedKernel: dict(zip((1, 16), packed, strict=True)),
+        }
+        monkeypatch.setattr(
+            integer_kernels, "seconds_of", lambda run, *_, **__: times[type(run.func)][run.args[0].shape[0]]
+        )
+        return fastest(list(kernels))
+
+    assert pick((1.0, 3.0), (2.0, 1.0)) is PairedKernel
+    assert pick((1.0, 3.0), (1.1, 1.0)) is PackedKernel
+    assert pick((1.0, 1.1), (2.0, 1.0)) is PlainKernel
+    # the other way round there is nothing to gain: packed weights that are best for one row are for several
+    assert pick((2.0, 1.0), (1.0, 3.0)) is not PairedKernel
 
 
 def test_slow_products_are_said(all_sizes: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch):
