@@ -16,8 +16,10 @@ _ROWS = (1, 16)
 _RUNS = 5
 # a candidate that is so much slower in its first run is not run again
 _HOPELESS = 20.0
-# bytes whose reading leaves nothing else in the caches of most CPUs
-_CACHES = 64 * 2**20
+# bytes of weights that the caches of most CPUs do not hold
+_CACHES = 48 * 2**20
+# a model of layers so small that these lie in the caches does so itself
+_MOST_COPIES = 64
 # how much slower the best kernel has to be than the best one for each number of rows, to be worth memory for two
 _WORTH_TWO = 0.25
 
@@ -123,45 +125,45 @@ def lay_out(weight: torch.Tensor, scales: torch.Tensor) -> IntegerKernel:
         kinds: list[type[IntegerKernel]] = [PlainKernel]
         if hasattr(torch.ops.onednn, "qlinear_prepack"):
             kinds.append(PackedKernel)
-        _fastest[shape] = fastest([kind(weight, scales) for kind in kinds])
+        _fastest[shape] = fastest(kinds, weight, scales)
     return _fastest[shape](weight, scales)
 
 
-def fastest(kernels: list[IntegerKernel]) -> type[IntegerKernel]:
+def fastest(kinds: list[type[IntegerKernel]], weight: torch.Tensor, scales: torch.Tensor) -> type[IntegerKernel]:
     """The kernel with the lowest cost: its time at each number of rows, as a multiple of the best one's.
 
-    Weights are read from memory, as in a model, whose layers push each other out of the caches: there another kernel
-    may be the faster one. Where each of the two kernels is the better one by far for one number of rows, it is both.
+    Many copies take turns, since the layers of a model push each other's weights out of the caches, and another kernel
+    may be the faster one on weights that come from memory. Where the plain one is the better one by far for one row,
+    and the packed one for several, it is both.
     """
-    inputs = kernels[0].dense().shape[1]
-    others = torch.ones(_CACHES // 4)
+    numbers = [torch.ones(rows, weight.shape[1], dtype=torch.int8) for rows in _ROWS]
+    count = max(2, min(_MOST_COPIES, _CACHES // weight.numel()))
     times: list[list[float]] = []
-    for rows in _ROWS:
-        numbers = torch.ones(rows, inputs, dtype=torch.int8)
-        found: list[float] = []
-        for kernel in kernels:
-            kernel(numbers)
-            once = seconds_of(partial(kernel, numbers), 1)
-            hopeless = bool(found) and once > _HOPELESS * min(found)
-            found.append(once if hopeless else seconds_of(partial(kernel, numbers), before=others.sum))
-        times.append(found)
-    costs = [
-        sum(one / min(found) for one, found in zip(column, times, strict=True)) for column in zip(*times, strict=True)
-    ]
-    best = costs.index(min(costs))
-    kinds = [type(kernel) for kernel in kernels]
+    for kind in kinds:
+        copies = [kind(weight.clone(), scales) for _ in range(count)]
+        times.append([_seconds_each(copies, rows, [found[i] for found in times]) for i, rows in enumerate(numbers)])
+    best = [min(column) for column in zip(*times, strict=True)]
+    costs = [sum(one / least for one, least in zip(row, best, strict=True)) for row in times]
+    found = kinds[costs.index(min(costs))]
     if set(kinds) == {PlainKernel, PackedKernel} and min(costs) > len(_ROWS) + _WORTH_TWO:
-        plain = kinds.index(PlainKernel)
         # the other way round neither is worth keeping for the other's rows
-        return PairedKernel if times[0][plain] == min(times[0]) else kinds[best]
-    return kinds[best]
+        return PairedKernel if times[kinds.index(PlainKernel)][0] == best[0] else found
+    return found
+
+
+def _seconds_each(copies: list[IntegerKernel], numbers: torch.Tensor, others: list[float]) -> float:
+    """How long one of the `copies` takes; not measured again and again where that is hopeless beside `others`."""
+    copies[0](numbers)
+    once = seconds_of(partial(copies[0], numbers), 1)
+    if others and once > _HOPELESS * min(others):
+        return once
+    return seconds_of(lambda: [kernel(numbers) for kernel in copies]) / len(copies)
 
 
 def seconds_of(run: Callable[[], object], runs: int = _RUNS, before: Callable[[], object] = lambda: None) -> float:
     """The least time that a call took, each after `before`, which is not counted."""
     best = float("inf")
     for _ in range(runs):
-        before()
         began = time.perf_counter()
         run()
         best = min(best, time.perf_counter() - began)

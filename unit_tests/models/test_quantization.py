@@ -261,31 +261,35 @@ def test_the_fastest_kernel_is_taken():
             time.sleep(0.02)
             return super().__call__(numbers)
 
-    weight, scales = torch.ones(64, 64, dtype=torch.int8), torch.ones(64)
-    for kinds in ([Slow, PackedKernel], [PackedKernel, Slow]):
-        assert fastest([kind(weight, scales) for kind in kinds]) is PackedKernel
+    weight, scales = torch.ones(4096, 64, dtype=torch.int8), torch.ones(4096)
+    assert fastest([PackedKernel, Slow], weight, scales) is PackedKernel
     # one that is hopeless is not measured again and again
-    assert Slow.calls <= 2 * (2 + 2 + 5)
+    assert Slow.calls == 2 * 2
 
 
-def test_both_are_taken_where_each_is_the_fastest_for_some_rows(monkeypatch: pytest.MonkeyPatch):
-    kernels = [kind(torch.ones(64, 64, dtype=torch.int8), torch.ones(64)) for kind in (PlainKernel, PackedKernel)]
+@pytest.mark.parametrize(
+    ("plain", "packed", "expected"),
+    [
+        ((1.0, 3.0), (2.0, 1.0), PairedKernel),
+        ((1.0, 3.0), (1.1, 1.0), PackedKernel),
+        ((1.0, 1.1), (2.0, 1.0), PlainKernel),
+        ((2.0, 1.0), (1.0, 3.0), PlainKernel),
+    ],
+)
+def test_both_are_taken_where_each_is_by_far_the_fastest_for_its_rows(
+    plain: tuple[float, float],
+    packed: tuple[float, float],
+    expected: type[IntegerKernel],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    times = {PlainKernel: plain, PackedKernel: packed}
 
-    def pick(plain: tuple[float, float], packed: tuple[float, float]) -> type[IntegerKernel]:
-        times = {
-            PlainKernel: dict(zip((1, 16), plain, strict=True)),
-            PackedKernel: dict(zip((1, 16), packed, strict=True)),
-        }
-        monkeypatch.setattr(
-            integer_kernels, "seconds_of", lambda run, *_, **__: times[type(run.func)][run.args[0].shape[0]]
-        )
-        return fastest(list(kernels))
+    def seconds_each(copies: list[IntegerKernel], numbers: torch.Tensor, others: list[float]) -> float:
+        return times[type(copies[0])][len(numbers) > 1]
 
-    assert pick((1.0, 3.0), (2.0, 1.0)) is PairedKernel
-    assert pick((1.0, 3.0), (1.1, 1.0)) is PackedKernel
-    assert pick((1.0, 1.1), (2.0, 1.0)) is PlainKernel
-    # the other way round there is nothing to gain: packed weights that are best for one row are for several
-    assert pick((2.0, 1.0), (1.0, 3.0)) is not PairedKernel
+    monkeypatch.setattr(integer_kernels, "_seconds_each", seconds_each)
+    weight, scales = torch.ones(4096, 4096, dtype=torch.int8), torch.ones(4096)
+    assert fastest([PlainKernel, PackedKernel], weight, scales) is expected
 
 
 def test_slow_products_are_said(all_sizes: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch):
