@@ -82,7 +82,7 @@ class Always(_Part):
 
 
 class AtLeast(_Part):
-    """What a request cannot go below: in effort and width, where the KV cache is full, neither."""
+    """What a request cannot go below: in effort and width, neither where the KV cache is full or its budget small."""
 
     effort: EffortWord | None = None
     width: Count | None = None
@@ -239,8 +239,9 @@ def _bound_search(options: dict[str, Any], rules: list[Rule], own: Mapping[str, 
     options["effort"] = effort
     options.pop("width", None)
     if least > 1:
-        # a full cache is no way below either
+        # a full cache is no way below either, nor is a request's own budget
         options["min_width"] = max(least, _floor(options, own))
+        options["width_floor"] = max(least, own.get("width_floor") or 1)
     if width != _width(effort) or own.get("width") is not None:
         options["width"] = width
 
