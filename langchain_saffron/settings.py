@@ -130,9 +130,10 @@ class SearchSettings(_Frozen):
             room for so few either, it fails. `None` keeps one at least, and so never fails for want of room. A number
             also lets a request with a timeout, of which it has spent half, be as narrow as that rather than wait for
             the room that others hold. With `width` or more, a full cache never narrows. A compute budget does by its
-            own rules.
-        width_floor: Beams below which a compute budget narrows no search: where it is too small for so many, it ends
-            earlier, with the best answer so far. `None` for one. An operator's bound, say, on what users ask for.
+            own rules (see `width_floor`).
+        width_floor: Beams below which nothing narrows a search, neither a full KV cache nor a compute budget: where
+            that is too small for so many, it ends earlier, with the best answer so far. `None` for one. It lets nothing
+            be narrower than it would be without.
         adaptive: Whether every step is only as wide as the danger asks that the reward model sees.
         step_back: Whether a search whose beams have all become unsafe goes back to the best candidates that it did not
             take, as far as nothing has been shown that rules them out. What all beams share is then shown only where
@@ -231,7 +232,7 @@ class SearchSettings(_Frozen):
     @property
     def least_width(self) -> int:
         """Beams that are kept at least where the KV cache is full."""
-        return min(self.min_width or 1, self.width)
+        return min(max(self.min_width or 1, self.width_floor or 1), self.width)
 
     @property
     def goes_back(self) -> bool:

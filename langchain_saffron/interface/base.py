@@ -148,7 +148,7 @@ class SaffronFields(BaseModel):
     """Beams that a search keeps at least where the KV cache has no room for all of them; where it has none for so many
     either, the request fails. `None`: one, and a request that runs out of time for others is not narrowed."""
     width_floor: int | None = None
-    """Beams below which a budget narrows no search; it ends earlier instead. `None`: one."""
+    """Beams below which nothing narrows a search: a budget ends earlier, a full KV cache fails. `None`: one."""
     ranking: Ranking = "constrained"
     """`"constrained"` or `"paper"`."""
     mask: Mask = "auto"

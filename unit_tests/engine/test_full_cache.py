@@ -207,12 +207,20 @@ def test_one_that_was_scored_before_a_pause_may_go_on_with_fewer_slots(scored, w
 
 
 @pytest.mark.parametrize(
-    ("least", "timeout", "spent", "hurried"),
-    [(1, 10.0, 4.0, False), (1, 10.0, 6.0, True), (None, 10.0, 6.0, False), (1, None, 6.0, False)],
+    ("bounds", "timeout", "spent", "hurried"),
+    [
+        ({"min_width": 1}, 10.0, 4.0, False),
+        ({"min_width": 1}, 10.0, 6.0, True),
+        ({"min_width": 1, "width_floor": 4}, 10.0, 6.0, True),
+        ({"min_width": 1}, None, 6.0, False),
+        ({}, 10.0, 6.0, False),
+        # a bound of somebody else's is no wish of its own
+        ({"width_floor": 4}, 10.0, 6.0, False),
+    ],
 )
-def test_half_of_its_time_is_what_it_waits_for(engine, least, timeout, spent, hurried):
+def test_half_of_its_time_is_what_it_waits_for(engine, bounds, timeout, spent, hurried):
     options = {"timeout": timeout}
-    request = engine._admission.request(Handle(), PROMPTS[0], None, wide(min_width=least), **options)
+    request = engine._admission.request(Handle(), PROMPTS[0], None, wide(**bounds), **options)
     request.times.arrived -= spent
     request.deadline = None if request.deadline is None else request.deadline - spent
     assert hurries(request) is hurried
