@@ -71,6 +71,7 @@ class ChatSaffron(SaffronFields, BaseChatModel):
         effort: `"off"` (plain decoding), `"low"`, `"medium"`, `"high"` or `"max"`: how wide the search is; or
             `"auto"`: as wide as the danger asks, `"high"` at most, and with `step_back`.
         min_width: Beams that a search keeps at least where the KV cache has no room for all of them.
+        width_floor: Beams below which neither that nor a budget narrows a search.
         step_back: Whether a search whose beams have all become unsafe goes back to what it did not take.
         verify: `"prm"`: `process_reward_model` reads every sentence before it is shown, and overrules the MRM.
         max_tokens, min_tokens, stop, temperature, top_p, seed: As everywhere.

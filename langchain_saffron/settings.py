@@ -103,8 +103,8 @@ class ComputeBudget(_Frozen):
         max_tflops: Forward TFLOP of policy and reward model together, the prompt included.
         max_seconds: Wall-clock seconds, counted from the moment the request is handed in.
         max_reward_calls: Sequences scored by the reward model (the prompt's own score is the first).
-        on_exhausted: `"narrow"` shrinks the width early enough for the rest of the answer to fit and
-            stops at the limit; `"stop"` keeps the width and gives the best answer so far;
+        on_exhausted: `"narrow"` shrinks the width, not below `SearchSettings.width_floor`, early enough for the rest
+            of the answer to fit and stops at the limit; `"stop"` keeps the width and gives the best answer so far;
             `"refuse"` keeps the width and answers with the refusal text when the limit is met.
     """
 
@@ -130,7 +130,10 @@ class SearchSettings(_Frozen):
             room for so few either, it fails. `None` keeps one at least, and so never fails for want of room. A number
             also lets a request with a timeout, of which it has spent half, be as narrow as that rather than wait for
             the room that others hold. With `width` or more, a full cache never narrows. A compute budget does by its
-            own rules.
+            own rules (see `width_floor`).
+        width_floor: Beams below which nothing narrows a search, neither a full KV cache nor a compute budget: where
+            that is too small for so many, it ends earlier, with the best answer so far. `None` for one. It lets nothing
+            be narrower than it would be without.
         adaptive: Whether every step is only as wide as the danger asks that the reward model sees.
         step_back: Whether a search whose beams have all become unsafe goes back to the best candidates that it did not
             take, as far as nothing has been shown that rules them out. What all beams share is then shown only where
@@ -169,6 +172,7 @@ class SearchSettings(_Frozen):
     search: SearchName = "saffron"
     width: Annotated[int, Field(ge=1)] = 4
     min_width: Annotated[int, Field(ge=1)] | None = None
+    width_floor: Annotated[int, Field(ge=1)] | None = None
     adaptive: bool = False
     step_back: bool = False
     verify: Verify | None = None
@@ -228,7 +232,7 @@ class SearchSettings(_Frozen):
     @property
     def least_width(self) -> int:
         """Beams that are kept at least where the KV cache is full."""
-        return min(self.min_width or 1, self.width)
+        return min(max(self.min_width or 1, self.width_floor or 1), self.width)
 
     @property
     def goes_back(self) -> bool:

@@ -270,6 +270,7 @@ class Admission:
             prm_row_cost=(lambda length: prm.row_cost(prm_length + length)) if prm else None,
             prm_each_row=settings.verify is None,
             prompt_cost=prompt_cost,
+            least_width=settings.width_floor or 1,
         )
 
     def _refusing(self, settings: SearchSettings, continues: bool) -> tuple[tuple[int, ...], tuple[int, ...]] | None:

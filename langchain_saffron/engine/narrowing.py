@@ -11,8 +11,8 @@ from langchain_saffron.search import Expand
 def hurries(request: Request) -> bool:
     """Whether a request would rather be narrow than wait for room that others hold.
 
-    Only one that runs out of time does, and only where its user has said how narrow it may be: else whoever floods the
-    engine would turn down the safety of others.
+    Only one that runs out of time does, and only where `min_width` says how narrow it may be: else whoever floods the
+    engine would turn down the safety of others. A floor alone (`width_floor`) is no leave to go down to it.
     """
     if request.deadline is None or request.inputs.settings.min_width is None:
         return False

@@ -78,6 +78,11 @@ class PrmRequestCache(RequestCache):
         self._ask(expand, (ROOT, *expand.prm_nodes), ())
         self._paused = ()
 
+    def asked_at_once(self, expand: Expand) -> int:
+        """Slots without which `resume(expand)` is in vain after a pause: they are taken in one step."""
+        questions = len(self._suffix) * len(expand.prm_nodes)
+        return self._slots_of((*expand.prm_nodes, *expand.nodes, *expand.retain)) + questions
+
     def missing(self) -> list[int]:
         """Slots that have to be computed before the frontier, parents first."""
         filled = self.decoder.forest.filled

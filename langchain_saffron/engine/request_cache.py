@@ -47,8 +47,16 @@ class RequestCache:
         Args:
             expand: What it is to go on with, alone; `None` for all that it had.
         """
+        return self._slots_of(self._paused if expand is None else (*expand.nodes, *expand.prm_nodes))
+
+    def asked_at_once(self, expand: Expand) -> int:
+        """Slots without which `resume(expand)` is in vain after a pause: they are taken in one step."""
+        retained = set(expand.retain).intersection(self._paused)
+        return self._slots_of((*expand.nodes, *retained))
+
+    def _slots_of(self, nodes: Iterable[Node]) -> int:
         forest, branches = self.decoder.forest, dict[Node, None]()
-        for node in self._paused if expand is None else (*expand.nodes, *expand.prm_nodes):
+        for node in nodes:
             above: Node | None = node
             while above is not None and above is not ROOT and above not in branches:
                 branches[above] = None

@@ -1,6 +1,7 @@
 """Who may start next: requests that hold no slots of any cache."""
 
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 
 from langchain_saffron.engine.narrowing import hurries
 from langchain_saffron.engine.request import Request
@@ -92,7 +93,13 @@ class WaitingLine:
             if cache is None:
                 needed = forest.missing(prompt, request.salt)
             else:
-                needed = cache.needed(None if whole else request.asked(name).first(width))
+                asked = request.asked(name)
+                if not whole and asked.least is not None:
+                    asked = replace(asked.first(max(width, asked.least)), retain=())
+                # a search of the user's own may ask for more than its settings' width
+                if free[name] < cache.asked_at_once(asked):
+                    return False
+                needed = cache.needed(None if whole else asked)
             if room < needed:
                 return False
         return True

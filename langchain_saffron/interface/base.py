@@ -147,6 +147,8 @@ class SaffronFields(BaseModel):
     min_width: int | None = None
     """Beams that a search keeps at least where the KV cache has no room for all of them; where it has none for so many
     either, the request fails. `None`: one, and a request that runs out of time for others is not narrowed."""
+    width_floor: int | None = None
+    """Beams below which nothing narrows a search: a budget ends earlier, a full KV cache fails. `None`: one."""
     ranking: Ranking = "constrained"
     """`"constrained"` or `"paper"`."""
     mask: Mask = "auto"
@@ -306,6 +308,7 @@ class SaffronFields(BaseModel):
             search=search,
             width=self.width if self.width is not None else preset_width,
             min_width=self.min_width,
+            width_floor=self.width_floor,
             adaptive=self.effort == "auto",
             step_back=self.step_back if self.step_back is not None else self.effort == "auto",
             verify=self.verify,

@@ -13,18 +13,19 @@ from langchain_saffron.cache.attention import NAME as TREE_ATTENTION
 from langchain_saffron.cache.attention_plan import plan_attention
 from langchain_saffron.cache.decode_step import DecodeStep
 from langchain_saffron.cache.forward_context import ForwardContext
-from langchain_saffron.errors import NumericalError, UnsupportedModelError
+from langchain_saffron.errors import UnsupportedModelError
 from langchain_saffron.models.compat import cache_argument
 from langchain_saffron.models.cuda_recording import CudaRecording
 from langchain_saffron.models.flops import FlopCounter
 from langchain_saffron.models.graph_runner import GraphRunner, Record
 from langchain_saffron.models.layer_tap import LayerTap
-from langchain_saffron.models.packing import is_hooked, pack, shared_copy, unpack
+from langchain_saffron.models.packing import is_hooked, shared_copy
 from langchain_saffron.models.quantization import Quantized, quantize
 from langchain_saffron.models.quantized_linear import QuantizedLinear
+from langchain_saffron.models.tree_check import TreeCheck
 from langchain_saffron.models.unembedding import Unembedding
 from langchain_saffron.models.wrapped import plain_model
-from langchain_saffron.runtime.devices import computes_bfloat16, upload
+from langchain_saffron.runtime.devices import upload
 from langchain_saffron.runtime.memory import memory_errors
 from langchain_saffron.runtime.threads import on_own_thread
 
@@ -101,14 +102,16 @@ class TrieDecoder:
         self.unembedding: Unembedding | None = None
         self.tap: LayerTap | None = None
         self.graphs: GraphRunner | None = None
+        check = TreeCheck(self)
         if int8_text is not None:
             if not owned and not is_hooked(self.model):
                 self.model, owned = shared_copy(self.model), True
             # whether a tree can be computed is seen in the weights' own type: int8 makes much of the last bits
-            attn_implementation = self._choose_attention(attn_implementation, owned, packed=False)
+            attn_implementation, _ = check.choose_attention(attn_implementation, owned, packed=False)
             self._quantize(int8_text, owned)
-        if self._choose_attention(attn_implementation, owned) == TREE_ATTENTION:
-            self._hold_narrow(int8_text or ())
+        chosen, expected = check.choose_attention(attn_implementation, owned)
+        if chosen == TREE_ATTENTION:
+            check.hold_narrow(expected, int8_text or ())
         self.capacity = max_cache_tokens
         self.context = min(_context(model.config) or max_cache_tokens, max_cache_tokens)
 
@@ -189,7 +192,7 @@ class TrieDecoder:
             self._run,
             self.pool,
             record,
-            self._is_close,
+            TreeCheck(self).is_close,
             name=self.name,
             kinds=self._kinds,
             window=self._layers.window,
@@ -231,125 +234,21 @@ class TrieDecoder:
         self.model, self.quantized = quantize(self.model, text, owned, self.name, rewards=self.name == "reward model")
 
     @on_own_thread
-    def _choose_attention(self, implementation: str | None, owned: bool, packed: bool = True) -> str:
-        """Take the fastest way to run under which a small tree gives what its branches give one by one.
-
-        Returns:
-            The name of the attention.
-        """
-        own = self.model.config._attn_implementation
-        branches = self._branches()
-        expected = self._plain_logits(branches)
-        if not bool(expected.amax(dim=-1).isfinite().all()):
-            raise NumericalError(f"the {self.name} returns NaN or infinity: damaged weights, or too narrow a dtype")
-        names = (
-            [implementation]
-            if implementation
-            else [TREE_ATTENTION, own if own in ("sdpa", "eager") else "eager", "eager"]
-        )
-
-        def equal(name: str) -> bool:
-            self.model.set_attn_implementation(name)
-            logits = self._tree_logits(branches)
-            return logits is not None and self._is_close(logits, expected)
-
-        plain = self.model
-        if packed:
-            self.model = pack(self.model, in_place=owned)
-            if (chosen := next(filter(equal, names), None)) is not None:
-                return chosen
-            if owned:
-                unpack(self.model)
-            else:
-                self.model = plain
-        if (chosen := next(filter(equal, names), None)) is None:
-            raise UnsupportedModelError(
-                f"the {self.name} ({self.model.config.model_type}) computes something else on a tree of tokens than on "
-                "its branches: it cannot share a cache between beams. Use another model, or plain transformers."
-            )
-        return chosen
-
-    @on_own_thread
-    @torch.inference_mode()
-    def _hold_narrow(self, text: Sequence[int]) -> None:
-        """Hold keys and values in bfloat16, in the order of their products, on a CPU that computes in it.
-
-        A model in float32 keeps them in float32; one in int8, whose own rounding is larger, as long as what it says of
-        a text stays within the bound of its weights.
-        """
-        small = self.quantized is not None and self.quantized.layers > 0
-        if not (small or self.model.dtype == torch.bfloat16) or not computes_bfloat16("cpu"):
-            return
-        if any(parameter.device.type != "cpu" for parameter in self.model.parameters()):
-            return
-        branches = self._branches()
-        expected = self._plain_logits(branches)
-        self.pool.hold_in(torch.bfloat16, upright=True)
-        found = self._tree_logits(branches)
-        held = found is not None and self._is_close(found, expected)
-        if held and self.quantized is not None:
-            rewards = self.name == "reward model"
-            # of a small cache's size at most
-            text = list(text)[: self.forest.capacity]
-            plain = self.model(input_ids=torch.tensor([text]), use_cache=False).logits[0]
-            path = self.forest.insert(text)
-            held = self.quantized.holds(plain, self.forward(path, range(len(path))), rewards)
-            self.forest.release(path[-1])
-        self.pool.hold_in(torch.bfloat16 if held else None, upright=held)
-
-    @on_own_thread
     @torch.inference_mode()
     def split(self) -> None:
         """Let forwards give states, where that and `unembedding` make of a small tree what the model makes of it."""
         self.unembedding = unembedding = Unembedding.of(self.model)
         if unembedding is None:
             return
-        expected, states = self._tree_logits(self._branches()), self._tree_logits(self._branches(), states=True)
+        check = TreeCheck(self)
+        expected, states = check.of_tree(), check.of_tree(states=True)
         if expected is None or states is None or expected.shape[1] != unembedding.outputs:
             self.unembedding = None
             return
         some = torch.arange(min(unembedding.outputs, 64), device=states.device)
         differences = unembedding.whole(states) - expected, unembedding.columns(states, some) - expected[:, some]
-        if max(float(one.abs().max()) for one in differences) > self._tolerance(expected):
+        if max(float(one.abs().max()) for one in differences) > check.tolerance(expected):
             self.unembedding = None
-
-    def _is_close(self, found: torch.Tensor, expected: torch.Tensor) -> bool:
-        difference = (found - expected).abs()
-        if self.quantized is not None and self.quantized.layers:
-            # the last bit of an input can be a whole step of its row: single logits say little
-            return float(difference.pow(2).mean().sqrt()) <= 0.5 * float(expected.std())
-        return float(difference.max()) <= self._tolerance(expected)
-
-    def _branches(self) -> list[list[int]]:
-        """A small tree, as the paths to its leaves."""
-        tokens = [(37 * i + 11) % self.known_tokens for i in range(9)]
-        return [[*tokens[:5], tokens[5]], [*tokens[:5], tokens[6], tokens[7]], [*tokens[:4], tokens[8]]]
-
-    def _tolerance(self, expected: torch.Tensor) -> float:
-        # the narrow types round differently in every order of summation
-        narrow = self.quantized is not None or self.model.dtype in (torch.bfloat16, torch.float16)
-        return (0.3 if narrow else 1e-3) * float(expected.std())
-
-    @torch.inference_mode()
-    def _plain_logits(self, branches: list[list[int]]) -> torch.Tensor:
-        """Next-token logits after each branch, by one plain forward each."""
-        rows = [self.model(input_ids=torch.tensor([b], device=self.device), use_cache=False).logits for b in branches]
-        return torch.stack([row[0, -1] for row in rows]).float()
-
-    def _tree_logits(self, branches: list[list[int]], states: bool = False) -> torch.Tensor | None:
-        """The same over a tree, or its states, in two forwards; `None` if the model cannot."""
-        nodes = [self.forest.insert(branch) for branch in branches]
-        first = self.forest.path(nodes[0][-1])[:4].tolist()
-        rest = list(dict.fromkeys(slot for path in nodes for slot in path if slot not in first))
-        try:
-            self.forward(first, [], None, states)
-            found = self.forward(rest, [rest.index(path[-1]) for path in nodes], None, states)
-            return found if states else found.float()
-        except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, AssertionError):
-            return None
-        finally:
-            for path in nodes:
-                self.forest.release(path[-1])
 
     def forward_context(self, slots: np.ndarray, groups: Sequence[int]) -> ForwardContext:
         """What the rows of a forward over `slots` attend to."""

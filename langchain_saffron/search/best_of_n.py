@@ -21,7 +21,8 @@ def best_of_n_search(inputs: SearchInputs) -> Search:
     """
     generator, budget = seeded(inputs), inputs.budget
     count = inputs.settings.width
-    while count > 1 and not budget.affords(1, 0, prm_calls=count):
+    least = min(inputs.settings.width_floor or 1, count)
+    while count > least and not budget.affords(1, 0, prm_calls=count):
         count -= 1
     samples = [Response(state=inputs.constraint)] * count
     while live := [one for one in samples if not one.finished and len(one.tokens) < inputs.max_tokens]:

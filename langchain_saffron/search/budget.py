@@ -35,6 +35,7 @@ class BudgetMeter:
         prm_row_cost: Callable[[int], float] | None = None,
         prm_each_row: bool = True,
         prompt_cost: Callable[[], float] | None = None,
+        least_width: int = 1,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Nothing is spent yet; the clock starts now.
@@ -50,6 +51,7 @@ class BudgetMeter:
             prm_row_cost: TFLOP for which it reads one more token, below a response of the given length.
             prm_each_row: Whether it is asked about once a scored node, rather than now and then.
             prompt_cost: TFLOP of reading the prompt in all models, its last token's scores aside.
+            least_width: The width below which it narrows no search, whatever the limits.
             clock: Seconds, monotonic.
         """
         self.limits = limits or ComputeBudget()
@@ -63,6 +65,7 @@ class BudgetMeter:
         self._prm_each_row = prm_each_row and prm_cost is not None
         self._prompt_cost = prompt_cost or (lambda: 0.0)
         self._prm_read: set[Node] = set()
+        self._least_width = least_width
         self._clock = clock
         self._start = clock()
         self._rows = 0
@@ -182,7 +185,7 @@ class BudgetMeter:
             steps: Steps that the answer may still take.
 
         Returns:
-            Between 1 and `requested`; `requested` for the other behaviours.
+            Between the least width, 1 where none is set, and `requested`; `requested` for the other behaviours.
         """
         limits = self.limits
         if limits.on_exhausted != "narrow" or steps < 1:
@@ -209,4 +212,4 @@ class BudgetMeter:
             pace = (self._clock() - self._searching_since) / self._rows
             if pace > 0:
                 fits.append((limits.max_seconds - self.seconds) / (steps * pace))
-        return max(1, min(requested, int(min(fits))))
+        return min(requested, max(self._least_width, int(min(fits))))

@@ -28,6 +28,7 @@ _OWN = (
     "effort",
     "width",
     "min_width",
+    "width_floor",
     "max_tokens",
     "refusal_threshold",
     "max_tflops",

@@ -82,7 +82,7 @@ class Always(_Part):
 
 
 class AtLeast(_Part):
-    """What a request cannot go below: in effort and width, where the KV cache is full, neither."""
+    """What a request cannot go below: in effort and width, neither where the KV cache is full or its budget small."""
 
     effort: EffortWord | None = None
     width: Count | None = None
@@ -205,7 +205,9 @@ class Rules:
                 found = made.get("refusal_threshold", own.get("refusal_threshold"))
                 made["refusal_threshold"] = least if found is None else max(found, least)
             if rule.at_least.min_width is not None:
-                made["min_width"] = max(rule.at_least.min_width, _floor(made, own))
+                # beams that a full cache has to leave, as far as a request and the operator's own settings say
+                asked = made.get("min_width", own.get("min_width")) or 1
+                made["min_width"] = max(rule.at_least.min_width, asked)
         if any(part.effort or part.width for rule in rules for part in (rule.at_least, rule.at_most)):
             _bound_search(made, rules, own)
         return made, [str(rule.name) for rule in rules]
@@ -239,16 +241,11 @@ def _bound_search(options: dict[str, Any], rules: list[Rule], own: Mapping[str, 
     options["effort"] = effort
     options.pop("width", None)
     if least > 1:
-        # a full cache is no way below either
-        options["min_width"] = max(least, _floor(options, own))
+        # neither a full cache nor a request's own budget is a way below; whether it waits for room stays its own affair
+        options["width_floor"] = max(least, own.get("width_floor") or 1)
     if width != _width(effort) or own.get("width") is not None:
         options["width"] = width
 
 
 def _width(effort: str) -> int:
     return EFFORTS[effort][0] if effort in EFFORTS else 1
-
-
-def _floor(options: Mapping[str, Any], own: Mapping[str, Any]) -> int:
-    """Beams that a full cache has to leave, as far as a request and the operator's own settings say."""
-    return options.get("min_width", own.get("min_width")) or 1

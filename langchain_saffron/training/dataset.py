@@ -25,6 +25,9 @@ _SHAPE = (
     "for each of the last tokens; `saffron annotate` writes them from conversations"
 )
 
+# places of tokens, the tokens, their rewards
+Targets = tuple[np.ndarray, np.ndarray, np.ndarray]
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -82,7 +85,7 @@ class Sample:
             ),
         )
 
-    def targets(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def targets(self) -> Targets:
         """All rewards there are: of the tokens that were said, and then of candidates beside them.
 
         Returns:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from langchain_saffron.training.dataset import Sample
+from langchain_saffron.training.dataset import Sample, Targets
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,24 @@ class Supervision:
     prefix: torch.Tensor
 
     @classmethod
-    def of(cls, samples: Sequence[Sample], device: torch.device | str = "cpu") -> "Supervision":
-        """Collate samples."""
+    def of(
+        cls,
+        samples: Sequence[Sample],
+        device: torch.device | str = "cpu",
+        targets: Sequence[Targets] | None = None,
+    ) -> "Supervision":
+        """Collate samples.
+
+        Args:
+            samples: The conversations.
+            device: Where the tensors go.
+            targets: What `Sample.targets` gives for each, where that is known already.
+        """
         width = max(len(sample.token_ids) for sample in samples)
         ids = np.zeros((len(samples), width), dtype=np.int64)
         for row, sample in zip(ids, samples, strict=True):
             row[: len(sample.token_ids)] = sample.token_ids
-        targets = [sample.targets() for sample in samples]
+        targets = [sample.targets() for sample in samples] if targets is None else targets
         sequence = np.repeat(np.arange(len(samples)), [len(at) for at, _, _ in targets])
         at, following, rewards = (np.concatenate(parts) for parts in zip(*targets, strict=True))
         prefix = np.unique(sequence * width + at, return_inverse=True)[1]

@@ -18,7 +18,7 @@ from langchain_saffron.runtime.memory import memory_errors
 from langchain_saffron.training.calibration import Choices, Predicted
 from langchain_saffron.training.checkpoints import Checkpoints
 from langchain_saffron.training.choice_loss import squared_errors
-from langchain_saffron.training.dataset import RewardData, Sample, plan_batches
+from langchain_saffron.training.dataset import RewardData, Sample, Targets, plan_batches
 from langchain_saffron.training.partial_supervision import PartialSupervision, Supervision
 from langchain_saffron.training.settings import TrainSettings
 
@@ -97,14 +97,13 @@ class Trainer:
         size = self._settings.micro_batch_size or self._settings.batch_size
         order = sorted(range(len(data.samples)), key=lambda i: len(data.samples[i].token_ids))
         batches = [order[i : i + size] for i in range(0, len(order), size)]
+        targets = [sample.targets() for sample in data.samples]
         mine: list[tuple[int, np.ndarray]] = []
         for batch in batches[self.accelerator.process_index :: self.accelerator.num_processes]:
-            samples = [data.samples[i] for i in batch]
-            predicted, _ = self._predicted(self._core, samples)
-            parts = predicted.float().cpu().split([len(sample.targets()[0]) for sample in samples])
+            predicted, _ = self._predicted(self._core, [(data.samples[i], targets[i]) for i in batch])
+            parts = predicted.float().cpu().split([len(targets[i][0]) for i in batch])
             mine += [(index, part.numpy()) for index, part in zip(batch, parts, strict=True)]
         predictions = dict(gather_object(mine) if self.accelerator.num_processes > 1 else mine)
-        targets = [sample.targets() for sample in data.samples]
         parts = [predictions[i] for i in range(len(targets))]
         said = [int(sample.known.sum()) for sample in data.samples]
         return Predicted(
@@ -126,8 +125,9 @@ class Trainer:
 
     def _advance(self) -> torch.Tensor:
         """One step; this process's share of the batch's mean loss."""
-        batch = [self._data.samples[i] for i in self._plan[self._step]]
-        targets = sum(len(sample.targets()[0]) for sample in batch)
+        samples = (self._data.samples[i] for i in self._plan[self._step])
+        batch = [(sample, sample.targets()) for sample in samples]
+        rewards = sum(len(at) for _, (at, _, _) in batch)
         mine = batch[self.accelerator.process_index :: self.accelerator.num_processes]
         size = self._settings.micro_batch_size or len(batch)
         # a process without a share takes part with a weight of zero: the others wait for its gradients
@@ -139,7 +139,7 @@ class Trainer:
             with nullcontext() if last else self.accelerator.no_sync(self._module):
                 predicted, known = self._predicted(self._module, part)
                 error = predicted - known.rewards
-                loss = weight * squared_errors(error, known.prefix) / targets
+                loss = weight * squared_errors(error, known.prefix) / rewards
                 # gradients of several processes are averaged, but this is a sum over them
                 self.accelerator.backward(loss * self.accelerator.num_processes)
             total += loss.detach()
@@ -151,8 +151,12 @@ class Trainer:
         self._optimiser.zero_grad(set_to_none=True)
         return total
 
-    def _predicted(self, module: torch.nn.Module, samples: list[Sample]) -> tuple[torch.Tensor, Supervision]:
-        batch = Supervision.of(samples, self.accelerator.device)
+    def _predicted(
+        self, module: torch.nn.Module, part: list[tuple[Sample, Targets]]
+    ) -> tuple[torch.Tensor, Supervision]:
+        """What a module predicts for some conversations, and what they teach."""
+        samples, targets = zip(*part, strict=True)
+        batch = Supervision.of(samples, self.accelerator.device, targets)
         with memory_errors("training ran out of memory: lower --micro-batch-size, or load with --dtype bfloat16"):
             return module(batch.input_ids, batch.sequence, batch.position, batch.following), batch
 

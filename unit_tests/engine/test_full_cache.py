@@ -12,7 +12,7 @@ from langchain_saffron.engine.metrics import RequestTimes
 from langchain_saffron.engine.narrowing import hurries
 from langchain_saffron.engine.request_cache import RequestCache
 from langchain_saffron.errors import CacheFullError
-from langchain_saffron.search import ROOT, Expand, SearchInputs
+from langchain_saffron.search import ROOT, Answer, Expand, SearchInputs
 from langchain_saffron.search.protocol import Search
 from langchain_saffron.search.registry import _STARTS, register_search
 from langchain_saffron.settings import SEARCHES
@@ -118,6 +118,54 @@ def test_a_search_that_knows_nothing_of_it_fails_as_ever(engine):
     assert slots_held(engine) == 0
 
 
+@pytest.mark.parametrize("min_width", [None, 1])
+@pytest.mark.parametrize("judged", [False, True])
+def test_a_search_that_knows_nothing_of_it_is_not_tried_in_vain(monkeypatch, judged, min_width):
+    """It waits until there is room for all that it wants scored, however narrow its settings are, or it in a hurry."""
+    shared = tiny_engine(140)
+    if min_width is not None:
+        for module in (waiting_line, scheduler):
+            monkeypatch.setattr(module, "hurries", lambda request: hurries(replace(request, times=RequestTimes(0.0))))
+
+    def stubborn(inputs: SearchInputs) -> Search:
+        node = ROOT
+        for _ in range(30):
+            yield Expand((node,))
+            node = node.child(3)
+        wanted = tuple(node.child(token) for token in range(3, 3 + (10 if judged else 70)))
+        if judged:
+            scores = yield Expand((), retain=wanted)
+            scores = yield Expand((), prm_nodes=wanted)
+            assert len(scores.prm_rewards) == len(wanted)
+        else:
+            scores = yield Expand(wanted)
+            assert len(scores.logits) == len(wanted)
+        return Answer((3,), "stop", node=ROOT.child(3))
+
+    tries: list[int] = []
+    go_on = shared.scheduler._go_on
+    monkeypatch.setattr(
+        shared.scheduler, "_go_on", lambda request, width: (tries.append(request.arrival), go_on(request, width))[1]
+    )
+    register_search("stubborn", stubborn, process_reward_model=True)
+    try:
+        with held_up(shared):
+            verified = {"verify": "prm", "safety_threshold": -99.0, "mask": "off"} if judged else {}
+            settings = wide(width=4, max_tokens=60, min_tokens=60, **verified)
+            long = shared.submit(PROMPTS[0], settings=settings, timeout=90)
+            settings = SearchSettings(search="stubborn", width=2, min_width=min_width, max_tokens=4)
+            other = shared.submit(PROMPTS[2], settings=settings, timeout=90)
+        assert other.result().token_ids == [3]
+        assert len(long.result().token_ids) == 60
+    finally:
+        del _STARTS["stubborn"], SEARCHES["stubborn"]
+    # it had to wait, and then there was room
+    assert tries == [2]
+    assert shared.scheduler.pauses == 1
+    assert slots_held(shared) == 0
+    shared.close()
+
+
 def test_one_that_is_cancelled_while_it_is_narrow_leaves_nothing(engine, monkeypatch):
     squeezed: list[RequestCache] = []
     squeeze = RequestCache.squeeze
@@ -207,12 +255,20 @@ def test_one_that_was_scored_before_a_pause_may_go_on_with_fewer_slots(scored, w
 
 
 @pytest.mark.parametrize(
-    ("least", "timeout", "spent", "hurried"),
-    [(1, 10.0, 4.0, False), (1, 10.0, 6.0, True), (None, 10.0, 6.0, False), (1, None, 6.0, False)],
+    ("bounds", "timeout", "spent", "hurried"),
+    [
+        ({"min_width": 1}, 10.0, 4.0, False),
+        ({"min_width": 1}, 10.0, 6.0, True),
+        ({"min_width": 1, "width_floor": 4}, 10.0, 6.0, True),
+        ({"min_width": 1}, None, 6.0, False),
+        ({}, 10.0, 6.0, False),
+        # a bound of somebody else's is no wish of its own
+        ({"width_floor": 4}, 10.0, 6.0, False),
+    ],
 )
-def test_half_of_its_time_is_what_it_waits_for(engine, least, timeout, spent, hurried):
+def test_half_of_its_time_is_what_it_waits_for(engine, bounds, timeout, spent, hurried):
     options = {"timeout": timeout}
-    request = engine._admission.request(Handle(), PROMPTS[0], None, wide(min_width=least), **options)
+    request = engine._admission.request(Handle(), PROMPTS[0], None, wide(**bounds), **options)
     request.times.arrived -= spent
     request.deadline = None if request.deadline is None else request.deadline - spent
     assert hurries(request) is hurried

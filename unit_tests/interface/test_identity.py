@@ -35,7 +35,7 @@ OTHER: dict[str, Any] = {
     "device_map": "auto", "attn_implementation": "eager", "quantization_config": {"load_in_8bit": True},
     "revision": "v2", "trust_remote_code": True, "chat_template": CHATML, "temperature": 0.5, "top_p": 0.5,
     "max_tokens": 7, "min_tokens": 2, "stop": ["x"], "seed": 7, "search": "rebase", "effort": "high", "width": 3,
-    "min_width": 2,
+    "min_width": 2, "width_floor": 2,
     "ranking": "paper", "mask": "soft", "safety_threshold": 1.5, "safety_weight": 1.0, "refusal_threshold": 0.0,
     "refusal_text": "No.", "step_back": True, "verify": "prm", "commit_lag": 3, "max_tflops": 1.0, "max_seconds": 1.0,
     "max_reward_calls": 5, "on_budget": "stop", "cache_salt": "alice",

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from langchain_saffron.models import decoder as decoders
-from langchain_saffron.models import quantization
+from langchain_saffron.models import quantization, tree_check
 from langchain_saffron.models.decoder import TrieDecoder
+from langchain_saffron.models.tree_check import TreeCheck
 from unit_tests.families import CORE, VOCABULARY
 from unit_tests.models.trees import grow_and_check, history
 from unit_tests.tiny_models import plain_logits, random_model
 
 IDS = [(13 * i + 5) % VOCABULARY for i in range(60)]
 narrow = pytest.mark.skipif(
-    not decoders.computes_bfloat16("cpu"), reason="this CPU has no instructions for bfloat16 (AVX-512 BF16 or AMX)"
+    not tree_check.computes_bfloat16("cpu"), reason="this CPU has no instructions for bfloat16 (AVX-512 BF16 or AMX)"
 )
 
 
@@ -109,11 +109,25 @@ def test_a_cache_smaller_than_the_text_is_measured_on_what_it_holds(small_produc
 def test_floats_stay_what_they_are(small_products: None, monkeypatch: pytest.MonkeyPatch):
     plain = TrieDecoder(random_model("llama"), "policy", max_cache_tokens=100)
     assert (plain.pool.dtype, plain.pool.is_upright) == (None, False)
-    monkeypatch.setattr(decoders, "computes_bfloat16", lambda device: False)
+    monkeypatch.setattr(tree_check, "computes_bfloat16", lambda device: False)
     decoder = TrieDecoder(random_model("llama"), "policy", max_cache_tokens=100, int8_text=IDS)
     assert decoder.quantized is not None
     assert decoder.quantized.layers > 0
     assert (decoder.pool.dtype, decoder.quantized.cache) == (None, None)
+
+
+@narrow
+@pytest.mark.parametrize(("text", "checks"), [(None, 1), (IDS, 2)])
+def test_the_branches_are_read_once_for_weights_of_a_type(
+    small_products: None, monkeypatch: pytest.MonkeyPatch, text: list[int] | None, checks: int
+):
+    found: list[torch.Tensor] = []
+    of_branches = TreeCheck.of_branches
+    monkeypatch.setattr(TreeCheck, "of_branches", lambda check: (found.append(of_branches(check)), found[-1])[1])
+    model = random_model("llama", 3)
+    decoder = TrieDecoder(model.to(torch.bfloat16) if text is None else model, "policy", 400, int8_text=text)
+    assert decoder.pool.dtype == torch.bfloat16
+    assert len(found) == checks
 
 
 @narrow

@@ -221,6 +221,16 @@ def test_reward_calls_are_never_exceeded(search: str, calls: int, behaviour: str
         assert answer.finish_reason == ("refusal" if behaviour == "refuse" else "budget")
 
 
+@pytest.mark.parametrize(("floor", "width"), [(None, 2), (2, 2), (3, None), (9, None)])
+def test_best_of_n_draws_no_fewer_than_the_floor(floor: int | None, width: int | None):
+    """A budget of two calls: it draws two answers, or none where that are too few."""
+    answer, budget = drive_paying("best_of_n", ComputeBudget(max_reward_calls=2), width_floor=floor)
+    if width is None:
+        assert (answer.tokens, answer.finish_reason, budget.reward_calls) == ((), "budget", 0)
+    else:
+        assert (answer.width, budget.reward_calls) == (width, width)
+
+
 # --- through an engine ---
 
 

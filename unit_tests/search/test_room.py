@@ -110,11 +110,18 @@ def test_it_grows_again_as_soon_as_there_is_room():
     assert (answer.narrowed, answer.narrowest_width, answer.width) == (1, 2, 8)
 
 
-@pytest.mark.parametrize(("least", "allowed"), [(None, 1), (1, 1), (3, 3), (8, 8), (99, 8)])
-def test_no_fewer_than_the_user_wants(least, allowed):
+@pytest.mark.parametrize(
+    ("least", "floor", "allowed"),
+    [(None, None, 1), (1, None, 1), (3, None, 3), (8, None, 8), (99, None, 8), (None, 3, 3), (2, 3, 3), (5, 3, 5)],
+)
+def test_no_fewer_than_the_user_and_the_operator_want(least, floor, allowed):
     table, asked = Table(2), list[Expand]()
     answer = drive(
-        saffron_search(inputs(min_width=least)), table.logits, table.rewards, asked.append, room=lambda expand: 1
+        saffron_search(inputs(min_width=least, width_floor=floor)),
+        table.logits,
+        table.rewards,
+        asked.append,
+        room=lambda expand: 1,
     )
     assert all(expand.least == min(allowed, len(expand.nodes)) for expand in asked)
     assert answer.narrowest_width == (None if allowed == 8 else allowed)

@@ -241,8 +241,9 @@ def test_a_stop_string_finishes_a_beam(ranking: str):
 class Meter:
     """A budget that is paid a call for every node that the search asks for."""
 
-    def __init__(self, limit: int, behaviour: str) -> None:
-        self.budget = BudgetMeter(ComputeBudget(max_reward_calls=limit, on_exhausted=behaviour), calls_per_row=1)
+    def __init__(self, limit: int, behaviour: str, least: int = 1) -> None:
+        limits = ComputeBudget(max_reward_calls=limit, on_exhausted=behaviour)
+        self.budget = BudgetMeter(limits, calls_per_row=1, least_width=least)
         self.widths: list[int] = []
 
     def __call__(self, expand: Expand) -> None:
@@ -277,6 +278,16 @@ def test_narrow_stops_at_the_limit_where_even_width_one_does_not_fit():
     answer = drive(saffron_search(inputs(width=4, budget=meter.budget)), uniform, lambda p: SAFE, meter)
     assert meter.widths == [1, 1, 1, 1, 1]
     assert answer.finish_reason == "budget"
+
+
+def test_narrow_goes_no_lower_than_the_floor():
+    meter = Meter(14, "narrow", least=3)
+    answer = drive(saffron_search(inputs(width=4, budget=meter.budget)), uniform, lambda p: SAFE, meter)
+    # so narrow as it may be, from the first step on that it narrows, and it ends where `"stop"` would
+    assert meter.widths == [1, 3, 3, 3, 3]
+    assert (answer.finish_reason, answer.budget_exhausted) == ("budget", True)
+    # a floor that is wider than the search does not widen it
+    assert Meter(14, "narrow", least=9).budget.width(4, 0, 8) == 4
 
 
 def test_refuse_refuses():

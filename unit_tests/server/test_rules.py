@@ -81,7 +81,7 @@ def test_a_request_keeps_within_upper_bounds(rules, asked, left):
 )
 def test_a_request_keeps_within_lower_bounds(rules, asked, left):
     found, _ = rules().apply(asked, Asker("chat", "tenant-staff", ["send_email"]), {"effort": "medium"})
-    assert found == {"refusal_text": "Ask a person.", "min_width": 16, **left}
+    assert found == {"refusal_text": "Ask a person.", "width_floor": 16, **left}
 
 
 def test_a_lower_bound_wins_and_the_operators_own_width_is_bound_too(rules):
@@ -103,22 +103,23 @@ def test_of_several_defaults_the_last_holds_and_of_bounds_the_strictest(rules):
 
 
 @pytest.mark.parametrize(
-    ("least", "asked", "own", "floor"),
+    ("least", "asked", "own", "narrowest", "floor"),
     [
-        ({"min_width": 4}, {}, {}, 4),
-        ({"min_width": 4}, {"min_width": 2}, {}, 4),
-        ({"min_width": 4}, {"min_width": 8}, {}, 8),
-        ({"min_width": 4}, {}, {"min_width": 6}, 6),
-        # what a request cannot go below, a full cache cannot either
-        ({"effort": "high"}, {"effort": "max"}, {}, 16),
-        ({"width": 3}, {"min_width": 2}, {"min_width": None}, 3),
-        ({"effort": "low"}, {"min_width": 2}, {}, 2),
-        ({"effort": "auto"}, {}, {}, None),
+        ({"min_width": 4}, {}, {}, 4, None),
+        ({"min_width": 4}, {"min_width": 2}, {}, 4, None),
+        ({"min_width": 4}, {"min_width": 8}, {}, 8, None),
+        ({"min_width": 4}, {}, {"min_width": 6}, 6, None),
+        # what a request cannot go below is a floor for all, and no leave to be narrow
+        ({"effort": "high"}, {"effort": "max"}, {}, None, 16),
+        ({"width": 3}, {"min_width": 2}, {"min_width": None}, 2, 3),
+        ({"width": 3, "min_width": 2}, {}, {"width_floor": 5}, 2, 5),
+        ({"effort": "low"}, {"min_width": 2}, {}, 2, None),
+        ({"effort": "auto"}, {}, {}, None, None),
     ],
 )
-def test_a_lower_bound_holds_where_the_cache_is_full(rules, least, asked, own, floor):
+def test_a_lower_bound_holds_where_the_cache_is_full(rules, least, asked, own, narrowest, floor):
     found, _ = rules(json.dumps({"rules": [{"at_least": least}]})).apply(asked, Asker("chat", "anonymous"), own)
-    assert found.get("min_width") == floor
+    assert (found.get("min_width"), found.get("width_floor")) == (narrowest, floor)
 
 
 @pytest.mark.parametrize(
@@ -152,6 +153,29 @@ def test_a_last_look_holds_whatever_a_request_says(rules):
 def test_rules_that_ask_a_process_reward_model_need_one(client_of, rules):
     with pytest.raises(RewardModelRequiredError, match="--prm"):
         client_of(rules=rules("rules: [{always: {verify: prm}}]"))
+
+
+def test_a_requests_own_budget_is_no_way_below_a_lower_bound(client_of, rules):
+    bound = rules("rules: [{when: {tenant: guest}, at_least: {width: 3}}]")
+    chat = ChatSaffron(model="kitchen", effort="high", top_p=1.0, max_tokens=12, min_tokens=12)
+    client = client_of(chat, api_keys=("guest:sk-1", "staff:sk-2"), rules=bound)
+
+    def ask(key: str, **more):
+        asked = {"messages": SOUP, "max_reward_calls": 12, "on_budget": "narrow", **more}
+        response = client.post(CHAT, json=asked, headers={"Authorization": f"Bearer {key}"})
+        assert response.status_code == 200, response.text
+        (choice,) = response.json()["choices"]
+        return response.json()["saffron"]["width"], choice["finish_reason"], response.json()["usage"]
+
+    # without the bound, the whole answer fits, by one beam
+    width, _, usage = ask("sk-2")
+    assert (width, usage["completion_tokens"]) == (1, 12)
+    width, reason, usage = ask("sk-1")
+    assert (width, reason) == (3, "length")
+    assert usage["completion_tokens"] < 12
+    # a request has no such field
+    refused = client.post(CHAT, json={"messages": SOUP, "width_floor": 1}, headers={"Authorization": "Bearer sk-1"})
+    assert (refused.status_code, "width_floor" in refused.text) == (400, True)
 
 
 def test_requests_are_answered_by_the_rules(client_of, rules):

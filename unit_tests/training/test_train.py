@@ -19,6 +19,7 @@ from langchain_saffron.training.annotate import annotate
 from langchain_saffron.training.corpus import Corpus
 from langchain_saffron.training.dataset import RewardData, Sample, plan_batches
 from langchain_saffron.training.train import train
+from langchain_saffron.training.trainer import Trainer
 from unit_tests.builders import byte_level_tokenizer
 from unit_tests.disks import content
 from unit_tests.tiny_models import VOCABULARY, plain_logits, random_model
@@ -153,9 +154,22 @@ def test_accumulated_gradients_make_the_same_run(tmp_path, beside, trained, micr
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
-def test_progress_and_logs_tell_the_losses(tmp_path, beside):
-    seen = []
+def test_progress_and_logs_tell_the_losses(tmp_path, beside, monkeypatch):
+    seen, collected, fit = [], [], Trainer.fit
+    targets = Sample.targets
+
+    def counted(*args):
+        monkeypatch.setattr(Sample, "targets", lambda sample: (collected.append(sample.record), targets(sample))[1])
+        losses = fit(*args)
+        monkeypatch.setattr(Sample, "targets", targets)
+        return losses
+
+    monkeypatch.setattr(Trainer, "fit", counted)
     train(data(), tmp_path / "out", base=beside, settings=SETTINGS, progress=lambda *told: seen.append(told))
+    kept, _ = data().split(SETTINGS.held_out_share, SETTINGS.seed)
+    plan = plan_batches(kept, SETTINGS.batch_size, SETTINGS.epochs, SETTINGS.seed)
+    # once for each that a step learns from
+    assert collected == [kept.samples[i].record for batch in plan for i in batch]
     losses = [json.loads(line)["loss"] for line in (tmp_path / "out" / "losses.jsonl").read_text().splitlines()]
     assert seen == [(step, STEPS, losses[step - 1]) for step in (3, 6, 9, 10)]
     assert [path.stat().st_size > 100 for path in (tmp_path / "out" / "logs").rglob("events*")] == [True]
