@@ -95,9 +95,8 @@ class ContentionWatch:
         if fits < threads and not self._told:
             self._told = True
             logger.warning(
-                "other programs use %.1f of %d cores: the engine computes on %d threads instead of %d while they do. "
-                "Set %s=PASSIVE before Python starts if that is usual",
-                by_others, now.cores, fits, self._threads, VARIABLE,
+                "other programs use %.1f of %d cores: the engine computes on %d threads instead of %d while they do",
+                by_others, now.cores, fits, self._threads,
             )  # fmt: skip
 
     def close(self) -> None:

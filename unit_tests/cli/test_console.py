@@ -51,9 +51,9 @@ def test_what_takes_long_is_told(capsys: pytest.CaptureFixture[str], monkeypatch
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize(("command", "expected"), [("info", "PASSIVE"), ("bench", "None")])
-def test_threads_wait_passively_beside_other_programs(command, expected):
-    """Set before torch is imported, which reads it then; figures of speed are for the machine alone."""
+@pytest.mark.parametrize(("command", "expected"), [("train", "PASSIVE"), ("serve", "None"), ("bench", "None")])
+def test_threads_wait_passively_beside_other_programs_but_for_an_engine_s(command, expected):
+    """Set before torch is imported, which reads it then; an engine gives way by itself."""
     code = (
         "import os, sys; from langchain_saffron.cli import main; assert 'torch' not in sys.modules\n"
         f"try:\n    main(['{command}', '--help'])\nexcept SystemExit:\n    pass\n"
