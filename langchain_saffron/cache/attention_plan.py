@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from langchain_saffron.cache.attention_mask import SlotColumns, paths_above, seen_columns
+from langchain_saffron.cache.attention_mask import SlotColumns, few_holes, paths_above, seen_columns
 from langchain_saffron.cache.layer_store import LayerStore
 from langchain_saffron.cache.prefix_forest import TokenForest
 from langchain_saffron.runtime.devices import upload
@@ -198,7 +198,7 @@ def plan_attention(
     return AttentionPlan(pool, {kind: of(kind) for kind in sorted(set(kinds))}, kinds)
 
 
-def read_rows(forest: TokenForest, slots: np.ndarray, start: int, window: int | None) -> Reads:
+def read_rows(forest: TokenForest, slots: np.ndarray, start: int, window: int | None, in_place: bool = True) -> Reads:
     """What one request's rows read.
 
     Args:
@@ -206,6 +206,7 @@ def read_rows(forest: TokenForest, slots: np.ndarray, start: int, window: int | 
         slots: int array [rows]: their slots.
         start: The place of the first of them in the forward.
         window: How far a row sees; `None` for all above it.
+        in_place: Whether it is read where it lies, strangers in between included.
     """
     above = paths_above(forest, slots)
     shared = _common(list(above.values()))
@@ -217,13 +218,20 @@ def read_rows(forest: TokenForest, slots: np.ndarray, start: int, window: int | 
         seen_by_all = shared[max(0, deepest - window + 1) :]
     low, high = _longest_run(seen_by_all)
     # the run lies in what all paths begin with: a long prompt is looked through once, not for every row
-    upper = shared[oldest:]
-    upper = upper[(upper < low) | (upper >= high)]
-    above = {i: np.concatenate([upper, path[max(oldest, len(shared)) :]]) for i, path in above.items()}
-    rest = np.unique(np.concatenate([slots, *above.values()]))
+    outside = (shared < low) | (shared >= high)
+    own = [path[max(oldest, len(shared)) :] for path in above.values()]
+    rest = np.unique(np.concatenate([slots, shared[oldest:][outside[oldest:]], *own]))
     rest = rest[(rest < low) | (rest >= high)]
-    tail = SlotColumns.of(rest, beside=(low, high))
-    allowed = seen_columns(forest, slots, above, tail)
+    if in_place and rest[0] < low:
+        bottom, top = int(rest[0]), max(high, int(rest[-1]) + 1)
+        if few_holes(top - bottom, len(rest) + high - low):
+            # the run lies amid the rest: one span, and a mask over all of it
+            low, high, outside = 0, 0, np.ones_like(outside)
+            rest = np.arange(bottom, top)
+    upper = shared[oldest:][outside[oldest:]]
+    seen = {i: np.concatenate([upper, path]) for i, path in zip(above, own, strict=True)}
+    tail = SlotColumns.of(rest, beside=(low, high)) if in_place else SlotColumns(rest)
+    allowed = seen_columns(forest, slots, seen, tail)
     if window is not None:
         allowed &= tail.distances(forest, slots) < window
     return Reads(slice(start, start + len(slots)), (low, high), tail.slots, allowed)
