@@ -9,8 +9,9 @@ from langchain_saffron.cache.prefix_forest import NO_PARENT, TokenForest
 
 # reading a span in place beats copying as long as few strangers lie in it
 SPAN_SLACK = 1.5
-# and one span beats two as long as they are at most this share of all that is read
-HOLES = 1 / 8
+# and one span beats two as long as they are at most so many, or this share of all that is read
+FEW_HOLES = 16
+HOLES_SHARE = 1 / 5
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class SlotColumns:
 
 def few_holes(span: int, wanted: int) -> bool:
     """Whether so many slots are to be read where they lie, as one span, for those of them that are wanted."""
-    return span - wanted <= HOLES * span
+    return span - wanted <= max(FEW_HOLES, HOLES_SHARE * span)
 
 
 @dataclass(frozen=True)

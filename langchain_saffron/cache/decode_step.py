@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from langchain_saffron.cache.attention_plan import Reads, read_rows
 from langchain_saffron.cache.prefix_forest import TokenForest
+from langchain_saffron.cache.row_reads import Reads, read_rows
 from langchain_saffron.cache.step_bucket import StepBucket
 
 

@@ -213,7 +213,7 @@ class TokenForest:
         return nodes
 
     def _take(self, count: int, parent: int, shared: list[int], room: int) -> tuple[list[int], int]:
-        """Slots for as many nodes, below `parent` and what is shared, and from where on slots follow for those below."""
+        """Slots for new nodes below `parent` and what is shared, and from where on those below will take theirs."""
         if count > self.available:
             raise CacheFullError(
                 f"all {self.capacity} slots of the KV cache are in use: raise max_cache_tokens, "
