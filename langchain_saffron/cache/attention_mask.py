@@ -9,6 +9,9 @@ from langchain_saffron.cache.prefix_forest import NO_PARENT, TokenForest
 
 # reading a span in place beats copying as long as few strangers lie in it
 SPAN_SLACK = 1.5
+# and one span beats two as long as they are at most so many, or this share of all that is read
+FEW_HOLES = 16
+HOLES_SHARE = 1 / 5
 
 
 @dataclass(frozen=True)
@@ -23,9 +26,17 @@ class SlotColumns:
 
     @classmethod
     def of(cls, slots: np.ndarray, beside: tuple[int, int] = (0, 0)) -> "SlotColumns":
-        """A span where few strangers lie between `slots` (ascending), and nothing of the span `beside`."""
+        """A span where few strangers lie between `slots` (ascending), and nothing of the span `beside`.
+
+        Where it can, it begins where that ends, so that both together are one span.
+        """
         low, high = int(slots[0]), int(slots[-1]) + 1
-        in_place = high - low <= SPAN_SLACK * len(slots) and not (low < beside[1] and beside[0] < high)
+        begin, end = beside
+        if begin < end <= low and (
+            few_holes(high - begin, len(slots) + end - begin) or high - end <= SPAN_SLACK * len(slots)
+        ):
+            return cls((end, high))
+        in_place = high - low <= SPAN_SLACK * len(slots) and not (low < end and begin < high)
         return cls((low, high) if in_place else slots)
 
     @property
@@ -41,6 +52,11 @@ class SlotColumns:
         """How much deeper each row lies than each column's slot: int [rows, columns]."""
         shown = np.arange(*self.slots) if isinstance(self.slots, tuple) else self.slots
         return forest.depth[rows][:, None] - forest.depth[shown][None, :]
+
+
+def few_holes(span: int, wanted: int) -> bool:
+    """Whether so many slots are to be read where they lie, as one span, for those of them that are wanted."""
+    return span - wanted <= max(FEW_HOLES, HOLES_SHARE * span)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from langchain_saffron.cache.attention_mask import SlotColumns, paths_above, seen_columns
 from langchain_saffron.cache.layer_store import LayerStore
 from langchain_saffron.cache.prefix_forest import TokenForest
+from langchain_saffron.cache.row_reads import Reads, read_rows
 from langchain_saffron.runtime.devices import upload
 
 ToMask = Callable[[np.ndarray], torch.Tensor]
@@ -64,6 +64,12 @@ class Group:
     def whole_mask(self) -> torch.Tensor:
         """The mask over prefix and tail, [rows, prefix + tail]."""
         return torch.nn.functional.pad(self.mask, (self.prefix[1] - self.prefix[0], 0))
+
+    @classmethod
+    def of(cls, reads: Reads, to_mask: ToMask) -> "Group":
+        """What a request reads, with its mask."""
+        tail = reads.tail if isinstance(reads.tail, tuple) else torch.from_numpy(reads.tail)
+        return cls(reads.rows, reads.prefix, tail, to_mask(reads.allowed), bool(reads.allowed.all()))
 
     def to(self, device: torch.device) -> "Group":
         """The same on a device."""
@@ -122,52 +128,6 @@ class AttentionPlan:
         return self._placed[key]
 
 
-@dataclass(frozen=True)
-class Reads:
-    """A group before its mask is made.
-
-    Attributes:
-        rows: Their places in the forward.
-        prefix: A span of slots that all of them see.
-        tail: The other slots: a span, or an int array.
-        allowed: bool array [rows, tail]: who sees what of the tail.
-    """
-
-    rows: slice
-    prefix: tuple[int, int]
-    tail: tuple[int, int] | np.ndarray
-    allowed: np.ndarray
-
-    @property
-    def count(self) -> int:
-        """Slots of prefix and tail."""
-        return self.prefix[1] - self.prefix[0] + self.allowed.shape[1]
-
-    def group(self, to_mask: ToMask) -> Group:
-        """The same with its mask."""
-        tail = self.tail if isinstance(self.tail, tuple) else torch.from_numpy(self.tail)
-        return Group(self.rows, self.prefix, tail, to_mask(self.allowed), bool(self.allowed.all()))
-
-    def lay_out(self, places: np.ndarray, slots: np.ndarray, allowed: np.ndarray) -> None:
-        """Write it into arrays that may be longer; padding repeats the last row and the last slot.
-
-        Args:
-            places: int64 array [rows]: takes the rows' places in the forward.
-            slots: int64 array [slots]: takes what they read.
-            allowed: bool array [rows, slots], all `False`: takes who sees what.
-        """
-        (low, high), mine = self.prefix, len(self.allowed)
-        tail = np.arange(*self.tail) if isinstance(self.tail, tuple) else self.tail
-        places[:] = np.minimum(np.arange(len(places)), mine - 1) + self.rows.start
-        slots[:] = tail[-1]
-        slots[: high - low] = np.arange(low, high)
-        slots[high - low : self.count] = tail
-        allowed[:mine, : high - low] = True
-        allowed[:mine, high - low : self.count] = self.allowed
-        # a padding row is the last one again: the same place gets the same value
-        allowed[mine:] = allowed[mine - 1]
-
-
 def plan_attention(
     forest: TokenForest,
     pool: Pool,
@@ -198,37 +158,6 @@ def plan_attention(
     return AttentionPlan(pool, {kind: of(kind) for kind in sorted(set(kinds))}, kinds)
 
 
-def read_rows(forest: TokenForest, slots: np.ndarray, start: int, window: int | None) -> Reads:
-    """What one request's rows read.
-
-    Args:
-        forest: Where they live.
-        slots: int array [rows]: their slots.
-        start: The place of the first of them in the forward.
-        window: How far a row sees; `None` for all above it.
-    """
-    above = paths_above(forest, slots)
-    shared = _common(list(above.values()))
-    seen_by_all, oldest = shared, 0
-    if window is not None:
-        deepest, shallowest = int(forest.depth[slots].max()), int(forest.depth[slots].min())
-        # what the deepest row no longer sees cannot be read by all; what the shallowest misses, by nobody
-        oldest = max(0, shallowest - window + 1)
-        seen_by_all = shared[max(0, deepest - window + 1) :]
-    low, high = _longest_run(seen_by_all)
-    # the run lies in what all paths begin with: a long prompt is looked through once, not for every row
-    upper = shared[oldest:]
-    upper = upper[(upper < low) | (upper >= high)]
-    above = {i: np.concatenate([upper, path[max(oldest, len(shared)) :]]) for i, path in above.items()}
-    rest = np.unique(np.concatenate([slots, *above.values()]))
-    rest = rest[(rest < low) | (rest >= high)]
-    tail = SlotColumns.of(rest, beside=(low, high))
-    allowed = seen_columns(forest, slots, above, tail)
-    if window is not None:
-        allowed &= tail.distances(forest, slots) < window
-    return Reads(slice(start, start + len(slots)), (low, high), tail.slots, allowed)
-
-
 def _merge_small(reads: list[Reads], to_mask: ToMask) -> list[Group | Batch]:
     """Put small groups of similar size together, so that the calls of a layer do not grow with the requests."""
     alike: dict[int, list[Reads]] = {}
@@ -238,9 +167,9 @@ def _merge_small(reads: list[Reads], to_mask: ToMask) -> list[Group | Batch]:
             # by powers of two: padding never doubles the work
             alike.setdefault(read.count.bit_length(), []).append(read)
         else:
-            merged.append(read.group(to_mask))
+            merged.append(Group.of(read, to_mask))
     for members in alike.values():
-        merged.append(members[0].group(to_mask) if len(members) == 1 else _batch(members, to_mask))
+        merged.append(Group.of(members[0], to_mask) if len(members) == 1 else _batch(members, to_mask))
     return merged
 
 
@@ -253,25 +182,3 @@ def _batch(members: list[Reads], to_mask: ToMask) -> Batch:
     for i, read in enumerate(members):
         read.lay_out(places[i], slots[i], allowed[i])
     return Batch(torch.from_numpy(places.reshape(-1)), torch.from_numpy(slots.reshape(-1)), to_mask(allowed))
-
-
-def _common(paths: list[np.ndarray]) -> np.ndarray:
-    """The slots that all paths begin with."""
-    length = min(len(path) for path in paths)
-    first = paths[0][:length]
-    for path in paths[1:]:
-        differs = np.flatnonzero(first != path[: len(first)])
-        if len(differs):
-            first = first[: differs[0]]
-    return first
-
-
-def _longest_run(slots: np.ndarray) -> tuple[int, int]:
-    """The longest run of consecutive slots in a path, as a span; empty for an empty path."""
-    if not len(slots):
-        return 0, 0
-    breaks = np.flatnonzero(np.diff(slots) != 1) + 1
-    edges = np.concatenate([[0], breaks, [len(slots)]])
-    longest = int(np.argmax(np.diff(edges)))
-    begin, end = int(edges[longest]), int(edges[longest + 1])
-    return int(slots[begin]), int(slots[end - 1]) + 1

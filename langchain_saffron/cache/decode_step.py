@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from langchain_saffron.cache.attention_plan import Reads, read_rows
 from langchain_saffron.cache.prefix_forest import TokenForest
+from langchain_saffron.cache.row_reads import Reads, read_rows
 from langchain_saffron.cache.step_bucket import StepBucket
 
 
@@ -49,7 +49,7 @@ class DecodeStep:
         if StepBucket.around(groups, longest) is None:
             return None
         starts = np.cumsum([0, *groups]).tolist()
-        reads = [read_rows(forest, slots[start:end], start, None) for start, end in pairwise(starts)]
+        reads = [read_rows(forest, slots[start:end], start, None, in_place=False) for start, end in pairwise(starts)]
         bucket = StepBucket.around(groups, max(read.count for read in reads))
         return None if bucket is None else cls(forest, slots, scored, reads, bucket)
 

@@ -5,12 +5,12 @@ because they share nodes; requests share a system prompt, and the next chat turn
 same reason (SAFFRON paper, section 4.4 and Proposition 2).
 """
 
-import heapq
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from langchain_saffron.cache.free_slots import FreeSlots
 from langchain_saffron.errors import CacheFullError, SettingsError
 
 NO_PARENT = -1
@@ -47,19 +47,26 @@ class TokenForest:
         self._children: dict[int, dict[int, int]] = {}
         self._roots: dict[str, dict[int, int]] = {}
         self._salt_of_root: dict[int, str] = {}
-        self._free = list(range(self.capacity))
+        # from where on slots are taken for what grows below a node: the end of its prompt
+        self._home = [0] * self.capacity
+        self._slots = FreeSlots(self.capacity)
         self._kept: OrderedDict[int, None] = OrderedDict()
         self._paths: dict[int, np.ndarray] = {}
 
     @property
     def used(self) -> int:
         """Nodes alive now."""
-        return self.capacity - len(self._free)
+        return self.capacity - self._slots.count
 
     @property
     def available(self) -> int:
         """Nodes that could still be added, kept prompts making room for them."""
         return self.capacity - self._pinned
+
+    @property
+    def reached(self) -> int:
+        """All slots from here on were never taken since all were forgotten."""
+        return self._slots.reached
 
     @property
     def kept(self) -> int:
@@ -96,18 +103,19 @@ class TokenForest:
 
     def match(self, tokens: Sequence[int], salt: str = "") -> list[int]:
         """The nodes of the longest prefix of `tokens` that is there, whether filled or not."""
-        nodes: list[int] = []
-        below = self._roots.get(salt, {})
-        for token in tokens:
-            node = below.get(token)
-            if node is None:
-                break
-            nodes.append(node)
-            below = self._children.get(node, {})
-        return nodes
+        return self._match(tokens, NO_PARENT, salt)
 
-    def insert(self, tokens: Sequence[int], parent: int = NO_PARENT, salt: str = "") -> list[int]:
+    def insert(self, tokens: Sequence[int], parent: int = NO_PARENT, salt: str = "", room: int = 0) -> list[int]:
         """Add `tokens` below `parent`, sharing what exists, and take a reference on the last one.
+
+        A prompt, which has no `parent`, takes a run of slots behind what it shares, or the first one that holds it.
+        What grows below takes the lowest free slots behind the prompt: it is read together with it.
+
+        Args:
+            tokens: What to add.
+            parent: The node above the first one; -1 for a prompt.
+            salt: Prompts share with those of the same salt.
+            room: How many slots a prompt would like to have free behind it, for what will grow there.
 
         Returns:
             The slot of every token, in order.
@@ -115,30 +123,21 @@ class TokenForest:
         Raises:
             CacheFullError: No slot is left, not even by dropping kept prompts. Nothing was added.
         """
-        nodes: list[int] = []
-        # the new tail must not be evicted while it grows: it is held by the reference on its tip
-        held = parent
-        if held != NO_PARENT:
-            self.acquire(held)
+        nodes = self._match(tokens, parent, salt)
+        tip = nodes[-1] if nodes else parent
+        # what it grows from must not be evicted to make room for it
+        if tip != NO_PARENT:
+            self.acquire(tip)
+        if len(nodes) == len(tokens):
+            return nodes
         try:
-            for token in tokens:
-                node = self._below(held, salt).get(token)
-                if node is None:
-                    node = self._create(token, held, salt)
-                try:
-                    self.acquire(node)
-                except BaseException:
-                    self._drop_unused(node)
-                    raise
-                if held != NO_PARENT:
-                    self.release(held)
-                held = node
-                nodes.append(node)
+            slots, home = self._take(len(tokens) - len(nodes), parent, nodes, room)
         except BaseException:
-            if held != NO_PARENT:
-                self.release(held)
+            if tip != NO_PARENT:
+                self.release(tip)
             raise
-        return nodes
+        self._grow(tokens[len(nodes) :], slots, tip, home, salt)
+        return nodes + slots
 
     def missing(self, tokens: Sequence[int], salt: str = "") -> int:
         """How many nodes `insert` of a prompt takes from those `available`."""
@@ -202,30 +201,59 @@ class TokenForest:
         while node != NO_PARENT and self._references[node] == 0 and not self._children.get(node):
             node = self._remove(node)
 
-    def _below(self, parent: int, salt: str) -> dict[int, int]:
-        return self._roots.get(salt, {}) if parent == NO_PARENT else self._children.get(parent, {})
+    def _match(self, tokens: Sequence[int], parent: int, salt: str) -> list[int]:
+        """The nodes of the longest prefix of `tokens` below `parent`."""
+        nodes: list[int] = []
+        below = self._roots.get(salt) if parent == NO_PARENT else self._children.get(parent)
+        for token in tokens:
+            if below is None or (node := below.get(token)) is None:
+                break
+            nodes.append(node)
+            below = self._children.get(node)
+        return nodes
 
-    def _create(self, token: int, parent: int, salt: str) -> int:
-        if not self.available:
+    def _take(self, count: int, parent: int, shared: list[int], room: int) -> tuple[list[int], int]:
+        """Slots for new nodes below `parent` and what is shared, and from where on those below will take theirs."""
+        if count > self.available:
             raise CacheFullError(
                 f"all {self.capacity} slots of the KV cache are in use: raise max_cache_tokens, "
                 "or use a smaller width, min_width or max_tokens"
             )
-        while not self._free:
+        while self._slots.count < count:
             self._evict()
-        # the lowest slot first: what lives together stays close together
-        node = heapq.heappop(self._free)
-        self._token[node] = token
-        self._parent[node] = parent
-        self.filled[node] = False
-        if parent == NO_PARENT:
-            self.depth[node] = 0
-            self._roots.setdefault(salt, {})[token] = node
-            self._salt_of_root[node] = salt
+        if parent != NO_PARENT:
+            home = self._home[parent]
+            return [self._slots.take(home) for _ in range(count)], home
+
+        def grows(slot: int) -> bool:
+            """Whether others than this prompt, which holds what it shares, work with what lies there."""
+            return self._pins[slot] > (slot in shared)
+
+        run = self._slots.take_run(count, self._home[shared[-1]] if shared else 0, room, grows)
+        return run.tolist(), int(run[-1]) + 1
+
+    def _grow(self, tokens: Sequence[int], slots: list[int], tip: int, home: int, salt: str) -> None:
+        """Put tokens into `slots`, one below the other; the reference on `tip` moves on to the last of them."""
+        first, last, above = slots[0], slots[-1], tip
+        depth = 0 if tip == NO_PARENT else int(self.depth[tip]) + 1
+        if tip == NO_PARENT:
+            self._roots.setdefault(salt, {})[tokens[0]] = first
+            self._salt_of_root[first] = salt
         else:
-            self.depth[node] = self.depth[parent] + 1
-            self._children.setdefault(parent, {})[token] = node
-        return node
+            self._children.setdefault(tip, {})[tokens[0]] = first
+            # its pin is that of the new child from now on
+            self._references[tip] -= 1
+        for slot, token in zip(slots, tokens, strict=True):
+            self._token[slot], self._parent[slot], self._home[slot], self._pins[slot] = token, above, home, 1
+            if slot != first:
+                self._children[above] = {token: slot}
+            above = slot
+        if first == last:
+            self.depth[first] = depth
+        else:
+            self.depth[slots] = np.arange(depth, depth + len(slots))
+        self._references[last] = 1
+        self._pinned += len(slots)
 
     def _remove(self, node: int) -> int:
         parent = self._parent[node]
@@ -240,7 +268,7 @@ class TokenForest:
         else:
             del self._children[parent][self._token[node]]
         self.filled[node] = False
-        heapq.heappush(self._free, node)
+        self._slots.give_back(node)
         return parent
 
     def _evict(self) -> None:

@@ -8,6 +8,9 @@ from langchain_saffron.errors import CacheFullError
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.search import ROOT, Expand, Node
 
+# slots that stay free behind a prompt, where there are enough, for its beams: most searches hold no more at a time
+ROOM = 256
+
 
 class RequestCache:
     """A prompt and the live part of a search tree, in one model's cache.
@@ -168,7 +171,9 @@ class RequestCache:
                 forest.release(slot)
 
     def _insert_prompt(self) -> None:
-        self._prompt = self.decoder.forest.insert(self._tokens, salt=self._salt)
+        # one mask over everybody's slots would grow by the room
+        room = ROOM if self.decoder.reads_in_place else 0
+        self._prompt = self.decoder.forest.insert(self._tokens, salt=self._salt, room=room)
         # all but its end, as every step looks at it
         self._body = np.array(self._prompt[:-1], dtype=np.int64)
         self._slots[ROOT] = self._prompt[-1]

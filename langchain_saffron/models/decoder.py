@@ -131,6 +131,11 @@ class TrieDecoder:
         head = self.model.get_output_embeddings()
         return int(head.out_features if isinstance(head, QuantizedLinear) else head.weight.shape[0])
 
+    @property
+    def reads_in_place(self) -> bool:
+        """Whether every request's rows read their own slots, and not all rows those of all."""
+        return bool(self.model.config._attn_implementation == TREE_ATTENTION)
+
     @torch.inference_mode()
     def forward(
         self,
@@ -204,7 +209,7 @@ class TrieDecoder:
     def _not_captured(self, record: Record | None) -> str | None:
         if record is None and self.device.type != "cuda":
             return "it is not on a device of CUDA's"
-        if self.model.config._attn_implementation != TREE_ATTENTION:
+        if not self.reads_in_place:
             return "it does not run under the tree's own attention"
         if is_hooked(self.model):
             return "accelerate moves its weights about"
@@ -252,7 +257,7 @@ class TrieDecoder:
 
     def forward_context(self, slots: np.ndarray, groups: Sequence[int]) -> ForwardContext:
         """What the rows of a forward over `slots` attend to."""
-        if self.model.config._attn_implementation == TREE_ATTENTION:
+        if self.reads_in_place:
             window = self._layers.window
             plan = plan_attention(self.forest, self.pool, slots, groups, self._kinds, window, self._additive)
             self.forest.remember_leaves(slots)
