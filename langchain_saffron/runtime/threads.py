@@ -3,6 +3,7 @@
 import ctypes
 import functools
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -76,6 +77,8 @@ def disband() -> None:
     decode a third slower. Whoever hands the engine work therefore disbands first. It takes a microsecond where there
     is no team, and does nothing without GNU's OpenMP, which alone counts threads so.
     """
+    if threading.get_ident() == _forked_thread:
+        return
     for pause in _pauses():
         # it refuses within a parallel region, where this thread is a helper itself
         pause(_SOFT)
@@ -90,3 +93,31 @@ def _pauses() -> tuple[Callable[[int], int], ...]:
     except (OSError, AttributeError) as error:
         logger.debug("helper threads stay where they were started: %s", error)
         return ()
+
+
+# the thread that is about to fork, without a team
+_forking_thread: int | None = None
+# the one that goes on in a child whose host forked without telling: it would wait for a team that stayed behind
+_forked_thread: int | None = None
+
+
+def _before_fork() -> None:
+    global _forking_thread
+    disband()
+    _forking_thread = threading.get_ident()
+
+
+def _in_parent() -> None:
+    global _forking_thread
+    _forking_thread = None
+
+
+def _in_child() -> None:
+    global _forking_thread, _forked_thread
+    if _forking_thread != threading.get_ident():
+        _forked_thread = threading.get_ident()
+    _forking_thread = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_in_parent, after_in_child=_in_child)

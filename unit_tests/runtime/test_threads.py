@@ -1,5 +1,7 @@
 """Small models on one thread, and work on a thread of its own."""
 
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -64,3 +66,32 @@ def test_who_disbands_keeps_no_helper_threads_and_gets_new_ones():
     finally:
         torch.set_num_threads(threads)
     assert counts == [True] * 4
+
+
+CHILD = """
+import ctypes, os, signal, sys, torch
+from langchain_saffron.runtime.threads import disband
+
+torch.set_num_threads(2)
+torch.ones(1 << 18).sum()
+host = ctypes.PyDLL(None)
+child = os.fork() if sys.argv[1] == "python" else host.fork()
+if child:
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+else:
+    signal.alarm(20)
+    if sys.argv[1] == "python":
+        torch.ones(1 << 18).sum()
+    else:
+        host.PyOS_AfterFork_Child()
+    disband()
+    os._exit(7)
+"""
+
+
+@counts_threads
+@pytest.mark.parametrize("host", ["python", "another"])
+def test_a_forked_child_does_not_wait_for_a_team_that_stayed_behind(host):
+    """Another host, such as uWSGI, tells Python of a fork only in the child."""
+    ended = subprocess.run([sys.executable, "-c", CHILD, host], capture_output=True, text=True, timeout=60, check=True)
+    assert ended.stdout == "7\n"
