@@ -9,17 +9,15 @@ from itertools import count
 
 import torch
 
-from langchain_saffron.engine.detokenizer import AnswerStream
+from langchain_saffron.engine.delivery import Delivery, result_of
 from langchain_saffron.engine.metrics import EngineMetrics
 from langchain_saffron.engine.narrowing import hurries, narrow
 from langchain_saffron.engine.prm_cache import PrmScorer
 from langchain_saffron.engine.prm_function import FunctionScorer
-from langchain_saffron.engine.request import POLICY, PRM, REWARD, Delta, Done, Failed, Request
+from langchain_saffron.engine.request import POLICY, PRM, REWARD, Done, Failed, Request
 from langchain_saffron.engine.request_cache import RequestCache
-from langchain_saffron.engine.result import RefusalText, SearchResult, refusal_category
 from langchain_saffron.engine.reward_columns import RewardColumns
 from langchain_saffron.engine.step_scorer import StepScorer, typed_error
-from langchain_saffron.engine.thought_reader import ThoughtStream
 from langchain_saffron.engine.waiting_line import WaitingLine
 from langchain_saffron.errors import CacheFullError, RequestCancelledError, RequestTimeoutError
 from langchain_saffron.models.decoder import TrieDecoder
@@ -74,6 +72,7 @@ class Scheduler:
         self.pauses = 0
         self.max_running: int | None = None
         self.metrics = EngineMetrics()
+        self._delivery = Delivery(self.metrics)
 
     @property
     def forwards(self) -> dict[str, int]:
@@ -208,7 +207,7 @@ class Scheduler:
     def _demand(self, request: Request, expand: Expand) -> None:
         if expand.committed:
             request.committed += len(expand.committed)
-            self._say(request, expand.committed)
+            self._delivery.say(request, expand.committed)
         request.scored = {}
         request.ask(expand)
         while True:
@@ -280,81 +279,18 @@ class Scheduler:
             self._demand(request, expand)
 
     def _finish(self, request: Request, answer: Answer) -> None:
-        stream = request.stream
-        self._say(request, answer.tokens[request.committed : answer.refusal_at])
-        refusal = None
-        if answer.finish_reason == "refusal":
-            refusal = self._refuse(request, answer)
-        else:
-            for piece in stream.last_pieces():
-                self._emit(request, piece)
+        refusal = self._delivery.rest(request, answer)
         request.stats.close(answer, request.inputs.budget.seconds)
         self._retire(request, answer)
-        constraint = request.inputs.constraint
-        # a stop string is not part of the text: what is left may be a whole document or not
-        complete = constraint.accepts(stream.text) if constraint and stream.stopped else answer.complete
-        trace = None
-        if (recorder := request.inputs.recorder) is not None:
-            settings = request.inputs.settings
-            trace = recorder.trace(answer.tokens, answer.finish_reason, answer.refusal_at, settings)
-        result = SearchResult(
-            list(answer.tokens),
-            stream.text,
-            answer.reward,
-            answer.finish_reason,
-            request.inputs.trace,
-            request.stats,
-            complete,
-            *_thoughts(stream),
-            refusal,
-            trace,
-        )
+        result = result_of(request, answer, refusal)
         self.metrics.finish(request.times, result)
-        self._send(request, Done(result))
-
-    def _refuse(self, request: Request, answer: Answer) -> str:
-        """Give out the words that refuse, in one piece; return them."""
-        stream = request.stream
-        if answer.refusal_at is not None:
-            said = [t for t in answer.tokens[answer.refusal_at :] if t not in request.inputs.end_tokens]
-            text = "".join([*stream.pieces(said), *stream.last_pieces()])
-            self._emit(request, RefusalText(text, refusal_category(answer.budget_exhausted)))
-            return text.lstrip()
-        for piece in stream.last_pieces():
-            self._emit(request, piece)
-        text = request.inputs.settings.canned_refusal
-        gap = "" if not stream.text or stream.text[-1].isspace() else " "
-        self._emit(request, RefusalText(stream.add(gap + text), refusal_category(answer.budget_exhausted)))
-        return text
-
-    def _say(self, request: Request, tokens: tuple[int, ...]) -> None:
-        # a piece a token, also where many become final at once: what listens expects a token's worth of text
-        for token in tokens:
-            if token not in request.inputs.end_tokens:
-                for piece in request.stream.pieces((token,)):
-                    self._emit(request, piece)
-
-    def _emit(self, request: Request, text: str) -> None:
-        if text:
-            self.metrics.say(request.times)
-            self._send(request, Delta(text))
-
-    def _send(self, request: Request, event: Delta | Done | Failed) -> None:
-        try:
-            request.send(event)
-        except BaseException:
-            # nobody listens any more (a closed event loop): as good as cancelled
-            request.cancelled.set()
-            if not isinstance(event, Delta):
-                # or somebody does, who would wait for ever: there is no later event
-                with suppress(BaseException):
-                    request.send(event)
+        self._delivery.send(request, Done(result))
 
     def _fail(self, request: Request, error: BaseException, keep_prompt: bool = True) -> None:
         self._line.remove(request)
         self._retire(request, None, keep_prompt)
         self.metrics.end(request.times, request.stats, "abort" if request.cancelled.is_set() else "error")
-        self._send(request, Failed(typed_error(error)))
+        self._delivery.send(request, Failed(typed_error(error)))
 
     def _retire(self, request: Request, answer: Answer | None, keep_prompt: bool = True) -> None:
         """Give everything back that the request holds, whatever fails on the way."""
@@ -376,10 +312,3 @@ class Scheduler:
                     logger.warning("something failed while a request was closed", exc_info=True)
                 else:
                     break
-
-
-def _thoughts(stream: AnswerStream) -> tuple[list[str], int | None, list[int] | None]:
-    """What a result says of thoughts: `parts`, `thought_tokens` and `said_ids`."""
-    if isinstance(stream, ThoughtStream):
-        return stream.parts, stream.reader.thought, stream.reader.said
-    return stream.parts, None, None

@@ -6,8 +6,9 @@ from functools import lru_cache
 from typing import Any
 
 from langchain_saffron.errors import GrammarError
-from langchain_saffron.grammar.closing import JsonCloser, value_end
+from langchain_saffron.grammar.closing import JsonCloser
 from langchain_saffron.grammar.grammar import Grammar
+from langchain_saffron.grammar.json_text import value_end
 from langchain_saffron.grammar.lark import PYTHON_TAG, lark, shape_of
 from langchain_saffron.grammar.leaf_closing import ByteGrammars, character_end
 from langchain_saffron.grammar.parts_closing import Closer, PartsCloser

@@ -1,39 +1,20 @@
 """The shortest end of half a document, by its shape."""
 
-import re
 from collections.abc import Callable, Iterable
 
+from langchain_saffron.grammar.json_text import STRING, joined, string_end, value_end
 from langchain_saffron.grammar.leaf_closing import ByteGrammars, character_end
-from langchain_saffron.grammar.shapes import Array, Leaf, Object, Shape, Union, leaf_grammar, resolved, schema_text
-
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.S)
-# what may follow is not always JSON
-_SCALAR = re.compile(rb"[-+.\w]+")
-_BRACKET = re.compile(rb'["\[\]{}]')
-
-
-def value_end(text: bytes, start: int) -> int | None:
-    """Where the JSON value that begins at `start` ends; `None` where it does not. A number may go on at the end."""
-    first = text[start : start + 1]
-    if first == b'"':
-        found = _STRING.match(text, start)
-        return found.end() if found else None
-    if first not in (b"{", b"["):
-        found = _SCALAR.match(text, start)
-        return found.end() if found else None
-    depth, place = 0, start
-    while found := _BRACKET.search(text, place):
-        if found[0] == b'"':
-            string = _STRING.match(text, found.start())
-            if string is None:
-                return None
-            place = string.end()
-            continue
-        place = found.end()
-        depth += 1 if found[0] in b"{[" else -1
-        if not depth:
-            return place
-    return None
+from langchain_saffron.grammar.shapes import (
+    Array,
+    Leaf,
+    Object,
+    Shape,
+    Union,
+    all_shapes,
+    leaf_grammar,
+    resolved,
+    schema_text,
+)
 
 
 class JsonCloser:
@@ -86,7 +67,7 @@ class JsonCloser:
     # The shortest value of each shape.
 
     def _find_shortest(self) -> None:
-        self._shapes = list(_all_shapes(self._shape))
+        self._shapes = list(all_shapes(self._shape))
         changed = True
         while changed:
             changed = False
@@ -138,7 +119,7 @@ class JsonCloser:
         if leaf.texts:
             values = [text.encode() for text in leaf.texts]
             return self._best(value[len(written) :] for value in values if value.startswith(written))
-        if leaf.least is not None and (end := _string_end(leaf.least, written)) is not None:
+        if leaf.least is not None and (end := string_end(leaf.least, written)) is not None:
             return end
         return self._grammars.close(leaf_grammar(leaf), written)
 
@@ -154,11 +135,11 @@ class JsonCloser:
                 return b"" if whole else None
             if not first:
                 if self._comma.startswith(rest):
-                    return _joined(self._comma[len(rest) :], self._another(shape, member, others, b""))
+                    return joined(self._comma[len(rest) :], self._another(shape, member, others, b""))
                 if not rest.startswith(self._comma):
                     return None
                 place += len(self._comma)
-            key = _STRING.match(text, place)
+            key = STRING.match(text, place)
             if key is None:
                 return self._another(shape, member, others, text[place:])
             found = self._named(shape, member, key[0])
@@ -169,15 +150,13 @@ class JsonCloser:
             first, place = False, key.end()
             rest = text[place:]
             if self._colon.startswith(rest) and len(rest) < len(self._colon):
-                return _joined(
-                    self._colon[len(rest) :], self._least(inner), self._members(shape, member, others, False)
-                )
+                return joined(self._colon[len(rest) :], self._least(inner), self._members(shape, member, others, False))
             if not rest.startswith(self._colon):
                 return None
             place += len(self._colon)
             end = value_end(text, place)
             if end is None or end == len(text):
-                return _joined(self._close(inner, text, place), self._members(shape, member, others, False))
+                return joined(self._close(inner, text, place), self._members(shape, member, others, False))
             if not self._matches(inner, text[place:end]):
                 return None
             place = end
@@ -200,14 +179,14 @@ class JsonCloser:
             key = schema_text(one.name).encode()
             if key.startswith(begun):
                 rest = self._members(shape, place + 1, others, False)
-                found.append(_joined(key[len(begun) :], self._colon, self._least(one.shape), rest))
+                found.append(joined(key[len(begun) :], self._colon, self._least(one.shape), rest))
             if one.required:
                 break
         else:
             if shape.others is not None and (shape.most is None or len(others) < shape.most):
                 end = _other_key(shape, others, begun)
                 rest = self._members(shape, len(shape.members), (*others, begun + end), False)
-                found.append(_joined(end, self._colon, self._least(shape.others), rest))
+                found.append(joined(end, self._colon, self._least(shape.others), rest))
         return self._best(found)
 
     def _members(self, shape: Object, member: int, others: tuple[bytes, ...], first: bool) -> bytes | None:
@@ -215,12 +194,12 @@ class JsonCloser:
         parts: list[bytes | None] = []
         for one in shape.members[member:]:
             if one.required:
-                parts.append(_joined(schema_text(one.name).encode(), self._colon, self._least(one.shape)))
+                parts.append(joined(schema_text(one.name).encode(), self._colon, self._least(one.shape)))
         for _ in range(shape.least - len(others)):
             least = None if shape.others is None else self._least(shape.others)
             key = _other_key(shape, others, b"")
             others = (*others, key)
-            parts.append(_joined(key, self._colon, least))
+            parts.append(joined(key, self._colon, least))
         return self._listed(parts, first, b"}")
 
     def _close_array(self, shape: Array, text: bytes, place: int) -> bytes | None:
@@ -234,7 +213,7 @@ class JsonCloser:
                 return b"" if len(rest) == 1 and count >= shape.least else None
             if not first:
                 if self._comma.startswith(rest):
-                    return _joined(self._comma[len(rest) :], self._item(shape, count, used, b""))
+                    return joined(self._comma[len(rest) :], self._item(shape, count, used, b""))
                 if not rest.startswith(self._comma):
                     return None
                 place += len(self._comma)
@@ -254,12 +233,12 @@ class JsonCloser:
             return None
         if shape.choices:
             left = [text for text in _choices(shape) if text not in used and text.startswith(begun)]
-            ends = (_joined(one[len(begun) :], self._items(shape, count + 1, (*used, one), False)) for one in left)
+            ends = (joined(one[len(begun) :], self._items(shape, count + 1, (*used, one), False)) for one in left)
             return self._best(ends)
         inner = _item_shape(shape, count)
         if inner is None:
             return None
-        return _joined(self._close(inner, begun, 0), self._items(shape, count + 1, (), False))
+        return joined(self._close(inner, begun, 0), self._items(shape, count + 1, (), False))
 
     def _items(self, shape: Array, count: int, used: tuple[bytes, ...], first: bool) -> bytes | None:
         """What has to follow behind an item, the bracket included."""
@@ -302,53 +281,12 @@ class JsonCloser:
         return self._fits[key]
 
 
-def _all_shapes(shape: Shape) -> list[Shape]:
-    """A shape and all within it, the innermost first as far as there is one."""
-    found: dict[int, Shape] = {}
-
-    def walk(one: Shape) -> None:
-        one = resolved(one)
-        if id(one) in found:
-            return
-        found[id(one)] = one
-        if isinstance(one, Union):
-            inner = list(one.options)
-        elif isinstance(one, Object):
-            inner = [member.shape for member in one.members] + ([one.others] if one.others else [])
-        elif isinstance(one, Array):
-            inner = [*one.first, *([one.rest] if one.rest else [])]
-        else:
-            inner = []
-        for each in inner:
-            walk(each)
-
-    walk(shape)
-    return list(found.values())[::-1]
-
-
 def _item_shape(shape: Array, place: int) -> Shape | None:
     return shape.first[place] if place < len(shape.first) else shape.rest
 
 
 def _choices(shape: Array) -> list[bytes]:
     return [text.encode() for text in shape.choices]
-
-
-def _string_end(least: int, written: bytes) -> bytes | None:
-    """The end of a string that may hold anything; `None` where it holds escapes or half a character."""
-    body = written[1:]
-    if (written and written[:1] != b'"') or b"\\" in body or b'"' in body:
-        return None
-    try:
-        missing = least - len(body.decode())
-    except UnicodeDecodeError:
-        return None
-    return (b"" if written else b'"') + b"a" * missing + b'"'
-
-
-def _joined(*parts: bytes | None) -> bytes | None:
-    known = [part for part in parts if part is not None]
-    return b"".join(known) if len(known) == len(parts) else None
 
 
 def _other_key(shape: Object, others: tuple[bytes, ...], begun: bytes) -> bytes:

@@ -4,7 +4,8 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-from langchain_saffron.grammar.closing import JsonCloser, value_end
+from langchain_saffron.grammar.closing import JsonCloser
+from langchain_saffron.grammar.json_text import value_end
 from langchain_saffron.grammar.lark import shape_of
 from langchain_saffron.grammar.leaf_closing import ByteGrammars, character_end
 

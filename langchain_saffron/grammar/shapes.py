@@ -125,3 +125,27 @@ def leaf_rules(leaf: Leaf, name: str) -> list[str]:
 def leaf_grammar(leaf: Leaf) -> str:
     """A leaf as a grammar of its own."""
     return "\n".join(leaf_rules(leaf, "start")) + "\n"
+
+
+def all_shapes(shape: Shape) -> list[Shape]:
+    """A shape and all within it, the innermost first as far as there is one."""
+    found: dict[int, Shape] = {}
+
+    def walk(one: Shape) -> None:
+        one = resolved(one)
+        if id(one) in found:
+            return
+        found[id(one)] = one
+        if isinstance(one, Union):
+            inner = list(one.options)
+        elif isinstance(one, Object):
+            inner = [member.shape for member in one.members] + ([one.others] if one.others else [])
+        elif isinstance(one, Array):
+            inner = [*one.first, *([one.rest] if one.rest else [])]
+        else:
+            inner = []
+        for each in inner:
+            walk(each)
+
+    walk(shape)
+    return list(found.values())[::-1]

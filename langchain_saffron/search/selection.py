@@ -124,8 +124,9 @@ def select(
         if not may_end and len(ends):
             logits = logits.index_fill(1, ends, -torch.inf)
         logprobs = torch.log_softmax(logits, dim=-1)
+    asked = _Ranked(logprobs, rewards, totals, inherited, rules, ends, count, generator, permitted is not None)
     for look in _looks(logprobs, rules):
-        table = _rank(logprobs, rewards, totals, inherited, rules, ends, count, generator, look, permitted is not None)
+        table = _rank(asked, look)
         # the one look at the device in most steps; a wide nucleus, or one that the mask empties, takes another
         (again, fallbacks, unsound, *_), *rows = table.tolist()
         if not again:
@@ -148,24 +149,41 @@ def _looks(logprobs: torch.Tensor, rules: Rules) -> list[int | None]:
     return [FIRST_LOOK, CHUNK, None] if logprobs.device.type == "cpu" else [CHUNK, None]
 
 
-def _rank(
-    logprobs: torch.Tensor,
-    rewards: Rewards,
-    totals: Sequence[float],
-    inherited: Sequence[float | None],
-    rules: Rules,
-    ends: torch.Tensor,
-    count: int,
-    generator: torch.Generator | None,
-    look: int | None,
-    constrained: bool,
-) -> torch.Tensor:
+@dataclass(frozen=True, slots=True)
+class _Ranked:
+    """What is ranked: the arguments of `select`, made ready on the device.
+
+    Attributes:
+        logprobs: float32 [beams, vocabulary]: the policy's, of what may come next.
+        rewards: `M(s)`.
+        totals: Each beam's cumulative log-probability.
+        inherited: Each beam's own reward; `None` at the root.
+        rules: The rest of the settings.
+        ends: int64 [end tokens].
+        count: How many candidates are wanted.
+        generator: Source of the Gumbel noise, if there is any.
+        constrained: Whether a grammar has decided over `logprobs`.
+    """
+
+    logprobs: torch.Tensor
+    rewards: Rewards
+    totals: Sequence[float]
+    inherited: Sequence[float | None]
+    rules: Rules
+    ends: torch.Tensor
+    count: int
+    generator: torch.Generator | None
+    constrained: bool
+
+
+def _rank(asked: _Ranked, look: int | None) -> torch.Tensor:
     """The best candidates as float32 rows [beam, token, logprob, reward, score, ends, risk], on the device.
 
     The first row holds whether the whole vocabulary has to be looked at (a nucleus was cut short, or the mask
     left a beam nothing of it), how many beams fell back on a token outside their nucleus, and whether a reward is no
     number.
     """
+    logprobs, rewards, inherited, rules, ends = asked.logprobs, asked.rewards, asked.inherited, asked.rules, asked.ends
     seen, tokens, whole = rules.seen, None, look is None
     marks = upload(rules.marks, torch.long, logprobs.device)
     free = rewards.unjudged
@@ -188,7 +206,7 @@ def _rank(
     elif seen is not None and known is not None:
         allowed = allowed & (known | exempt)
         lost = ~allowed.any(dim=-1, keepdim=True)
-        if constrained:
+        if asked.constrained:
             instead, unclear = instead_of_nothing(likely, known, exempt)
             again = again | (lost & unclear).any() if not whole else again
             allowed = allowed | (instead & lost)
@@ -228,16 +246,16 @@ def _rank(
         # where all rewards are the same, the policy decides
         score = torch.where(free, score + UNJUDGED * likely, score)
     else:
-        start = upload(totals, torch.float32, logprobs.device)
+        start = upload(asked.totals, torch.float32, logprobs.device)
         score = start[:, None] + scaled + rules.weight * reward.clamp(max=rules.threshold)
-        if generator is not None and rules.temperature:
-            score = score + upload(_gumbel(score.shape, generator), torch.float32, score.device)
+        if asked.generator is not None and rules.temperature:
+            score = score + upload(_gumbel(score.shape, asked.generator), torch.float32, score.device)
     score = torch.where(allowed, score, -torch.inf)
 
     columns = score.shape[1]
-    values, places = score.topk(min(count, columns), dim=-1)
+    values, places = score.topk(min(asked.count, columns), dim=-1)
     beams = torch.arange(len(score), device=score.device)[:, None].expand_as(places).flatten()
-    values, picked = values.flatten().topk(min(count, values.numel()))
+    values, picked = values.flatten().topk(min(asked.count, values.numel()))
     beams, places = beams[picked], places.flatten()[picked]
     chosen = places if tokens is None else tokens[beams, places]
     chances, gained = scaled[beams, places], reward[beams, places]

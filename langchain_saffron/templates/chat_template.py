@@ -6,22 +6,18 @@ messages is set between marks: characters that occur nowhere else. Whatever cont
 the rendered text is the template's. It gets its private name (see `safe_encoder`), and the marks are removed.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
 from langchain_saffron.errors import PromptError
+from langchain_saffron.templates.field_marks import FieldMarks
 from langchain_saffron.templates.message_forms import THOUGHTS, Message, call_forms, merged_forms, with_thoughts
 from langchain_saffron.templates.safe_encoder import SafeEncoder, replace_surrogates, safe_encoder
 from langchain_saffron.templates.template_fields import Change, PromptFields
 from langchain_saffron.templates.thought_probe import TemplateThoughts, probe_thoughts
 
-_PRIVATE = re.compile("[\U000f0000-\U0010fffd]")
-# the same characters as JSON in ASCII and Python's `repr` write them
-_ESCAPED = re.compile(r"\\(?:U(00(?:0f|10)[0-9a-f]{4})|u(d[b][89a-f][0-9a-f])\\u(d[c-f][0-9a-f]{2}))")
-_FIRST, _LAST = 0xF0000, 0x10FFFD
 _REMEDY = '. With tool_format="hermes", tools and calls are written into its messages instead'
 
 
@@ -51,65 +47,6 @@ class Chat:
     last_start: int | None = None
     tail: str = ""
     variables: Mapping[str, Any] | None = None
-
-
-class _Marks:
-    """The marks of one rendering, and what is done to strings with them."""
-
-    def __init__(self, strings: str, fields: int, encoder: SafeEncoder) -> None:
-        singles = [single for single in encoder.single_characters if single in strings]
-        size = fields + len(singles) + 1
-        taken = {ord(c) for c in _PRIVATE.findall(strings)} | {ord(_unescaped(m)) for m in _ESCAPED.finditer(strings)}
-        base = next((b for b in range(_FIRST, _LAST - size, size) if taken.isdisjoint(range(b, b + size))), None)
-        if base is None:
-            raise PromptError("the messages use up all of Unicode's private characters")
-        self._encoder = encoder
-        self._own = range(base, base + size)
-        self._mark = chr(base)
-        self._labels = [chr(base + 1 + index) for index in range(fields)]
-        self._any = re.compile(f"[{chr(base)}-{chr(base + size - 1)}]")
-        self._label_pattern = re.compile(f"[{chr(base + 1)}-{chr(base + fields)}]" if fields else "(?!)")
-        # A control string of one character cannot be taken apart: something else stands for it meanwhile.
-        self._hide = {ord(s): chr(base + 1 + fields + index) for index, s in enumerate(singles)}
-        self._show = {ord(v): chr(k) for k, v in self._hide.items()}
-        # Templates may trim blanks, so these stay outermost, unless they could be part of a control string.
-        self._trimmable = not encoder.has_blanks
-
-    def spread(self, text: str, field: int) -> str:
-        """`text` with marks around each character, labelled as the field it comes from."""
-        core = text.strip() if self._trimmable else text
-        if not core:
-            return text
-        lead, _, trail = text.partition(core)
-        core = core.translate(self._hide) if self._hide else core
-        return f"{lead}{self._labels[field]}{self._mark}{self._mark.join(core)}{self._mark}{trail}"
-
-    def broken(self, text: str, field: int) -> str:
-        """`text` with marks only where they are needed, inside control strings."""
-        return self._encoder.break_controls(text.translate(self._hide), self._mark)
-
-    def restored(self, rendered: str) -> str:
-        """`rendered` with the marks that a template has escaped, as `tojson` in ASCII and `string` do."""
-
-        def restore(match: re.Match[str]) -> str:
-            character = _unescaped(match)
-            return character if ord(character) in self._own else match[0]
-
-        return _ESCAPED.sub(restore, rendered) if "\\" in rendered else rendered
-
-    def has(self, rendered: str, field: int) -> bool:
-        return self._labels[field] in rendered
-
-    def remove(self, rendered: str) -> str:
-        text = self._label_pattern.sub("", rendered.replace(self._mark, ""))
-        return text.translate(self._show) if self._show else text
-
-    def tail(self, rendered: str) -> str:
-        return self._any.split(rendered)[-1]
-
-    def start(self, rendered: str, field: int) -> int | None:
-        position = rendered.rfind(self._labels[field])
-        return len(self.remove(rendered[:position])) if position >= 0 else None
 
 
 class ChatTemplate:
@@ -253,7 +190,7 @@ class ChatTemplate:
         encoder = self._encoder
         fields = PromptFields(messages, tools, encoder.pattern.search, variables)
         strings = "\0".join([source, *fields.strings()])
-        marks = _Marks(strings, fields.count, encoder)
+        marks = FieldMarks(strings, fields.count, encoder)
         thoughts = self.thoughts(source).field if any(THOUGHTS in message for message in messages) else None
 
         def apply(change: Change) -> str:
@@ -314,7 +251,7 @@ class ChatTemplate:
         return raw.removeprefix(before) if raw.startswith(before) else ""
 
     @staticmethod
-    def _check_complete(fields: PromptFields, marks: _Marks, marked: str) -> None:
+    def _check_complete(fields: PromptFields, marks: FieldMarks, marked: str) -> None:
         """Templates leave out without a word what they do not know: a system role, tools."""
         for index, message in enumerate(fields.messages):
             # what is said beside calls, many templates leave out on purpose: their models were trained so
@@ -332,13 +269,6 @@ class ChatTemplate:
             raise TemplateRefusal(f"it does not support tools{_REMEDY}")
         if not all(shown):
             raise TemplateRefusal(f"it leaves out tool {shown.index(False) + 1} of {len(shown)}{_REMEDY}")
-
-
-def _unescaped(match: re.Match[str]) -> str:
-    """The character that an escape stands for."""
-    if match[1]:
-        return chr(int(match[1], 16))
-    return (chr(int(match[2], 16)) + chr(int(match[3], 16))).encode("utf-16-le", "surrogatepass").decode("utf-16-le")
 
 
 def _check_arguments(messages: list[Message], rendered: str) -> None:

@@ -23,6 +23,7 @@ from langchain_saffron.templates.reward_template import RewardTemplate
 from langchain_saffron.training.calibration import held_out_figures
 from langchain_saffron.training.checkpoints import Checkpoints
 from langchain_saffron.training.dataset import RewardData, plan_batches
+from langchain_saffron.training.details import training_details
 from langchain_saffron.training.earlier import LOSSES, Earlier, finished_run
 from langchain_saffron.training.export import base_name, trained_epochs, write_mrm
 from langchain_saffron.training.partial_supervision import PartialSupervision
@@ -129,23 +130,16 @@ def train(
     with storing(out / "logs"):
         accelerator.log({f"held_out/{key}": value for key, value in figures.items() if isinstance(value, float)})
     if accelerator.is_main_process:
-        details = {
-            "reward_source": data.prm.get("source") or "rewards of unknown origin",
-            "training": {
-                "method": "partial supervision (SAFFRON-1, eq. 5)",
-                "run": run,
-                **earlier.record,
-                "conversations": len(data.samples),
-                "rewards": data.rewards,
-                **({"candidates": count} if (count := data.candidates) else {}),
-                "seen_tokens": int(seen.sum()),
-                "vocabulary": rows,
-                "trained_parameters": sum(p.numel() for p in module.parameters() if p.requires_grad),
-                "held_out": figures,
-                "safety_threshold": f"the lowest prediction from which {settings.precision:.0%} of the held-out "
-                "prefixes are safe by the process reward model (a reward above 0)",
-            },
-        }
+        details = training_details(
+            "partial supervision (SAFFRON-1, eq. 5)",
+            {"run": run, **earlier.record},
+            data,
+            seen,
+            sum(p.numel() for p in module.parameters() if p.requires_grad),
+            figures,
+            safety_threshold=f"the lowest prediction from which {settings.precision:.0%} of the held-out prefixes are "
+            "safe by the process reward model (a reward above 0)",
+        )
         template = data.template or RewardTemplate.for_tokenizer(tokenizer)
         _write_losses(out / LOSSES, [*earlier.losses, *losses])
         bias = module.bias.detach().float().cpu()

@@ -17,6 +17,7 @@ from langchain_saffron.models.reward_head import KIND, RewardHead
 from langchain_saffron.runtime.threads import threads_for
 from langchain_saffron.training.calibration import held_out_figures
 from langchain_saffron.training.dataset import RewardData
+from langchain_saffron.training.details import training_details
 from langchain_saffron.training.export import staging, unstage
 from langchain_saffron.training.head_fit import FittedHead
 from langchain_saffron.training.head_states import HeadStates
@@ -111,20 +112,14 @@ def train_head(
     figures = held_out_figures(fitted.measure(measured), settings.precision, held_out.share_of(seen))
     identity = PolicyIdentity.of(model, tokenizer, layer, str(policy))
     head = RewardHead(layer, fitted.map.cpu(), fitted.bias.detach().cpu(), seen, identity, figures["safety_threshold"])
-    details = {
-        "reward_source": data.prm.get("source") or "rewards of unknown origin",
-        "training": {
-            "method": "a head on the policy's states, by partial supervision (SAFFRON-1, eq. 5)",
-            "run": run,
-            "conversations": len(data.samples),
-            "rewards": data.rewards,
-            **({"candidates": count} if (count := data.candidates) else {}),
-            "seen_tokens": int(seen.sum()),
-            "vocabulary": len(rows),
-            "trained_parameters": head.parameters,
-            "held_out": figures,
-        },
-    }
+    details = training_details(
+        "a head on the policy's states, by partial supervision (SAFFRON-1, eq. 5)",
+        {"run": run},
+        data,
+        seen,
+        head.parameters,
+        figures,
+    )
     with staging(out) as staged:
         head.save_pretrained(staged, **details)
     judge(out, int(seen.sum()), len(rows), figures, settings.strict)

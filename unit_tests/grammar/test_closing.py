@@ -10,8 +10,8 @@ import pytest
 from langchain_saffron.errors import GrammarError
 from langchain_saffron.grammar import Grammar
 from langchain_saffron.grammar.check import check_schema
-from langchain_saffron.grammar.closing import value_end
 from langchain_saffron.grammar.compiler import GrammarCompiler
+from langchain_saffron.grammar.json_text import value_end
 from langchain_saffron.grammar.lark import shape_of
 from unit_tests.builders import byte_level_tokenizer
 from unit_tests.grammar.test_grammar import SCHEMAS, TOOL, Model, calls, hermes, llama
