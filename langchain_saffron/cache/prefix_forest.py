@@ -64,11 +64,6 @@ class TokenForest:
         return self.capacity - self._pinned
 
     @property
-    def reached(self) -> int:
-        """All slots from here on were never taken since all were forgotten."""
-        return self._slots.reached
-
-    @property
     def kept(self) -> int:
         """Prompts that stay only until their slots are needed."""
         return len(self._kept)
