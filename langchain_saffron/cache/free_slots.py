@@ -7,8 +7,8 @@ import numpy as np
 # of the slots handed out so far, so many times those in use, and so many more: a pool is as long as its highest slot
 SPREAD = 2
 LEAST_SPREAD = 512
-# room behind a prompt takes this part of all slots at most
-LEAST_SHARE = 32
+# room behind a prompt is one in so many of all slots at most
+ROOM_PART = 32
 
 
 class FreeSlots:
@@ -65,7 +65,7 @@ class FreeSlots:
         """
         end = self._end(count)
         lows, highs = self._runs(home)
-        start = self._fitting(count, lows, highs, end, min(room, self._capacity // LEAST_SHARE), grows)
+        start = self._fitting(count, lows, highs, end, min(room, self._capacity // ROOM_PART), grows)
         slots = np.arange(start, start + count) if start is not None else _pieces(count, lows, np.minimum(highs, end))
         self._view[slots] = False
         self.count -= count

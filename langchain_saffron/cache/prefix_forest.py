@@ -64,11 +64,6 @@ class TokenForest:
         return self.capacity - self._pinned
 
     @property
-    def reached(self) -> int:
-        """All slots from here on were never taken since all were forgotten."""
-        return self._slots.reached
-
-    @property
     def kept(self) -> int:
         """Prompts that stay only until their slots are needed."""
         return len(self._kept)
@@ -131,12 +126,23 @@ class TokenForest:
         if len(nodes) == len(tokens):
             return nodes
         try:
-            slots, home = self._take(len(tokens) - len(nodes), parent, nodes, room)
-        except BaseException:
+            rest = tokens[len(nodes) :]
+            self._make_room(len(rest))
+            if parent == NO_PARENT:
+                slots = self._take_run(len(rest), nodes, room)
+                home = slots[-1] + 1
+            else:
+                home = self._home[tip]
+                slots = [self._slots.take(home) for _ in rest]
+            self._grow(rest, slots, tip, home, salt)
+            try:
+                self.acquire(slots[-1])
+            except BaseException:
+                self._drop_unused(slots[-1])
+                raise
+        finally:
             if tip != NO_PARENT:
                 self.release(tip)
-            raise
-        self._grow(tokens[len(nodes) :], slots, tip, home, salt)
         return nodes + slots
 
     def missing(self, tokens: Sequence[int], salt: str = "") -> int:
@@ -212,8 +218,8 @@ class TokenForest:
             below = self._children.get(node)
         return nodes
 
-    def _take(self, count: int, parent: int, shared: list[int], room: int) -> tuple[list[int], int]:
-        """Slots for new nodes below `parent` and what is shared, and from where on those below will take theirs."""
+    def _make_room(self, count: int) -> None:
+        """Drop kept prompts until so many slots are free."""
         if count > self.available:
             raise CacheFullError(
                 f"all {self.capacity} slots of the KV cache are in use: raise max_cache_tokens, "
@@ -221,39 +227,31 @@ class TokenForest:
             )
         while self._slots.count < count:
             self._evict()
-        if parent != NO_PARENT:
-            home = self._home[parent]
-            return [self._slots.take(home) for _ in range(count)], home
+
+    def _take_run(self, count: int, shared: list[int], room: int) -> list[int]:
+        """Slots for the rest of a prompt that shares some nodes."""
 
         def grows(slot: int) -> bool:
             """Whether others than this prompt, which holds what it shares, work with what lies there."""
             return self._pins[slot] > (slot in shared)
 
-        run = self._slots.take_run(count, self._home[shared[-1]] if shared else 0, room, grows)
-        return run.tolist(), int(run[-1]) + 1
+        return self._slots.take_run(count, self._home[shared[-1]] if shared else 0, room, grows).tolist()
 
     def _grow(self, tokens: Sequence[int], slots: list[int], tip: int, home: int, salt: str) -> None:
-        """Put tokens into `slots`, one below the other; the reference on `tip` moves on to the last of them."""
-        first, last, above = slots[0], slots[-1], tip
-        depth = 0 if tip == NO_PARENT else int(self.depth[tip]) + 1
+        """Put tokens into `slots`, one below the other, the first below `tip`."""
+        above, depth = tip, 0
         if tip == NO_PARENT:
-            self._roots.setdefault(salt, {})[tokens[0]] = first
-            self._salt_of_root[first] = salt
+            below = self._roots.setdefault(salt, {})
+            self._salt_of_root[slots[0]] = salt
         else:
-            self._children.setdefault(tip, {})[tokens[0]] = first
-            # its pin is that of the new child from now on
-            self._references[tip] -= 1
+            below, depth = self._children.setdefault(tip, {}), int(self.depth[tip]) + 1
+        last = slots[-1]
         for slot, token in zip(slots, tokens, strict=True):
-            self._token[slot], self._parent[slot], self._home[slot], self._pins[slot] = token, above, home, 1
-            if slot != first:
-                self._children[above] = {token: slot}
-            above = slot
-        if first == last:
-            self.depth[first] = depth
-        else:
-            self.depth[slots] = np.arange(depth, depth + len(slots))
-        self._references[last] = 1
-        self._pinned += len(slots)
+            below[token] = slot
+            self._token[slot], self._parent[slot], self._home[slot], self.depth[slot] = token, above, home, depth
+            above, depth = slot, depth + 1
+            if slot != last:
+                below = self._children[slot] = {}
 
     def _remove(self, node: int) -> int:
         parent = self._parent[node]

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from langchain_saffron.cache.free_slots import LEAST_SHARE, LEAST_SPREAD, SPREAD, FreeSlots
+from langchain_saffron.cache.free_slots import ROOM_PART, LEAST_SPREAD, SPREAD, FreeSlots
 
-CAPACITY = 20 * LEAST_SHARE
+CAPACITY = 20 * ROOM_PART
 
 
 def nothing_grows(slot: int) -> bool:
