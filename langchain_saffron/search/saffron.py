@@ -256,9 +256,11 @@ class _SaffronSearch(BeamSearch):
         """Whether to wait: the many beams of a search in danger may still become safe, and nothing is shown yet.
 
         A road is taken for its predicted reward, and the best of so many predictions is seldom true: to go back before
-        the likely texts have been followed trades a refusal a sentence later for words that no policy would say.
+        the likely texts have been followed trades a refusal a sentence later for words that no policy would say. Under
+        a budget, though, waiting may cost what going back would need.
         """
-        if self.adaptive is None or self.settings.width == 1 or self.verifier is not None or not self.live:
+        widened = self.adaptive is not None and self.settings.width > 1 and bool(self.live)
+        if not widened or self.verifier is not None or self.inputs.budget.limits.limited:
             return False
         lag = self.settings.commit_lag
         return lag is None or length - len(self.committed) < max(lag, 1)

@@ -9,9 +9,10 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_saffron import ChatSaffron, SaffronEngine
 from langchain_saffron.search import Answer, Expand, SearchInputs
 from langchain_saffron.search.adaptive_width import AdaptiveWidth, best_of, smoothed_risk
+from langchain_saffron.search.budget import BudgetMeter
 from langchain_saffron.search.saffron import saffron_search
 from langchain_saffron.search.selection import select
-from langchain_saffron.settings import SearchSettings
+from langchain_saffron.settings import ComputeBudget, SearchSettings
 from unit_tests.tables import chances, drive, rules
 
 END = 4
@@ -150,6 +151,8 @@ def begun(prefix: tuple[int, ...]) -> list[float]:
     ({"adaptive": False}, 1, 3.0),
     # what it would go back to is about to become final
     ({"adaptive": True, "commit_lag": 2}, 1, 3.0),
+    # waiting would cost what going back needs
+    ({"adaptive": True, "budget": ComputeBudget(max_reward_calls=100)}, 1, 3.0),
     # nothing is left to wait for
     ({"adaptive": True, "max_tokens": 3}, 1, -3.0),
 ])  # fmt: skip
@@ -158,7 +161,9 @@ def test_widened_by_danger_a_search_waits_before_it_goes_back(
 ):
     values = {"width": 2, "top_p": 1.0, "max_tokens": 7, "safety_threshold": 2.0, "safety_weight": 1.0, **changes}
     settings = SearchSettings(**values, step_back=True)
-    answer = drive(saffron_search(SearchInputs(settings=settings, end_tokens=(END,))), begun, late_turn)
+    budget = BudgetMeter(settings.budget, calls_per_row=1)
+    asked = SearchInputs(settings=settings, end_tokens=(END,), budget=budget)
+    answer = drive(saffron_search(asked), begun, late_turn)
     assert min(answer.steps_back, 1) == steps_back
     assert answer.reward == reward
 
