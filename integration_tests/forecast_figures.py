@@ -26,7 +26,7 @@ from langchain_saffron.training.dataset import RewardData
 from langchain_saffron.training.train import train
 
 WORLD = WORLDS["hard-kitchen"]
-EVERY, PLACES, FORECAST = "every prefix", "the same prefixes", "forecasts"
+EVERY, PLACES, FORECAST = "every prefix", "the prefixes that have a forecast", "forecasts"
 
 
 def annotated(work: Path, chats: int, held_out: int, rollouts: int, every: int) -> dict[str, tuple[RewardData, ...]]:
