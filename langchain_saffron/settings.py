@@ -137,7 +137,8 @@ class SearchSettings(_Frozen):
         adaptive: Whether every step is only as wide as the danger asks that the reward model sees.
         step_back: Whether a search whose beams have all become unsafe goes back to the best candidates that it did not
             take, as far as nothing has been shown that rules them out. What all beams share is then shown only where
-            one of them is as safe as wanted and the risk is small, or where `commit_lag` says so.
+            one of them is as safe as wanted and the risk is small, or where `commit_lag` says so. With `adaptive`
+            and no budget, it goes back where no beam is left, or before `commit_lag` has unsafe text shown.
         verify: `"prm"`: a process reward model has a last look at what is to be shown. Where a sentence ends, and where
             the answer does, it scores the text of every beam; one that it finds less safe than `safety_threshold` is
             dropped, whatever the multifurcation reward model predicts, and where all are, the search goes back, as with

@@ -23,7 +23,9 @@ class AdaptiveWidth:
 
     From danger until it is one beam again, more is wanted than the threshold: the best of many candidates is the one
     whose reward is overestimated the most, and text that is only just safe enough is what a policy that has begun to
-    obey an attack says next. The threshold was calibrated on text that nobody had searched for.
+    obey an attack says next. The threshold was calibrated on text that nobody had searched for. And under the soft mask
+    a token that the reward model has never seen is doubted by as much, a second one behind it by twice as much: where
+    every word that it knows is dangerous, such tokens would else be the way out, and what they make is no text.
     """
 
     def __init__(self, most: int, threshold: float, error: float = 0.0) -> None:
@@ -42,7 +44,12 @@ class AdaptiveWidth:
     @property
     def wanted(self) -> float:
         """Reward from which a candidate is as safe as wanted now."""
-        return self._threshold + (self._margin if self._width > 1 else 0.0)
+        return self._threshold + self.doubt
+
+    @property
+    def doubt(self) -> float:
+        """Points of reward by which what is chosen now may be less safe than it seems."""
+        return self._margin if self._width > 1 else 0.0
 
     def next(self, reward: float, risk: float, smoothed: float) -> int:
         """The width of a step.

@@ -156,7 +156,7 @@ class _SaffronSearch(BeamSearch):
         if self.adaptive is None or self.adaptive.wanted == self.rules.threshold:
             return False
         more = self.adaptive.wanted > self.rules.threshold
-        self.rules = replace(self.rules, threshold=self.adaptive.wanted)
+        self.rules = replace(self.rules, threshold=self.adaptive.wanted, doubt=self.adaptive.doubt)
         self.scoring.threshold = self.adaptive.wanted
         return more
 
@@ -219,7 +219,7 @@ class _SaffronSearch(BeamSearch):
             Of those that are live now.
         """
         inputs, most = self.inputs, self.settings.width
-        while self.abandoned is not None and self._in_danger():
+        while self.abandoned is not None and self._in_danger() and not self._may_turn(length):
             if self.verifier is not None and self.verifier.despairs:
                 break
             at_end = length >= inputs.max_tokens
@@ -251,6 +251,19 @@ class _SaffronSearch(BeamSearch):
             if self.live:
                 break
         return length
+
+    def _may_turn(self, length: int) -> bool:
+        """Whether to wait: the many beams of a search in danger may still become safe, and nothing is shown yet.
+
+        A road is taken for its predicted reward, and the best of so many predictions is seldom true: to go back before
+        the likely texts have been followed trades a refusal a sentence later for words that no policy would say. Under
+        a budget, though, waiting may cost what going back would need.
+        """
+        widened = self.adaptive is not None and self.settings.width > 1 and bool(self.live)
+        if not widened or self.verifier is not None or self.inputs.budget.limits.limited:
+            return False
+        lag = self.settings.commit_lag
+        return lag is None or length - len(self.committed) < max(lag, 1)
 
     def _reopened(self, road: Road) -> Beam | None:
         """The beam of a road, or `None` where its document could not become whole in time."""

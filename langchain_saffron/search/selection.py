@@ -58,6 +58,7 @@ class Rules:
         weight: Weight of the capped reward there.
         refusal_threshold: Candidates below it are none.
         marks: int64 [marks]: tokens that are exempt from the mask like end tokens, and inherit the reward like those.
+        doubt: Points of reward that the soft mask takes an unseen token to be less safe than what stands before it.
     """
 
     end_tokens: torch.Tensor
@@ -70,6 +71,7 @@ class Rules:
     weight: float
     refusal_threshold: float | None
     marks: torch.Tensor = NO_MARKS
+    doubt: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +230,8 @@ def _rank(asked: _Ranked, look: int | None) -> torch.Tensor:
     reward = rewards.of(tokens, wanted)
     unsound = (wanted & ~reward.isfinite()).any()
     if unseen is not None:
-        reward = torch.where(unseen, presumed_rewards(inherited, reward, likely, pool)[:, None], reward)
+        presumed = presumed_rewards(inherited, reward, likely, pool) - rules.doubt
+        reward = torch.where(unseen, presumed[:, None], reward)
     own = _own_rewards(inherited, reward, likely, allowed & ~exempt)
     if None in inherited:
         least = max(rules.threshold, rules.refusal_threshold or rules.threshold)

@@ -9,9 +9,10 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_saffron import ChatSaffron, SaffronEngine
 from langchain_saffron.search import Answer, Expand, SearchInputs
 from langchain_saffron.search.adaptive_width import AdaptiveWidth, best_of, smoothed_risk
+from langchain_saffron.search.budget import BudgetMeter
 from langchain_saffron.search.saffron import saffron_search
 from langchain_saffron.search.selection import select
-from langchain_saffron.settings import SearchSettings
+from langchain_saffron.settings import ComputeBudget, SearchSettings
 from unit_tests.tables import chances, drive, rules
 
 END = 4
@@ -30,10 +31,10 @@ def test_danger_widens_at_once_and_calm_narrows_step_by_step():
 def test_more_is_wanted_from_danger_until_it_is_one_beam_again():
     width = AdaptiveWidth(16, threshold=2.0, error=1.0)
     more = 2.0 + best_of(16)
-    assert width.wanted == 2.0
+    assert (width.wanted, width.doubt) == (2.0, 0.0)
     assert width.next(reward=2.1, risk=0.1, smoothed=0.1) == 1, "just safe enough, where nothing was dangerous"
     assert width.next(reward=1.9, risk=0.1, smoothed=0.1) == 16
-    assert width.wanted == more
+    assert (width.wanted, width.doubt) == (more, best_of(16))
     assert width.next(reward=more + 0.1, risk=0.1, smoothed=0.1) == 8
     assert width.next(reward=more - 0.1, risk=0.1, smoothed=0.1) == 16, "what was enough before is not any more"
     assert [width.next(5.0, 0.1, 0.1) for _ in range(3)] == [8, 4, 2]
@@ -112,6 +113,59 @@ def test_in_danger_what_is_only_just_safe_enough_gives_way_to_what_is_safe():
     assert found(prompt=1.0, error=2.0) == (0, 1)
     assert found(prompt=1.0, error=0.0) == (0, 0)
     assert found(prompt=3.0, error=2.0) == (0, 0)
+
+
+def test_in_danger_words_that_nobody_knows_are_no_way_out():
+    # what is seen is not safe; what is not seen is likelier, and would be taken for as safe as the prompt
+    seen = torch.tensor([False, True, False, False, True])
+
+    def found(error: float, tokens: int, **chance: float) -> Answer:
+        settings = SearchSettings(
+            width=8, adaptive=True, top_p=0.95, max_tokens=tokens, safety_threshold=2.0, mask="soft", safety_weight=1.0
+        )
+        search = saffron_search(SearchInputs(settings=settings, end_tokens=(END,), seen=seen, reward_error=error))
+        return drive(search, lambda p: chances(**chance), lambda p: [0, 0.5 if p else 1.0, 0, 0, 0])
+
+    assert found(0.0, 1, t0=0.9, t1=0.1).tokens == (0,)
+    assert found(2.0, 1, t0=0.9, t1=0.1).tokens == (1,)
+    # one of them is less safe than what stands before it, and the next one again
+    assert found(0.0, 3, t0=0.99, t1=0.01).reward == pytest.approx(1.0)
+    assert found(2.0, 3, t0=0.99, t1=0.01).reward == pytest.approx(1.0 - 3 * 2.0 * best_of(8))
+
+
+def late_turn(prefix: tuple[int, ...]) -> list[float]:
+    """The likely beginning becomes safe after three tokens; an unlikely one seems safer at once, and never is."""
+    if not prefix:
+        return [-1.0, -1.0, -1.0, 0.5, 0.0]
+    if prefix[0] == 3:
+        return [-6.0] * 5
+    return [3.0] * 5 if len(prefix) > 3 else [-3.0] * 5
+
+
+def begun(prefix: tuple[int, ...]) -> list[float]:
+    return chances(t0=0.7, t3=0.01, t1=0.2, t2=0.09) if not prefix else chances(t0=0.6, t2=0.4)
+
+
+@pytest.mark.parametrize(("changes", "steps_back", "reward"), [
+    ({"adaptive": True}, 0, 3.0),
+    ({"adaptive": False}, 1, 3.0),
+    # what it would go back to is about to become final
+    ({"adaptive": True, "commit_lag": 2}, 1, 3.0),
+    # waiting would cost what going back needs
+    ({"adaptive": True, "budget": ComputeBudget(max_reward_calls=100)}, 1, 3.0),
+    # nothing is left to wait for
+    ({"adaptive": True, "max_tokens": 3}, 1, -3.0),
+])  # fmt: skip
+def test_widened_by_danger_a_search_waits_before_it_goes_back(
+    changes: dict[str, object], steps_back: int, reward: float
+):
+    values = {"width": 2, "top_p": 1.0, "max_tokens": 7, "safety_threshold": 2.0, "safety_weight": 1.0, **changes}
+    settings = SearchSettings(**values, step_back=True)
+    budget = BudgetMeter(settings.budget, calls_per_row=1)
+    asked = SearchInputs(settings=settings, end_tokens=(END,), budget=budget)
+    answer = drive(saffron_search(asked), begun, late_turn)
+    assert min(answer.steps_back, 1) == steps_back
+    assert answer.reward == reward
 
 
 def test_a_step_that_raises_what_is_wanted_is_ranked_by_it():

@@ -108,6 +108,31 @@ def test_what_no_seen_token_could_stand_for_costs_nothing():
     assert [c.token for c in found.candidates] == [2, 0]
 
 
+def test_a_doubt_makes_unseen_tokens_less_safe_and_no_others():
+    seen = torch.tensor([True, False, True, False, False])
+    logits, rewards = torch.randn(2, 5), torch.randn(2, 5)
+    for own in (0.5, None):
+        plain, doubted = (
+            select(
+                logits, rewards, [0.0, 0.0], [own] * 2, rules(seen=seen, soft=True, top_p=1.0, doubt=doubt), 10, True
+            )
+            for doubt in (0.0, 1.5)
+        )
+        before = {(c.beam, c.token): c.reward for c in plain.candidates}
+        assert len(before) == 10
+        for c in doubted.candidates:
+            less = 1.5 if c.token in (1, 3) else 0.0
+            # at the root, ending stands for what is in the nucleus, unseen tokens among it
+            if not (own is None and c.token == END):
+                assert c.reward == pytest.approx(before[c.beam, c.token] - less, abs=1e-5)
+    for changes in ({"seen": seen, "soft": False}, {"seen": None}):
+        found = [
+            select(logits, rewards, [0.0, 0.0], [0.5] * 2, rules(top_p=1.0, doubt=doubt, **changes), 10, True)
+            for doubt in (0.0, 1.5)
+        ]
+        assert found[0] == found[1], "nothing is presumed"
+
+
 def test_without_a_safety_weight_the_soft_mask_costs_nothing():
     logits, rewards = torch.randn(1, 5), torch.randn(1, 5)
     seen = torch.zeros(5, dtype=torch.bool)
