@@ -180,5 +180,6 @@ def _best_layer(
         errors[layer] = float((tried.predict(others) - others.rewards).pow(2).mean())
     best = min(errors, key=errors.__getitem__)
     if report:
-        report(f"layer {best} of {layers}: " + ", ".join(f"{layer}: {error:.3f}" for layer, error in errors.items()))
+        shown = ", ".join(f"{error:.2f} at layer {layer}" for layer, error in errors.items())
+        report(f"the head reads layer {best}: squared errors after a short fit are {shown}")
     return best
