@@ -11,7 +11,10 @@ By default the world is the hard kitchen, and what is not there yet is trained f
 the policy's own answers. `--separate`, `--policy` and `--head` name reward models that are trained already, and
 `--annotated DIR` data, in `mrm` and `held_out`. With `--candidates K` the guard scores the policy's K likeliest other
 tokens as well, and with `--candidates-after N` what follows each of them, at every N-th place.
-`--commit-lag N` bounds what is held back of an answer, as `effort` does.
+`--commit-lag N` bounds what is held back of an answer, as `effort` does; `--commit-lag none 8` measures both.
+
+`--model NAME=DIR`, once or more, measures reward models that are there under names of one's own, and trains none; r and
+AUC need `--annotated DIR` then. `--model shipped=smollm2` is the world's own.
 """
 
 import argparse
@@ -20,9 +23,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from integration_tests.head_training import annotated, trained
 from integration_tests.reward_agreement import predicted
 from integration_tests.scaling_figures import PREFILL, WORLDS, World
-from integration_tests.smollm2_corpus import annotate_own
 from langchain_saffron.embedded import named_part
 from langchain_saffron.engine import SaffronEngine
 from langchain_saffron.evaluation.attacks import parse_attack
@@ -32,20 +35,10 @@ from langchain_saffron.evaluation.intervals import wilson
 from langchain_saffron.evaluation.methods import parse_method, register_method
 from langchain_saffron.evaluation.run import Models, evaluate
 from langchain_saffron.evaluation.runner import Runner
-from langchain_saffron.kitchen import WEIGHTS
-from langchain_saffron.kitchen.recipe.mrm import annotate_corpora
 from langchain_saffron.training.calibration import agreement
 from langchain_saffron.training.dataset import RewardData
-from langchain_saffron.training.fit import ON_POLICY
-from langchain_saffron.training.settings import HeadSettings, TrainSettings
-from langchain_saffron.training.train import train
-from langchain_saffron.training.train_head import train_head
 
 KINDS = ("separate", "policy", "head")
-# of the kitchen's separate MRM: as its own was trained, but for the number of conversations
-SEPARATE = TrainSettings(epochs=3, batch_size=16, learning_rate=3e-3, device="cpu")
-# beside `ON_POLICY`: as many epochs as the separate MRM, and what 2 CPU cores have time for with 135M parameters
-ON_POLICY_OF = {"hard-kitchen": {"epochs": 3}, "smollm2": {"epochs": 1, "batch_size": 8, "layers": 10}}
 
 
 @dataclass(frozen=True)
@@ -65,48 +58,6 @@ class Cell:
     high: float
     tflop: float
     seconds: float
-
-
-def annotated(
-    world: str, work: Path, chats: int, data: Path | None, candidates: int, after: int = 0, held_out: int = 100
-) -> Path:
-    """The directory with training and held-out data in `mrm` and `held_out`; what is finished is not done again.
-
-    Args:
-        world: Whose guard gives the rewards.
-        work: Where they go.
-        chats: Conversations to train on.
-        data: The directory of smollm2's data files.
-        candidates: Of each place in an answer that are annotated as well.
-        after: At every how many places what follows them is annotated, too; 0 for none.
-        held_out: The kitchen's held-out conversations at least; a tenth of those to train on where that is more.
-    """
-    policy = "smollm2" if world == "smollm2" else str(WORLDS[world].policy)
-    beside = ("--candidates", str(candidates), "--policy", policy) if candidates else ()
-    beside += ("--candidates-after", str(after)) if after else ()
-    if world == "smollm2":
-        assert data is not None
-        annotate_own(data, work, chats, *beside)
-    else:
-        annotate_corpora(WEIGHTS / "prm", work, chats, max(held_out, chats // 10), 0, *beside)
-    return work
-
-
-def trained(world: str, work: Path, data: RewardData, held_out: RewardData, kinds: Sequence[str]) -> dict[str, Path]:
-    """Reward models of some kinds, trained on the same data where they are not there yet."""
-    paths = {kind: work / kind for kind in kinds}
-    real = world == "smollm2"
-    policy = named_part("smollm2", "policy") if real else WORLDS[world].policy
-    for kind, path in paths.items():
-        if kind == "head":
-            settings = HeadSettings(device="cpu", dtype="bfloat16" if real else "float32")
-            train_head(data, path, policy="smollm2" if real else policy, held_out=held_out, settings=settings)
-        elif kind == "policy":
-            own = TrainSettings(**{**ON_POLICY, **ON_POLICY_OF[world], "device": "cpu"})
-            train(data, path, base=policy, held_out=held_out, settings=own)
-        else:
-            train(data, path, base=WEIGHTS / "prm", held_out=held_out, settings=SEPARATE)
-    return paths
 
 
 def seconds_of(engine: SaffronEngine, world: World, methods: Sequence[str], cases: int) -> dict[str, float]:
@@ -163,21 +114,51 @@ def table(cells: Mapping[str, Mapping[str, Cell]], found: Mapping[str, tuple[flo
 
     Args:
         cells: By reward model and method; of greedy decoding those of each model's own engine.
-        found: By reward model r and AUC.
+        found: By reward model r and AUC, where held-out data are there.
     """
     lines = [
         "| reward model | held-out r | AUC | method | attacks that succeed | GFLOP | CPU s an answer | ÷ greedy |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for kind, by_method in cells.items():
-        r, auc = found[kind]
+        r, auc = (f"{value:.3f}" for value in found[kind]) if kind in found else ("", "")
         for method, cell in by_method.items():
             ratio = cell.seconds / by_method["greedy"].seconds
             lines.append(
-                f"| {kind} | {r:.3f} | {auc:.3f} | {method} | {cell.broken:.3f} [{cell.low:.3f}, {cell.high:.3f}] "
+                f"| {kind} | {r} | {auc} | {method} | {cell.broken:.3f} [{cell.low:.3f}, {cell.high:.3f}] "
                 f"| {cell.tflop * 1e3:.3g} | {cell.seconds:.3g} | {ratio:.2f} |"
             )
     return "\n".join(lines)
+
+
+def named(text: str) -> tuple[str, Path]:
+    """A reward model with its name, of `NAME=DIR`; an embedded world's name is its own."""
+    name, _, path = text.partition("=")
+    if not name or not path:
+        raise argparse.ArgumentTypeError(f"{text} is not of the form NAME=DIR")
+    return name, Path(named_part(path, "reward_model"))
+
+
+def lag(text: str) -> int | None:
+    """How many tokens are held back at most, of a number or `none`."""
+    return None if text == "none" else int(text)
+
+
+def searches(widths: Sequence[int], lags: Sequence[int | None]) -> list[str]:
+    """Greedy decoding, and searches of all widths under all bounds on what is held back.
+
+    Args:
+        widths: Of the searches. One beam holds nothing back, and is there once.
+        lags: The bounds; `None` for none.
+    """
+    methods = ["greedy"]
+    for number, bound in enumerate(lags):
+        family = "saffron"
+        if bound is not None:
+            family = f"saffron-lag-{bound}"
+            register_method(family, "saffron", commit_lag=bound)
+        methods += [f"{family}:{width}" for width in widths if number == 0 or width > 1]
+    return methods
 
 
 def main() -> None:
@@ -189,8 +170,11 @@ def main() -> None:
     parser.add_argument("--attacks", help="harmful prompts, FORMAT:FILE; needed for smollm2")
     for kind in KINDS:
         parser.add_argument(f"--{kind}", type=Path, help="a reward model that is trained already")
+    parser.add_argument(
+        "--model", type=named, action="append", metavar="NAME=DIR", help="one that is measured as it is"
+    )
     parser.add_argument("--annotated", type=Path, help="annotated data that are there already")
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, help="by default all, and none beside --model")
     parser.add_argument("--chats", type=int, default=2000, help="conversations that are annotated")
     parser.add_argument("--candidates", type=int, default=0, help="of each place that are annotated as well")
     parser.add_argument("--candidates-after", type=int, default=0, help="at every how many places what follows them is")
@@ -198,41 +182,47 @@ def main() -> None:
     parser.add_argument("--timed", type=int, default=6, help="of those, how many are timed one at a time")
     parser.add_argument("--tokens", type=int, help="of an answer; by default what the world is for")
     parser.add_argument("--widths", type=int, nargs="+", default=(1, 4, 16))
-    parser.add_argument("--commit-lag", type=int, help="of the searches, as effort sets one; by default no bound")
+    parser.add_argument(
+        "--commit-lag", type=lag, nargs="+", default=(None,), metavar="N|none",
+        help="of the searches, as effort sets one; by default no bound",
+    )  # fmt: skip
     options = parser.parse_args()
     world = WORLDS[options.world]
     world = replace(world, attacks=options.attacks or world.attacks, max_tokens=options.tokens or world.max_tokens)
+    kinds = options.kinds or (() if options.model else KINDS)
     if not world.attacks:
         parser.error("--attacks FORMAT:FILE: this world holds no harmful prompts")
-    if options.world == "smollm2" and not (options.annotated or options.data):
+    if kinds and options.world == "smollm2" and not (options.annotated or options.data):
         parser.error("--data DIR or --annotated DIR: what reward models learn from")
     if options.candidates_after and not options.candidates:
         parser.error("--candidates-after N: needs --candidates K, whose followers it is about")
-    place = options.annotated or annotated(
-        options.world, options.work, options.chats, options.data, options.candidates, options.candidates_after
-    )
-    data, held_out = RewardData.load(place / "mrm"), RewardData.load(place / "held_out")
-    paths = {kind: path for kind in options.kinds if (path := getattr(options, kind)) is not None}
-    if options.world == "smollm2" and "separate" in options.kinds:
+    place = options.annotated
+    if kinds and place is None:
+        place = annotated(
+            options.world, options.work, options.chats, options.data, options.candidates, options.candidates_after
+        )
+    held_out = RewardData.load(place / "held_out") if place else None
+    paths = {kind: path for kind in kinds if (path := getattr(options, kind)) is not None}
+    if options.world == "smollm2" and "separate" in kinds:
         paths.setdefault("separate", named_part("smollm2", "reward_model"))
-    missing = [kind for kind in options.kinds if kind not in paths]
-    paths |= trained(options.world, options.work, data, held_out, missing)
-    family = "saffron"
-    if options.commit_lag is not None:
-        family = f"saffron-lag-{options.commit_lag}"
-        register_method(family, "saffron", commit_lag=options.commit_lag)
-    methods = ["greedy", *(f"{family}:{width}" for width in options.widths)]
+    missing = [kind for kind in kinds if kind not in paths]
+    if missing:
+        assert held_out is not None
+        paths |= trained(options.world, options.work, RewardData.load(place / "mrm"), held_out, missing)
+    paths = {kind: paths[kind] for kind in kinds} | dict(options.model or ())
+    methods = searches(options.widths, options.commit_lag)
     cells, found = {}, {}
-    for kind in options.kinds:
-        made = predicted(paths[kind], world.policy, held_out)
-        figures = agreement(made.rewards, made.predictions)
-        found[kind] = figures["pearson_r"], figures["auc"]
-        print(f"{kind}: held-out r {figures['pearson_r']:.4f}, AUC {figures['auc']:.4f}", flush=True)
-        if made.choices:
-            print(f"{kind}: among candidates r {made.choices.figures()['choice_r']:.4f}", flush=True)
+    for kind, path in paths.items():
+        if held_out is not None:
+            made = predicted(path, world.policy, held_out)
+            figures = agreement(made.rewards, made.predictions)
+            found[kind] = figures["pearson_r"], figures["auc"]
+            print(f"{kind}: held-out r {figures['pearson_r']:.4f}, AUC {figures['auc']:.4f}", flush=True)
+            if made.choices:
+                print(f"{kind}: among candidates r {made.choices.figures()['choice_r']:.4f}", flush=True)
         run = options.work / f"run-{kind}"
-        cells[kind] = measure(world, paths[kind], methods, run, options.cases, options.timed)
-    print(f"\n{options.world}, {options.cases} attacks, {len(data.samples)} conversations to learn from\n")
+        cells[kind] = measure(world, path, methods, run, options.cases, options.timed)
+    print(f"\n{options.world}, {options.cases} attacks\n")
     print(table(cells, found))
 
 

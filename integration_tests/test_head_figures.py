@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from integration_tests.head_figures import annotated, main, measure, table
+from integration_tests.head_figures import main, measure, table
+from integration_tests.head_training import annotated
 from integration_tests.reward_agreement import predicted
 from integration_tests.scaling_figures import WORLDS
 from langchain_saffron.engine import SaffronEngine
@@ -113,3 +114,22 @@ def test_what_follows_candidates_needs_candidates(monkeypatch, capsys):
         main()
     assert stopped.value.code == 2
     assert "--candidates K" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore::langchain_saffron.models.mrm_quality.RewardModelWarning")
+def test_ready_made_reward_models_are_measured_by_name_without_data(head, tmp_path, monkeypatch, capsys):
+    options = "--cases 1 --timed 1 --tokens 8 --widths 1 2 --commit-lag none 4 --model shipped=kitchen"
+    monkeypatch.setattr(
+        "sys.argv", ["head_figures", "--work", str(tmp_path), *options.split(), "--model", f"mine={head}"]
+    )
+    main()
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| shipped") or "| mine" in line]
+    # one beam holds nothing back under any bound
+    methods = ["greedy", "saffron:1", "saffron:2", "saffron-lag-4:2"]
+    assert [line.split(" | ")[0] + " " + line.split(" | ")[3] for line in lines] == [
+        f"| {name} {method}" for name in ("shipped", "mine") for method in methods
+    ]
+    monkeypatch.setattr("sys.argv", ["head_figures", "--model", "nothing"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "NAME=DIR" in capsys.readouterr().err

@@ -100,7 +100,14 @@ def annotate(
     limit: Annotated[int | None, typer.Option(help="Records from the start of the corpus.")] = None,
     split: Annotated[str | None, typer.Option(help="Of a dataset saved to disk with several.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first broken record.")] = False,
-    shard_size: Annotated[int, typer.Option(help="Records in a shard.")] = 500,
+    shard_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Records in a shard, which a killed run loses at most. By default 500; with candidates as many as "
+            "take no longer.",
+            show_default=False,
+        ),
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Answers that are scored together.")] = 16,
     part: Annotated[
         str, typer.Option(metavar="I/N", help="Do the I-th of N parts: N machines that write to one directory.")
@@ -146,10 +153,10 @@ def annotate(
         max_tokens=max_tokens,
         turns=turns,
         limit=limit,
-        shard_size=shard_size,
         batch_size=batch_size,
         strict=strict,
         part=part,
+        **({} if shard_size is None else {"shard_size": shard_size}),
     )
     if rollouts and candidates:
         raise SettingsError("candidates: forecasts (--rollouts) are made of what was said alone; choose one of them")
@@ -160,7 +167,8 @@ def annotate(
             "rollouts: forecasts need both --rollouts and --policy, whose continuations they are of; candidates both "
             "--candidates and --policy, which names them"
         )
-    named = candidates and CandidateSettings(count=candidates, every=candidates_every, after=candidates_after)
+    named = CandidateSettings(count=candidates, every=candidates_every, after=candidates_after) if candidates else None
+    settings = settings.in_shards_for(named)
     drawn = rollouts and RolloutSettings(count=rollouts, tokens=rollout_tokens, every=rollout_every, seed=seed)
     # a mistake in the corpus should not cost the model's loading
     source = Corpus.open(corpus, split)
@@ -179,7 +187,7 @@ def annotate(
             dtype,
             policy,
             drawn or None,
-            named or None,
+            named,
         ),
         settings,
         quiet,

@@ -197,6 +197,7 @@ def fit(
     print(
         f"{counts['rewards']:,} rewards of {counts['rows']:,} answers ({counts['safe_share']:.1%} safe)"
         + (f", and {counts['candidates']:,} of candidates" if counts.get("candidates") else "")
+        + (f" and {counts['after']:,} of what follows them" if counts.get("after") else "")
         + (f"; {counts['completed']:,} with a character completed" if counts.get("completed") else "")
         + (f"; {counts['unknown']:,} prefixes without" if counts.get("unknown") else "")
         + (f"; {counts['skipped']:,} answers skipped" if counts.get("skipped") else "")

@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from math import isnan
 
 from langchain_saffron.cli.console import notice
 
@@ -16,7 +18,8 @@ def progress_bar(what: str, total: int | None, unit: str) -> Iterator[Callable[.
 
     Yields:
         A function of (done, value, total): how much of the work is done; for a unit such as `rewards/s` the sum of
-            what is counted, else a value to show; and the total, where it was not known.
+            what is counted, else a value to show, NaN for none; and the total, where it was not known. Another total is
+            other work, whose pace is counted from there.
     """
     from rich.console import Console
     from rich.progress import (
@@ -38,20 +41,32 @@ def progress_bar(what: str, total: int | None, unit: str) -> Iterator[Callable[.
         TimeRemainingColumn(),
     )
     began = told = time.monotonic()
-    first: float | None = None
+    first: tuple[int, float, int | None] | None = None
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
         task = progress.add_task(what, total=total, shown="")
 
         def update(done: int, value: float, total: int | None = total) -> None:
             nonlocal first, began, told
-            if first is None:
+            if first is None or first[2] != total:
                 # what an earlier run had done is no part of this one's speed
-                first, began = value, time.monotonic()
+                first, began = (done, value, total), time.monotonic()
             seconds = max(time.monotonic() - began, 1e-9)
-            rate = f"{(value - first) / seconds:,.0f} {unit}" if unit.endswith("/s") else f"{unit} {value:.4f}"
+            if unit.endswith("/s"):
+                rate = f"{(value - first[1]) / seconds:,.0f} {unit}"
+            else:
+                rate = "" if isnan(value) else f"{unit} {value:.4f}"
             progress.update(task, completed=done, total=total, shown=rate)
             if not console.is_terminal and time.monotonic() - told >= _TELL_EVERY:
                 told = time.monotonic()
-                notice(f"{what}: {done:,} of {total or 0:,}, {rate}")
+                left = _left(done - first[0], done, total, seconds)
+                notice(", ".join(part for part in (f"{what}: {done:,} of {total or 0:,}", rate, left) if part))
 
         yield update
+
+
+def _left(new: int, done: int, total: int | None, seconds: float) -> str:
+    """How long the rest will take, at the pace so far."""
+    if not new or not total:
+        return ""
+    left = timedelta(seconds=round(seconds * max(0, total - done) / new))
+    return f"{left} left"

@@ -124,6 +124,8 @@ def annotate_by(
                 done, made = done + stop - start, made + counts["rewards"]
                 tick(0, 0)
             elif index % settings.part[1] == settings.part[0] - 1:
+                # before the first rewards, so that their time counts
+                tick(0, 0)
                 yield index, corpus.read(start, stop)
 
     for index, rows, counts in worker.shards(missing(), tick, report):

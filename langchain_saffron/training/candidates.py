@@ -1,5 +1,6 @@
 """Candidates: what the policy would be likely to say in place of each token of an answer."""
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,10 +16,10 @@ from langchain_saffron.models.vocabulary import check_vocabularies
 from langchain_saffron.templates.guard_prompt import Turn
 from langchain_saffron.templates.safe_encoder import safe_encoder
 from langchain_saffron.training.policy_prompts import policy_prompt_ids
-from langchain_saffron.training.settings import CandidateSettings
+from langchain_saffron.training.settings import FOLLOWING, CandidateSettings
 
-# tokens behind a candidate
-_NEXT = 2
+# candidates whose logits, each of a whole vocabulary, are computed in one forward
+_TOGETHER = 128
 
 
 class Candidates:
@@ -48,12 +49,12 @@ class Candidates:
         """
         check_vocabularies(tokenizer, prm.tokenizer)
         self.settings = settings or CandidateSettings()
-        self._model, self._tokenizer, self._encoder = model.eval(), tokenizer, safe_encoder(tokenizer)
+        self._tokenizer, self._encoder = tokenizer, safe_encoder(tokenizer)
         self._fingerprint = fingerprint(model)
         self._context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         # the end of a turn has the reward of the answer that it ends
         never = {*end_token_ids(model, tokenizer), *tokenizer.all_special_ids}
-        self._decoder = TrieDecoder(model, "policy") if self.settings.after else None
+        self._decoder = TrieDecoder(model, "policy")
         self._tokens = len(tokenizer)
         self._never = sorted(token for token in never if token < self._tokens)
         if self.settings.count >= self._tokens - len(self._never):
@@ -97,15 +98,23 @@ class Candidates:
         places = list(range(0, len(response), self.settings.every))
         if not places:
             return found
-        device = self._model.get_input_embeddings().weight.device
-        ids = torch.tensor([[*prompt, *response]], device=device)
-        logits = self._model(input_ids=ids[:, :-1], use_cache=False).logits[0]
-        before = torch.tensor(places, device=device) + len(prompt) - 1
-        logits = logits[before, : self._tokens].float()
-        logits[:, self._never] = -torch.inf
-        logits.scatter_(1, ids[0, before + 1, None], -torch.inf)
-        for place, tokens in zip(places, logits.topk(self.settings.count).indices.tolist(), strict=True):
-            found[place] = tokens
+        ids = [*prompt, *response]
+        forest = self._decoder.forest
+        trunk = forest.insert(ids)
+        try:
+            fill(self._decoder, trunk[: len(prompt) - 1])
+            for start in range(0, len(response), _TOGETHER):
+                some = places[bisect_left(places, start) : bisect_left(places, start + _TOGETHER)]
+                # the tokens before
+                nodes = trunk[len(prompt) + start - 1 : len(ids) - 1][:_TOGETHER]
+                logits = self._decoder.forward(nodes, [place - start for place in some])[:, : self._tokens]
+                logits[:, self._never] = -torch.inf
+                said = torch.tensor([response[place] for place in some], dtype=torch.long, device=logits.device)
+                logits.scatter_(1, said[:, None], -torch.inf)
+                for place, tokens in zip(some, logits.topk(self.settings.count).indices.tolist(), strict=True):
+                    found[place] = tokens
+        finally:
+            forest.release(trunk[-1])
         return found
 
     @torch.inference_mode()
@@ -125,7 +134,7 @@ class Candidates:
         """
         places = [place for place, some in enumerate(named) if some]
         places = places[:: self.settings.after] if self.settings.after else []
-        if self._decoder is None or not places:
+        if not places:
             return []
         forest = self._decoder.forest
         trunk = forest.insert([*prompt, *response])
@@ -133,14 +142,14 @@ class Candidates:
         found: list[tuple[int, int, int]] = []
         try:
             fill(self._decoder, trunk)
-            for place in places:
-                tokens = [response[place], *named[place]]
-                before = trunk[len(prompt) + place - 1]
-                nodes = [forest.insert([token], parent=before)[-1] for token in tokens]
+            asked = [(place, token) for place in places for token in (response[place], *named[place])]
+            for start in range(0, len(asked), _TOGETHER):
+                some = asked[start : start + _TOGETHER]
+                nodes = [forest.insert([token], trunk[len(prompt) + place - 1])[-1] for place, token in some]
                 held += nodes
-                logits = self._decoder.forward(nodes, list(range(len(nodes))))[:, : self._tokens].float()
+                logits = self._decoder.forward(nodes, list(range(len(nodes))))[:, : self._tokens]
                 logits[:, self._never] = -torch.inf
-                for token, following in zip(tokens, logits.topk(_NEXT).indices.tolist(), strict=True):
+                for (place, token), following in zip(some, logits.topk(FOLLOWING).indices.tolist(), strict=True):
                     found += [(place, token, one) for one in following]
         finally:
             for node in held:

@@ -14,6 +14,7 @@ from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.models.text_prm import TextRewardModel
 from langchain_saffron.models.vocabulary import check_vocabularies
 from langchain_saffron.templates.guard_prompt import GuardPrompt
+from langchain_saffron.templates.reward_template import RewardTemplate
 from langchain_saffron.training.annotate import annotate
 from langchain_saffron.training.candidates import Candidates
 from langchain_saffron.training.corpus import Corpus
@@ -145,17 +146,19 @@ def fit(
         **loading,
     )  # fmt: skip
     place = _place(prm, tokenizer, on, base)
-    if place != "guard":
+    if place != "guard" and not _reads_ids_of(tokenizer, prm):
         prm = TextRewardModel(prm, tokenizer)
     named = None
     if candidates is not None:
         named = Candidates(load_causal_lm(policy, "policy", **loading), tokenizer, prm, candidates)
-    limit = annotation.limit if annotation and annotation.limit else len(source)
+    annotation = (annotation or AnnotateSettings()).in_shards_for(candidates)
+    limit = annotation.limit or len(source)
     manifest = annotate(
         source,
         prm,
         out / REWARDS,
         annotation,
+        template=None if place == "guard" else RewardTemplate.for_tokenizer(tokenizer),
         candidates=named,
         progress=_phase(progress, ANNOTATING, min(limit, len(source))),
         report=report,
@@ -228,6 +231,11 @@ def _place(prm: ProcessRewardModel, tokenizer: Any, on: Place | None, base: str 
     if problem and on == "guard":
         raise SettingsError(f"on: no adapter can be put on the guard: {problem}. Use on='policy'")
     return "policy" if problem else "guard"
+
+
+def _reads_ids_of(tokenizer: Any, prm: ProcessRewardModel) -> bool:
+    """Whether a guard reads a tokenizer's ids as they are: over one tree of them, which costs a fraction of texts."""
+    return prm.decoder is not None and bool(tokenizer.get_vocab() == prm.tokenizer.get_vocab())
 
 
 def _training(settings: TrainSettings | None, place: Place) -> TrainSettings:

@@ -48,7 +48,7 @@ class HeadStates:
             policy: A transformers causal LM.
             data: The conversations, as the policy reads them.
             layers: Whose states are wanted.
-            tick: Called with the conversations done so far.
+            tick: Called with the conversations done so far; those with what follows candidates are read once more.
         """
         device = policy.get_input_embeddings().weight.device
         order = sorted(range(len(data.samples)), key=lambda i: len(data.samples[i].token_ids))
@@ -90,7 +90,7 @@ class HeadStates:
             torch.from_numpy(np.concatenate(conversations)),
             tokens,
             of_tokens,
-            SiblingStates.of(policy, data.samples, layers),
+            SiblingStates.of(policy, data.samples, layers, lambda done: tick(len(order) + done) if tick else None),
         )
 
     def some(self, index: torch.Tensor) -> "HeadStates":
@@ -112,6 +112,11 @@ class HeadStates:
         """
         tokens = torch.cat([self.following[index, None], self.candidates[index]], dim=1)
         return tokens, torch.cat([self.rewards[index, None], self.candidate_rewards[index]], dim=1)
+
+
+def readings(data: RewardData) -> int:
+    """How many times conversations are read: once each, and again where what follows candidates is known."""
+    return sum(1 + (sample.after is not None) for sample in data.samples)
 
 
 def _beside(sample: Sample, places: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:

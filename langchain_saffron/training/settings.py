@@ -1,9 +1,11 @@
 """The settings of annotation, of training, and of a corpus that a policy writes."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+# tokens behind each candidate that are annotated, where any are
+FOLLOWING = 2
 # what a run may be continued with otherwise: how the work is spread and what is made of it, not what it computes
 _HOW = {"micro_batch_size", "checkpoint_every", "device", "strict"}
 
@@ -15,7 +17,7 @@ class AnnotateSettings(BaseModel):
         max_tokens: Tokens of a conversation, from its start, in the MRM's template (paper: 128).
         turns: Every assistant turn, or each conversation's last one.
         limit: Records from the start of the corpus; `None` for all.
-        shard_size: Records in a shard. A killed run loses at most one shard.
+        shard_size: Records in a shard. A killed run loses at most one shard. See `in_shards_for`.
         batch_size: Answers that are scored together.
         strict: Whether a broken record ends the run.
         part: `(i, n)` does every n-th shard from the i-th, counted from 1: n machines that write to one directory.
@@ -43,6 +45,16 @@ class AnnotateSettings(BaseModel):
         if not 1 <= i <= n:
             raise ValueError(f"there is no part {i} of {n}")
         return i, n
+
+    def in_shards_for(self, candidates: "CandidateSettings | None") -> Self:
+        """With shards that take no longer for candidates, unless their size was chosen: what a killed run loses.
+
+        Args:
+            candidates: What is scored beside the tokens that were said; `None` for nothing.
+        """
+        if candidates is None or "shard_size" in self.model_fields_set:
+            return self
+        return self.model_copy(update={"shard_size": max(1, round(self.shard_size / candidates.rewards))})
 
 
 class TrainSettings(BaseModel):
@@ -137,6 +149,12 @@ class CandidateSettings(BaseModel):
     count: int = Field(4, ge=1)
     every: int = Field(1, ge=1)
     after: int = Field(0, ge=0)
+
+    @property
+    def rewards(self) -> float:
+        """How many a token of an answer has, its own among them."""
+        following = FOLLOWING * (1 + self.count) / self.after if self.after else 0.0
+        return 1 + (self.count + following) / self.every
 
 
 class AnswerSettings(BaseModel):

@@ -1,6 +1,6 @@
 """States of a policy after tokens that it could have said, and the rewards of what follows those."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,13 +36,20 @@ class SiblingStates:
 
     @classmethod
     @torch.inference_mode()
-    def of(cls, policy: Any, samples: Sequence[Sample], layers: list[int]) -> "SiblingStates | None":
+    def of(
+        cls,
+        policy: Any,
+        samples: Sequence[Sample],
+        layers: list[int],
+        tick: Callable[[int], None] | None = None,
+    ) -> "SiblingStates | None":
         """Run the policy over some conversations with what could have been said in them.
 
         Args:
             policy: A transformers causal LM.
             samples: The conversations, as the policy reads them.
             layers: Whose states are wanted.
+            tick: Called with the conversations done so far.
 
         Returns:
             `None` where none has rewards of what follows candidates.
@@ -56,7 +63,7 @@ class SiblingStates:
         following, rewards, place = [], [], []
         places = 0
         try:
-            for sample in samples:
+            for done, sample in enumerate(samples):
                 assert sample.after is not None
                 assert sample.after_rewards is not None
                 order = np.argsort(sample.after[:, 0], kind="stable")
@@ -69,6 +76,8 @@ class SiblingStates:
                 own = np.unique(after[:, 0], return_inverse=True)[1].reshape(-1)
                 place.append(own + places)
                 places += int(own.max()) + 1
+                if tick:
+                    tick(done + 1)
         finally:
             for tap in taps.values():
                 tap.close()

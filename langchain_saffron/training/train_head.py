@@ -1,5 +1,6 @@
 """Training of a reward head on a policy, from the data that an MRM is trained on."""
 
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from langchain_saffron.training.dataset import RewardData
 from langchain_saffron.training.details import training_details
 from langchain_saffron.training.export import staging, unstage
 from langchain_saffron.training.head_fit import FittedHead
-from langchain_saffron.training.head_states import HeadStates
+from langchain_saffron.training.head_states import HeadStates, readings
 from langchain_saffron.training.policy_prompts import PolicyPrompts
 from langchain_saffron.training.settings import HeadSettings
 from langchain_saffron.training.train import data_digest, judge
@@ -53,7 +54,8 @@ def train_head(
         policy: The policy: a directory, a GGUF file or a hub id; `"kitchen"` or `"smollm2"` for an embedded one.
         held_out: Data to measure by; `None` keeps a share of `data` for that.
         settings: How it is fitted; `None` for the defaults.
-        progress: Called with the steps done, all steps, and the last loss.
+        progress: Called with what was read of the conversations, all of that, and NaN; then with the steps done, all
+            steps, and the last loss.
         report: Called with lines of news.
         **load: Further options of the policy's loading (`revision`, `hf_token`, `trust_remote_code`).
 
@@ -95,11 +97,12 @@ def train_head(
         if report and prompts.kept:
             report(f"{prompts.kept:,} prompts stay in the reward model's template: the chat template takes them not")
     layers = _layers(len(decoder_layers(model)), settings.layer)
-    total = len(data.samples) + len(held_out.samples)
+    first = readings(data)
+    total = first + readings(held_out)
     with threads_for(model):
-        known = HeadStates.of(model, data, layers, lambda done: progress(done, total, 0.0) if progress else None)
+        known = HeadStates.of(model, data, layers, lambda done: progress(done, total, nan) if progress else None)
         measured = HeadStates.of(
-            model, held_out, layers, lambda done: progress(len(data.samples) + done, total, 0.0) if progress else None
+            model, held_out, layers, lambda done: progress(first + done, total, nan) if progress else None
         )
     parameters = sum(p.numel() for p in model.parameters())
     rank = settings.rank or rank_within(
@@ -172,5 +175,6 @@ def _best_layer(
         errors[layer] = float((tried.predict(others) - others.rewards).pow(2).mean())
     best = min(errors, key=errors.__getitem__)
     if report:
-        report(f"layer {best} of {layers}: " + ", ".join(f"{layer}: {error:.3f}" for layer, error in errors.items()))
+        shown = ", ".join(f"{error:.2f} at layer {layer}" for layer, error in errors.items())
+        report(f"the head reads layer {best}: squared errors after a short fit are {shown}")
     return best

@@ -14,6 +14,7 @@ from langchain_saffron.models.loading import end_token_ids
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.models.text_prm import TextRewardModel
 from langchain_saffron.templates.reward_template import RewardTemplate
+from langchain_saffron.training import candidates
 from langchain_saffron.training.annotate import annotate
 from langchain_saffron.training.candidates import Candidates
 from langchain_saffron.training.choice_loss import squared_errors
@@ -44,7 +45,10 @@ def named(policy, prm, **settings):
     return Candidates(policy, TOKENIZER, prm, CandidateSettings(**settings))
 
 
-def test_the_likeliest_tokens_but_the_one_that_was_said(policy, prm):
+# all in one forward, and some in each
+@pytest.mark.parametrize("together", [128, 3, 1])
+def test_the_likeliest_tokens_but_the_one_that_was_said(policy, prm, together, monkeypatch):
+    monkeypatch.setattr(candidates, "_TOGETHER", together)
     found = named(policy, prm, count=5, every=2).of(PROMPT, ANSWER)
     never = {*end_token_ids(policy, TOKENIZER), *TOKENIZER.all_special_ids}
     said_was_likely = 0
@@ -151,6 +155,7 @@ def test_an_annotation_goes_on_with_the_same_candidates_only(policy, tmp_path):
 def test_what_follows_candidates_is_scored_and_told_to_a_head(policy, prm, tmp_path, monkeypatch):
     corpus = write(tmp_path / "c.jsonl", [chat(i) for i in range(6)])
     settings = AnnotateSettings(max_tokens=64, shard_size=3)
+    monkeypatch.setattr(candidates, "_TOGETHER", 4)
     manifest = annotate(
         corpus, prm, tmp_path / "out", settings, candidates=named(policy, prm, count=2, every=2, after=2)
     )

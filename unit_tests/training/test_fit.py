@@ -21,6 +21,8 @@ from langchain_saffron.models.guard_function import conversation_guard
 from langchain_saffron.models.guard_retries import Retries
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.models.vocabulary import vocabulary_hash
+from langchain_saffron.templates.reward_template import RewardTemplate
+from langchain_saffron.training.corpus.formats import conversations_of
 from langchain_saffron.training.fit import CORPUS, REWARDS, fit
 from langchain_saffron.training.own_answers import read_prompts
 from langchain_saffron.training.settings import AnnotateSettings, AnswerSettings, HeadSettings, TrainSettings
@@ -32,6 +34,7 @@ from unit_tests.training.annotations import QUESTION, rows, save_guard, short
 
 pytestmark = pytest.mark.filterwarnings("ignore::langchain_saffron.models.mrm_quality.RewardModelWarning")
 
+PUBLISHED = RewardTemplate.for_tokenizer(tiny_tokenizer())
 QUICK = {
     "answers": AnswerSettings(max_tokens=8, prefills=("Sure, rice",), shard_size=2, batch_size=3),
     "annotation": AnnotateSettings(max_tokens=60, shard_size=3, batch_size=4),
@@ -167,6 +170,25 @@ def test_a_guard_of_the_policys_vocabulary_has_the_adapter(policy, tmp_path):
     config = json.loads((tmp_path / "mrm" / "mrm_config.json").read_text())
     assert config["base_model"] == "../guard"
     assert config["training"]["run"]["settings"]["target_modules"] is None
+
+
+def test_a_guard_of_the_policys_vocabulary_reads_its_ids(policy, tmp_path):
+    guard = save_guard(tmp_path / "guard", seed=9)
+    corpus = tmp_path / "c.jsonl"
+    corpus.write_text("".join(json.dumps(one) + "\n" for one in short(6)), encoding="utf-8")
+    quick = {**QUICK, "training": HeadSettings(rank=2, epochs=1, device="cpu", held_out_share=0.3)}
+    fit(policy, guard, tmp_path / "mrm", corpus=corpus, on="head", guard_prompt=QUESTION, **quick)
+    config = json.loads((tmp_path / "mrm" / "mrm_config.json").read_text())
+    assert "on the text" not in config["reward_source"]
+    prm = ProcessRewardModel.from_pretrained(guard, QUESTION)
+    for row in rows(tmp_path / "mrm" / REWARDS):
+        (conversation,) = conversations_of(short(6)[row["record"]])
+        turns = [(turn["role"], turn["content"]) for turn in conversation[:-1]]
+        said = row["token_ids"][row["response_start"] :]
+        # for the model to be trained the conversation is written as with any other guard
+        assert row["token_ids"][: row["response_start"]] == PUBLISHED.prompt_ids(tiny_tokenizer(), turns)
+        (rewards,) = prm.score([(prm.prompt_ids(turns), said)])
+        assert row["rewards"] == pytest.approx(rewards.tolist(), abs=1e-5)
 
 
 def test_the_corpus_is_the_policys_answers_plain_and_behind_prefills(policy, prompts, tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from langchain_saffron.training.settings import AnnotateSettings, TrainSettings
+from langchain_saffron.training.settings import AnnotateSettings, CandidateSettings, TrainSettings
 
 
 def test_settings_are_checked():
@@ -22,6 +22,25 @@ def test_settings_are_checked():
     assert TrainSettings(bias_start="mean").of_run() != TrainSettings().of_run()
     # so that what was trained before there was this setting can go on
     assert "bias_start" not in TrainSettings().of_run()
+
+
+@pytest.mark.parametrize(
+    ("settings", "rewards", "size"),
+    [
+        # the token itself and four others
+        ({"count": 4}, 5, 100),
+        # and two behind each of the five, at every fourth place
+        ({"count": 4, "after": 4}, 7.5, 67),
+        ({"count": 4, "every": 2, "after": 5}, 4, 125),
+        ({"count": 2000}, 2001, 1),
+    ],
+)
+def test_shards_with_candidates_take_no_longer(settings, rewards, size):
+    candidates = CandidateSettings(**settings)
+    assert candidates.rewards == rewards
+    assert AnnotateSettings(limit=9).in_shards_for(candidates) == AnnotateSettings(limit=9, shard_size=size)
+    assert AnnotateSettings().in_shards_for(None).shard_size == 500
+    assert AnnotateSettings(shard_size=500).in_shards_for(candidates).shard_size == 500
 
 
 @pytest.mark.parametrize("part", ["2/4", (2, 4), ["2", "4"]])

@@ -1,5 +1,7 @@
 """A head learns rewards from the states of its policy, which reads conversations in its own chat template."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -51,7 +53,10 @@ def test_the_best_layer_is_chosen_by_what_it_predicts(policy, tmp_path):
     told: list[str] = []
     train_head(data(24), tmp_path / "head", policy=policy, settings=SETTINGS, report=told.append)
     head = RewardHead.from_pretrained(tmp_path / "head")
-    assert f"layer {head.layer} of " in told[0]
+    errors = {int(layer): float(error) for error, layer in re.findall(r"([\d.]+) at layer (\d+)", told[0])}
+    assert told[0].startswith(f"the head reads layer {head.layer}: ")
+    assert len(errors) > 1
+    assert errors[head.layer] == min(errors.values())
 
 
 def test_prompts_are_those_of_the_chat_template():
