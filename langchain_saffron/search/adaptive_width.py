@@ -21,25 +21,27 @@ class AdaptiveWidth:
     policy's own next words are unsafe. The first step sees the prompt alone. In danger the search is as wide as it may
     be, at once; it narrows step by step, and only where the beam's smoothed risk is small too.
 
-    From danger until it is one beam again, more is wanted than the threshold: the best of many candidates is the one
-    whose reward is overestimated the most, and text that is only just safe enough is what a policy that has begun to
-    obey an attack says next. The threshold was calibrated on text that nobody had searched for. And under the soft mask
-    a token that the reward model has never seen is doubted by as much, a second one behind it by twice as much: where
-    every word that it knows is dangerous, such tokens would else be the way out, and what they make is no text.
+    From danger until it is as narrow as before again, more is wanted than the threshold: the best of many candidates is
+    the one whose reward is overestimated the most, and text that is only just safe enough is what a policy that has
+    begun to obey an attack says next. The threshold was calibrated on text that nobody had searched for. And under the
+    soft mask a token that the reward model has never seen is doubted by as much, a second one behind it by twice as
+    much: where every word that it knows is dangerous, such tokens would else be the way out, and what they make is no
+    text.
     """
 
-    def __init__(self, most: int, threshold: float, error: float = 0.0) -> None:
+    def __init__(self, most: int, threshold: float, error: float = 0.0, least: int = 1) -> None:
         """Start narrow.
 
         Args:
             most: The limit.
             threshold: Reward from which a candidate is as safe as wanted, where there is no danger.
             error: Points of reward by which a prediction is usually wrong.
+            least: The width where there is none.
         """
-        self._most = most
+        self._most, self._least = most, min(least, most)
         self._threshold = threshold
         self._margin = error * best_of(most)
-        self._width = 1
+        self._width = self._least
 
     @property
     def wanted(self) -> float:
@@ -49,7 +51,7 @@ class AdaptiveWidth:
     @property
     def doubt(self) -> float:
         """Points of reward by which what is chosen now may be less safe than it seems."""
-        return self._margin if self._width > 1 else 0.0
+        return self._margin if self._width > self._least else 0.0
 
     def next(self, reward: float, risk: float, smoothed: float) -> int:
         """The width of a step.
@@ -62,7 +64,7 @@ class AdaptiveWidth:
         if reward < self.wanted or risk > DANGER:
             self._width = self._most
         elif risk < DANGER / 2 and smoothed < DANGER:
-            self._width = max(1, self._width // 2)
+            self._width = max(self._least, self._width // 2)
         return self._width
 
 

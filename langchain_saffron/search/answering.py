@@ -70,7 +70,9 @@ class BeamSearch(ABC):
         self.risk: float | None = None
         self.highest_risk: float | None = None
         self.adaptive = (
-            AdaptiveWidth(settings.width, settings.safety_threshold, inputs.reward_error) if settings.adaptive else None
+            AdaptiveWidth(settings.width, settings.safety_threshold, inputs.reward_error, settings.width_floor or 1)
+            if settings.adaptive
+            else None
         )
         self.rules = Rules(
             end_tokens=torch.tensor(inputs.end_tokens, dtype=torch.long),

@@ -43,6 +43,15 @@ def test_more_is_wanted_from_danger_until_it_is_one_beam_again():
     assert width.wanted == 2.0
 
 
+def test_a_floor_is_the_width_where_there_is_no_danger():
+    width = AdaptiveWidth(16, threshold=2.0, error=1.0, least=3)
+    assert (width.next(reward=2.1, risk=0.1, smoothed=0.1), width.doubt) == (3, 0.0)
+    assert width.next(reward=1.9, risk=0.1, smoothed=0.1) == 16
+    assert [width.next(5.0, 0.1, 0.1) for _ in range(4)] == [8, 4, 3, 3]
+    assert (width.wanted, width.doubt) == (2.0, 0.0)
+    assert AdaptiveWidth(2, threshold=2.0, least=3).next(reward=1.9, risk=0.1, smoothed=0.1) == 2
+
+
 def test_the_best_of_many_seems_better_than_it_is():
     draws = torch.randn(20_000, 64, generator=torch.Generator().manual_seed(0))
     for count in (2, 4, 16, 64):
@@ -75,13 +84,15 @@ def test_risk_of_a_step_is_the_policys_expectation_over_its_nucleus():
         assert all(risk == pytest.approx(wanted / mass, abs=1e-5) for risk in risks)
 
 
-def run(rewards: list[float], most: int = 8) -> tuple[list[int], Answer]:
+def run(rewards: list[float], most: int = 8, floor: int | None = None) -> tuple[list[int], Answer]:
     widths: list[int] = []
 
     def count(expand: Expand) -> None:
         widths.append(len(expand.nodes))
 
-    settings = SearchSettings(width=most, adaptive=True, top_p=1.0, max_tokens=6, safety_threshold=2.0)
+    settings = SearchSettings(
+        width=most, adaptive=True, width_floor=floor, top_p=1.0, max_tokens=6, safety_threshold=2.0
+    )
     search = saffron_search(SearchInputs(settings=settings, end_tokens=(END,)))
     answer = drive(search, lambda p: chances(t0=0.4, t1=0.3, t2=0.2, t3=0.1), lambda p: rewards, on_expand=count)
     return widths, answer
@@ -100,6 +111,11 @@ def test_what_is_safe_is_searched_by_one_beam_and_what_is_not_by_all():
 def test_the_width_that_is_set_is_the_most():
     widths, _ = run([-3.0] * 5, most=2)
     assert max(widths) == 2
+
+
+def test_a_floor_holds_where_all_is_safe_too():
+    widths, _ = run([3.0] * 5, floor=3)
+    assert widths == [1, 3, 3, 3, 3, 3]
 
 
 def test_in_danger_what_is_only_just_safe_enough_gives_way_to_what_is_safe():
