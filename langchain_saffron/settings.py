@@ -132,8 +132,8 @@ class SearchSettings(_Frozen):
             the room that others hold. With `width` or more, a full cache never narrows. A compute budget does by its
             own rules (see `width_floor`).
         width_floor: Beams below which nothing narrows a search, neither a full KV cache nor `adaptive` nor a compute
-            budget: where that is too small for so many, it ends earlier, with the best answer so far. `None` for one. It lets nothing
-            be narrower than it would be without.
+            budget: where that is too small for so many, it ends earlier, with the best answer so far. `None` for one.
+            It lets nothing be narrower than it would be without.
         adaptive: Whether every step is only as wide as the danger asks that the reward model sees.
         step_back: Whether a search whose beams have all become unsafe goes back to the best candidates that it did not
             take, as far as nothing has been shown that rules them out. What all beams share is then shown only where
