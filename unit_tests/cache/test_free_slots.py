@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from langchain_saffron.cache.free_slots import ROOM_PART, LEAST_SPREAD, SPREAD, FreeSlots
+from langchain_saffron.cache.free_slots import LEAST_SPREAD, ROOM_PART, SPREAD, FreeSlots
 
 CAPACITY = 20 * ROOM_PART
 
