@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from integration_tests.head_figures import SEPARATE
+from integration_tests.head_training import SEPARATE
 from integration_tests.reward_agreement import predicted
 from integration_tests.scaling_figures import WORLDS, run
 from langchain_saffron.evaluation.intervals import wilson

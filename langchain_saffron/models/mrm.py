@@ -84,7 +84,6 @@ class MultifurcationRewardModel:
             raise ModelLoadError(f"the reward model's safety_threshold is {safety_threshold!r}, not a finite number")
         self.bias = bias.to(device=device, dtype=torch.float32)
         self.seen = seen.to(device=device, dtype=torch.bool)
-        self.seen_tokens = int(self.seen.sum())
         self.template = template or RewardTemplate.for_tokenizer(tokenizer)
         if self.template.add_bos and tokenizer.bos_token_id is None:
             raise ModelLoadError(
@@ -187,6 +186,11 @@ class MultifurcationRewardModel:
             self.decoder.model, self.bias, self.seen, self.tokenizer, self.template, self.safety_threshold, self.mask,
             self.error,
         )  # fmt: skip
+
+    @property
+    def seen_tokens(self) -> int:
+        """Tokens that training showed."""
+        return int(self.seen.sum())
 
     @property
     def mask(self) -> Literal["strict", "soft"]:

@@ -58,7 +58,6 @@ class RewardHead:
         self.layer, self.identity = layer, identity
         self.map = map.eval().requires_grad_(False)
         self.bias, self.seen = bias.float(), seen.bool()
-        self.seen_tokens = int(self.seen.sum())
         self.safety_threshold = safety_threshold
         self.details = details or {}
         self._policy: tuple[TrieDecoder, Any, Unembedding] | None = None
@@ -136,6 +135,11 @@ class RewardHead:
     def parameters(self) -> int:
         """Trained numbers."""
         return sum(one.numel() for one in self.map.parameters()) + len(self.bias)
+
+    @property
+    def seen_tokens(self) -> int:
+        """Tokens that training showed."""
+        return int(self.seen.sum())
 
     @property
     def mask(self) -> Literal["strict", "soft"]:

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from langchain_saffron import ComputeBudget, SaffronEngine, SearchSettings
+from langchain_saffron.engine.delivery import Delivery
 from langchain_saffron.engine.request import Request
-from langchain_saffron.engine.scheduler import Scheduler
 from langchain_saffron.errors import (
     BudgetError,
     CacheFullError,
@@ -441,11 +441,11 @@ def test_the_first_token_is_final_within_the_commit_lag(lag: int, monkeypatch: p
     engine = random_engine("llama", random_reward_model(shift=2.0))
     steps = []
 
-    def say(scheduler: Scheduler, request: Request, tokens: tuple[int, ...]) -> None:
+    def say(delivery: Delivery, request: Request, tokens: tuple[int, ...]) -> None:
         if tokens:
-            steps.append(scheduler.forwards["policy"])
+            steps.append(engine.scheduler.forwards["policy"])
 
-    monkeypatch.setattr(Scheduler, "_say", say)
+    monkeypatch.setattr(Delivery, "say", say)
     settings = SearchSettings(width=8, commit_lag=lag, max_tokens=60, min_tokens=60)
     for prompt in PROMPTS[:6]:
         before = engine.scheduler.forwards["policy"]
