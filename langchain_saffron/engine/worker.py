@@ -163,6 +163,9 @@ class Worker:
         """Take in what has come, run one task, advance the requests; `False` at the end."""
         scheduler = self._scheduler
         idle = not (scheduler.busy or self._tasks)
+        if idle:
+            # another engine of the process, or what else computes there, may wait actively meanwhile
+            disband()
         while idle or not self._inbox.empty():
             idle = False
             item = self._inbox.get()

@@ -353,3 +353,21 @@ def test_who_asks_the_engine_keeps_no_helper_threads_beside_its(engine, ask):
         assert in_thread(work)
     finally:
         torch.set_num_threads(threads)
+
+
+@counts_threads
+def test_an_idle_engine_leaves_active_waiting_to_others(engine):
+    """Two models in one process, say, that are used in turns."""
+
+    def work() -> int:
+        torch.set_num_threads(2)
+        torch.ones(1 << 18).sum()
+        return threads_now()
+
+    engine.call(lambda: None)
+    alone, threads = threads_now(), torch.get_num_threads()
+    try:
+        assert engine.call(work) == alone + 1
+        assert threads_become(alone)
+    finally:
+        torch.set_num_threads(threads)
