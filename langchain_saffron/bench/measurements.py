@@ -18,7 +18,6 @@ from langchain_saffron.grammar.compiler import GrammarCompiler
 from langchain_saffron.grammar.matcher import GrammarMatcher
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.models.mrm import MultifurcationRewardModel
-from langchain_saffron.runtime.threads import on_own_thread
 from langchain_saffron.settings import Quantization, SearchSettings
 
 # of the beams that were asked for, over a whole answer, which begins with one
@@ -49,7 +48,8 @@ class Bench:
         mrm = MultifurcationRewardModel(
             reward,
             tokenizer,
-            *on_own_thread(lambda: (torch.zeros(size), torch.ones(size, dtype=torch.bool)))(),
+            torch.zeros(size),
+            torch.ones(size, dtype=torch.bool),
             owned=True,
             quantization=quantization,
         )
