@@ -6,8 +6,9 @@ import torch
 
 from langchain_saffron.engine.candidate_rewards import Spend
 from langchain_saffron.engine.request_cache import RequestCache
-from langchain_saffron.errors import CacheFullError, NumericalError
+from langchain_saffron.errors import CacheFullError
 from langchain_saffron.models.decoder import TrieDecoder
+from langchain_saffron.models.decoder_scorer import weigh
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.search import ROOT, Expand, Node
 
@@ -151,9 +152,4 @@ class PrmScorer:
         Raises:
             NumericalError: One is infinite.
         """
-        columns = list(self._weights)
-        signs = torch.tensor([self._weights[column] for column in columns], device=logits.device)
-        rewards = logits[:, columns].float() @ signs
-        if not bool(rewards.isfinite().all()):
-            raise NumericalError("the process reward model returned infinity: its dtype may be too narrow")
-        return rewards
+        return weigh(logits[:, list(self._weights)], self._weights.values())

@@ -102,7 +102,7 @@ class FunctionScorer:
         counts = [len(cache.frontier) for cache in asked]
         try:
             pairs = [pair for cache in asked if isinstance(cache, FunctionCache) for pair in cache.pairs()]
-            rewards = self._function.score(pairs).split(counts)
+            rewards = self._function.whole_rewards(pairs).split(counts)
         except BaseException as error:
             if len(requests) == 1:
                 fail(requests[0], error)

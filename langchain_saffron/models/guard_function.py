@@ -8,6 +8,7 @@ import torch
 
 from langchain_saffron.errors import SettingsError
 from langchain_saffron.models.guard_retries import Retries
+from langchain_saffron.models.prefix_scoring import Branch, Pair
 from langchain_saffron.templates.guard_prompt import Turn
 
 # conversations that a function is given at once, at most
@@ -108,24 +109,34 @@ class GuardFunction:
         """What its scores depend on, for `models.fingerprint`."""
         return self._function, self.of_conversations
 
-    def score_prefixes(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[torch.Tensor]:
-        """The reward of every prefix of several answers.
+    def branched_rewards(
+        self, pairs: Sequence[Pair], branches: Sequence[Sequence[Branch]]
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """The reward of every prefix of several answers, and of prefixes with other tokens behind each.
 
         Args:
             pairs: (prompt_ids, response_ids).
+            branches: Those of each pair: how many tokens of the answer, and what follows them.
 
         Returns:
-            float32 tensors [len(response_ids)].
+            float32 tensors [response_ids], and [branches].
 
         Raises:
             SettingsError: The function returned something else than numbers, or needs a conversation and gets plain
                 ids.
         """
         prefixes = [(prompt, response[: i + 1]) for prompt, response in pairs for i in range(len(response))]
-        rewards = self.score(prefixes)
-        return list(rewards.split([len(response) for _, response in pairs])) if pairs else []
+        rewards = self.whole_rewards(prefixes)
+        beside = [
+            (prompt, [*response[:count], *tokens])
+            for (prompt, response), some in zip(pairs, branches, strict=True)
+            for count, tokens in some
+        ]
+        others = self.whole_rewards(beside)
+        lengths, counts = [len(response) for _, response in pairs], [len(some) for some in branches]
+        return list(rewards.split(lengths)), list(others.split(counts))
 
-    def score(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> torch.Tensor:
+    def whole_rewards(self, pairs: Sequence[Pair]) -> torch.Tensor:
         """The reward of whole answers.
 
         Returns:
@@ -152,6 +163,9 @@ class GuardFunction:
         for prompt, _ in pairs:
             self.check_prompt(prompt)
         return self.rate([_messages(prompt, answer) for prompt, answer in pairs])  # type: ignore[arg-type]
+
+    def check_length(self, prompt_ids: Sequence[int], response_ids: Sequence[int]) -> None:
+        """Take texts of any length."""
 
     def rate(self, texts: Sequence[Any]) -> torch.Tensor:
         """The rewards of conversations, or of (prompt, answer), whichever the function takes.

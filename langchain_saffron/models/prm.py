@@ -1,32 +1,26 @@
 """The process reward model: the safety reward of every prefix of an answer."""
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, Self
 
 import torch
-from pydantic import ValidationError
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from langchain_saffron.embedded import named_part
-from langchain_saffron.errors import ModelLoadError, NumericalError, PromptError, SettingsError
-from langchain_saffron.models.adapted import adapter_base, attach_head, has_head
+from langchain_saffron.errors import ModelLoadError, PromptError, SettingsError
+from langchain_saffron.models.adapted import adapter_directory, attach_head, has_head
 from langchain_saffron.models.classifier import TokenClassifier, label_weights
+from langchain_saffron.models.classifier_kind import is_classifier, loading_class
 from langchain_saffron.models.decoder import DEFAULT_CACHE_TOKENS, TrieDecoder
+from langchain_saffron.models.decoder_scorer import DecoderScorer
 from langchain_saffron.models.guard_function import GuardFunction, PromptIds, Score, ScoreConversations
 from langchain_saffron.models.guard_retries import Retries
-from langchain_saffron.models.loading import ModelSource, find_gguf, load_causal_lm, load_tokenizer
-from langchain_saffron.models.prefix_scoring import Branch, Pair, PrefixScorer
-from langchain_saffron.models.stream_guard import ARCHITECTURE, StreamGuard
+from langchain_saffron.models.loading import ModelSource, load_causal_lm, load_tokenizer
+from langchain_saffron.models.prefix_scoring import Branch, Pair
+from langchain_saffron.models.prm_config import find_guard_prompt, model_name, stored_template
 from langchain_saffron.models.stream_guard import TEMPLATE as STREAM_TEMPLATE
-from langchain_saffron.runtime.files import read_json
-from langchain_saffron.runtime.forks import ForkSafeLock
-from langchain_saffron.templates.guard_prompt import PRESETS, GuardPrompt, Turn, preset_of
+from langchain_saffron.models.stream_guard import StreamGuard
+from langchain_saffron.templates.guard_prompt import GuardPrompt, Turn
 from langchain_saffron.templates.reward_template import RewardTemplate
-
-CONFIG_FILE = "prm_config.json"
-# of that file beside an adapter
-FORMAT = 1
 
 
 class ProcessRewardModel:
@@ -53,9 +47,7 @@ class ProcessRewardModel:
         self,
         tokenizer: Any,
         source: str,
-        scorer: PrefixScorer | None = None,
-        weights: dict[int, float] | None = None,
-        function: GuardFunction | None = None,
+        scorer: DecoderScorer | GuardFunction,
         prompt: GuardPrompt | None = None,
         template: RewardTemplate | None = None,
         name: str = "",
@@ -67,15 +59,11 @@ class ProcessRewardModel:
         self.template = template or RewardTemplate.for_tokenizer(tokenizer)
         self.name = name
         self._scorer = scorer
-        self._weights = weights or {}
-        self._function = function
-        # a trie is one thread's at a time
-        self._lock = ForkSafeLock()
 
     def fingerprint_parts(self) -> tuple[Any, ...]:
         """What its scores depend on, for `models.fingerprint`."""
-        model = self.decoder.model if self.decoder else self._function
-        return model, self._weights, self.prompt, self.template, self.tokenizer
+        model = self.decoder.model if self.decoder else self.function
+        return model, self.weights, self.prompt, self.template, self.tokenizer
 
     @classmethod
     def from_pretrained(
@@ -119,7 +107,7 @@ class ProcessRewardModel:
                 model, device, dtype, safe=safe, unsafe=unsafe, tokenizer=tokenizer,
                 max_cache_tokens=max_cache_tokens, **load,
             )  # fmt: skip
-        prompt = _guard_prompt(model, guard)
+        prompt = find_guard_prompt(model, guard)
         given = {key: value for key, value in (("safe", safe), ("unsafe", unsafe)) if value is not None}
         prompt = prompt.model_copy(update=given)
         if tokenizer is None:
@@ -133,10 +121,9 @@ class ProcessRewardModel:
         return cls(
             tokenizer,
             f"PRM: logit({prompt.safe!r}) - logit({prompt.unsafe!r}) after the guard's question",
-            PrefixScorer(decoder, suffix, verdict),
-            {verdict[0]: 1.0, verdict[1]: -1.0},
+            DecoderScorer(decoder, suffix, {verdict[0]: 1.0, verdict[1]: -1.0}),
             prompt=prompt,
-            name=_name(model),
+            name=model_name(model),
         )
 
     @classmethod
@@ -175,15 +162,13 @@ class ProcessRewardModel:
         """
         if tokenizer is None:
             tokenizer = _tokenizer(model, load)
-        if adapted := has_head(model):
-            template = template or _stored_template(model)
-            if is_classifier(adapter_base(Path(str(model)).expanduser()), load):
-                load["kind"] = AutoModelForSequenceClassification
-        else:
-            load["kind"] = _classes_of(model, load) or AutoModelForSequenceClassification
+        load["kind"] = loading_class(model, load)
+        adapter = adapter_directory(model) if has_head(model) else None
+        if adapter is not None:
+            template = template or stored_template(adapter)
         loaded = load_causal_lm(model, "process reward model", device=device, dtype=dtype, **load)
-        if adapted:
-            attach_head(loaded, Path(str(model)).expanduser())
+        if adapter is not None:
+            attach_head(loaded, adapter)
         classifier = TokenClassifier(loaded)
         if isinstance(loaded, StreamGuard):
             template = template or STREAM_TEMPLATE
@@ -191,9 +176,8 @@ class ProcessRewardModel:
         decoder = _decoder(classifier, model, max_cache_tokens, load)
         labels = " - ".join(str(loaded.config.id2label[index]) for index in weights)
         source = f"PRM: the classifier's output {labels}"
-        return cls(
-            tokenizer, source, PrefixScorer(decoder, (), list(weights)), weights, template=template, name=_name(model)
-        )
+        scorer = DecoderScorer(decoder, (), weights)
+        return cls(tokenizer, source, scorer, template=template, name=model_name(model))
 
     @classmethod
     def from_function(
@@ -214,27 +198,27 @@ class ProcessRewardModel:
             retries: How often it is asked again where it fails; `None` makes that an error at once.
         """
         guard = GuardFunction(function, name, tokenizer, retries)
-        return cls(tokenizer, f"PRM: the function {name}", function=guard, name=name)
+        return cls(tokenizer, f"PRM: the function {name}", guard, name=name)
 
     @property
     def decoder(self) -> TrieDecoder | None:
         """The model over its trie; `None` for a function."""
-        return self._scorer.decoder if self._scorer else None
+        return self._scorer.decoder if isinstance(self._scorer, DecoderScorer) else None
 
     @property
     def function(self) -> GuardFunction | None:
         """The function that scores; `None` for a model."""
-        return self._function
+        return self._scorer if isinstance(self._scorer, GuardFunction) else None
 
     @property
     def suffix(self) -> list[int]:
         """The guard's question, as token ids; empty for the other kinds."""
-        return self._scorer.suffix if self._scorer else []
+        return self._scorer.suffix if isinstance(self._scorer, DecoderScorer) else []
 
     @property
     def weights(self) -> dict[int, float]:
-        """Which outputs make up the reward, and with what sign."""
-        return self._weights
+        """Which outputs make up the reward, and with what sign; empty for a function."""
+        return self._scorer.weights if isinstance(self._scorer, DecoderScorer) else {}
 
     def prompt_ids(self, turns: Iterable[Turn]) -> list[int]:
         """Ids of a conversation up to where the answer begins, in this model's own template.
@@ -248,9 +232,9 @@ class ProcessRewardModel:
         if self.prompt is None:
             turns = list(turns)
             ids = self.template.prompt_ids(self.tokenizer, turns)
-            return PromptIds(ids, turns) if self._function is not None else ids
+            return PromptIds(ids, turns) if self.function is not None else ids
         ids, suffix = self.prompt.ids(self.tokenizer, turns)
-        if self._scorer is not None and suffix != self._scorer.suffix:
+        if suffix != self.suffix:
             raise PromptError(
                 "the guard's chat template asks another question after this conversation than after a single turn: "
                 "give its prompt as strings (GuardPrompt.of_strings)"
@@ -295,18 +279,8 @@ class ProcessRewardModel:
         Returns:
             What `score` does, and float32 tensors [branches] on the CPU.
         """
-        self._check(pairs, [token for some in branches for _, tokens in some for token in tokens])
-        if self._function is not None:
-            return self._function.score_prefixes(pairs), self._whole_branches(pairs, branches)
-        assert self._scorer is not None
-        places = [i for i, (_, response) in enumerate(pairs) if len(response)]
-        asked = [pairs[i] for i in places]
-        rewards, others = [torch.empty(0)] * len(pairs), [torch.empty(0)] * len(pairs)
-        with self._lock:
-            found = self._scorer.branched_outputs(asked, [branches[i] for i in places]) if asked else ([], [])
-        for i, outputs, beside in zip(places, *found, strict=True):
-            rewards[i], others[i] = self._rewards(outputs), self._rewards(beside)
-        return rewards, others
+        check_prompts(pairs)
+        return self._scorer.branched_rewards(pairs, branches)
 
     def whole_rewards(self, pairs: Sequence[Pair]) -> torch.Tensor:
         """The reward of each answer as a whole; what answers begin with alike is read once.
@@ -317,12 +291,7 @@ class ProcessRewardModel:
         Returns:
             float32 [answers].
         """
-        if self._function is not None:
-            return self._function.score(pairs)
-        assert self._scorer is not None
-        with self._lock:
-            outputs = self._scorer.end_outputs([[*prompt, *response] for prompt, response in pairs])
-        return self._rewards(outputs)
+        return self._scorer.whole_rewards(pairs)
 
     def check_length(self, prompt_ids: Sequence[int], response_ids: Sequence[int]) -> None:
         """Refuse an answer that does not fit into the model's context with its prompt and the guard's question.
@@ -330,102 +299,17 @@ class ProcessRewardModel:
         Raises:
             ContextOverflowError: It does not.
         """
-        if self._scorer is not None:
-            self._scorer.check_length(prompt_ids, response_ids)
-
-    def _check(self, pairs: Sequence[Pair], others: Sequence[int] = ()) -> None:
-        """Refuse what no model can read.
-
-        Raises:
-            SettingsError: There is no prompt, or an id lies outside the vocabulary.
-        """
-        if any(not len(prompt) for prompt, _ in pairs):
-            raise SettingsError("prompt_ids: at least one token has to lead the answer")
-        if self._scorer is None:
-            return
-        vocabulary = self._scorer.decoder.known_tokens
-        asked = [ids for pair in pairs if len(pair[1]) for ids in pair]
-        if any(not 0 <= token < vocabulary for ids in [*asked, others] for token in ids):
-            raise SettingsError(f"prompt_ids, response_ids: ids outside the vocabulary of {vocabulary} are there")
-
-    def _whole_branches(self, pairs: Sequence[Pair], branches: Sequence[Sequence[Branch]]) -> list[torch.Tensor]:
-        """Rewards of branches, each asked for as a text of its own."""
-        texts = [
-            (prompt, [*response[:count], *tokens])
-            for (prompt, response), some in zip(pairs, branches, strict=True)
-            for count, tokens in some
-        ]
-        rewards = self.whole_rewards(texts) if texts else torch.empty(0)
-        return list(rewards.split([len(some) for some in branches]))
-
-    def _rewards(self, outputs: torch.Tensor) -> torch.Tensor:
-        rewards = torch.zeros(len(outputs), device=outputs.device)
-        for column, sign in enumerate(self._weights.values()):
-            rewards += sign * outputs[:, column].float()
-        if not bool(rewards.isfinite().all()):
-            raise NumericalError("the process reward model returned an infinite reward: use a wider dtype")
-        return rewards.cpu()
+        self._scorer.check_length(prompt_ids, response_ids)
 
 
-def is_classifier(model: ModelSource, load: dict[str, Any]) -> bool:
-    """Whether a model's config names it as one that classifies, a text or each of its tokens."""
-    return has_head(model) or _classes_of(model, load) is not None
+def check_prompts(pairs: Sequence[Pair]) -> None:
+    """Refuse answers that nothing leads.
 
-
-def is_text_classifier(model: ModelSource, load: dict[str, Any]) -> bool:
-    """Whether a model's config names it as one that classifies whole texts."""
-    return _classes_of(model, load) is AutoModelForSequenceClassification
-
-
-def _classes_of(model: ModelSource, load: dict[str, Any]) -> Any:
-    """The class that loads a classifier; `None` if the model is none."""
-    if isinstance(model, torch.nn.Module):
-        names = [type(model).__name__]
-    elif find_gguf(model, "process reward model", load.get("revision"), load.get("hf_token")) is not None:
-        # the format has no place for a head's labels
-        return None
-    else:
-        options = {"revision": load.get("revision"), "token": load.get("hf_token")}
-        try:
-            config = AutoConfig.from_pretrained(str(model), **{k: v for k, v in options.items() if v is not None})
-        except Exception:
-            # loading it will say what is wrong
-            return None
-        names = config.architectures or []
-    kinds = {
-        "ForSequenceClassification": AutoModelForSequenceClassification,
-        "ForTokenClassification": AutoModelForTokenClassification,
-        ARCHITECTURE: StreamGuard,
-        StreamGuard.__name__: StreamGuard,
-    }
-    return next((kind for name in names for ending, kind in kinds.items() if name.endswith(ending)), None)
-
-
-def _stored_template(model: ModelSource) -> RewardTemplate | None:
-    path = Path(str(model)).expanduser() / CONFIG_FILE
-    stored = read_json(path, FORMAT, ModelLoadError)
-    try:
-        return RewardTemplate(**stored["template"]) if stored and stored.get("template") else None
-    except (ValidationError, TypeError) as error:
-        raise ModelLoadError(f"{path}: its template cannot be used: {error}") from error
-
-
-def _guard_prompt(model: ModelSource, guard: str | GuardPrompt | None) -> GuardPrompt:
-    if isinstance(guard, GuardPrompt):
-        return guard
-    if guard is not None:
-        return PRESETS[guard]
-    name = _name(model)
-    stored = Path(name).expanduser() / CONFIG_FILE
-    if name and stored.is_file():
-        return GuardPrompt.of_file(stored)
-    if (known := preset_of(name)) is not None:
-        return known
-    raise SettingsError(
-        f"guard: how is {name or 'this model'} asked? No preset goes by its name; choose one "
-        f"({', '.join(map(repr, PRESETS))}; 'chat' is its own chat template with the answers safe and unsafe), or pass "
-        "a GuardPrompt"
-    )
+    Raises:
+        SettingsError: One has an empty prompt.
+    """
+    if any(not len(prompt) for prompt, _ in pairs):
+        raise SettingsError("prompt_ids: at least one token has to lead the answer")
 
 
 def _decoder(loaded: Any, source: ModelSource, max_cache_tokens: int, load: dict[str, Any]) -> TrieDecoder:
@@ -441,7 +325,3 @@ def _decoder(loaded: Any, source: ModelSource, max_cache_tokens: int, load: dict
 def _tokenizer(model: ModelSource, load: dict[str, Any]) -> Any:
     name = "process reward model"
     return load_tokenizer(model, name, load.get("revision"), load.get("hf_token"), load.get("trust_remote_code"))
-
-
-def _name(model: ModelSource) -> str:
-    return getattr(model, "name_or_path", "") if isinstance(model, torch.nn.Module) else str(model)

@@ -6,13 +6,10 @@ from typing import Any
 
 import torch
 
-from langchain_saffron.errors import SettingsError
-from langchain_saffron.models.guard_function import PromptIds
 from langchain_saffron.models.prefix_scoring import Branch, Pair
-from langchain_saffron.models.prm import ProcessRewardModel
+from langchain_saffron.models.prm import ProcessRewardModel, check_prompts
 from langchain_saffron.models.text_prefixes import TextPrefixes, text_of, whole_text
 from langchain_saffron.templates.guard_prompt import Turn
-from langchain_saffron.templates.reward_template import RewardTemplate
 from langchain_saffron.templates.safe_encoder import safe_encoder
 
 
@@ -38,16 +35,9 @@ class TextRewardModel(ProcessRewardModel):
             tokenizer: The one whose ids are scored, such as the policy's.
         """
         super().__init__(
-            tokenizer,
-            f"{guard.source}, on the text of prefixes",
-            function=guard.function,
-            prompt=guard.prompt,
-            template=RewardTemplate.for_tokenizer(tokenizer),
-            name=guard.name,
+            tokenizer, f"{guard.source}, on the text of prefixes", guard._scorer, prompt=guard.prompt, name=guard.name
         )
         self.guard = guard
-        self._scorer = guard._scorer
-        self._weights = guard.weights
         self.completed = self.skipped = 0
 
     def fingerprint_parts(self) -> tuple[Any, ...]:
@@ -60,10 +50,7 @@ class TextRewardModel(ProcessRewardModel):
         Raises:
             PromptError: The template cannot take these turns.
         """
-        if self._function is None:
-            return self.guard.prompt_ids(turns)
-        turns = list(turns)
-        return PromptIds(self.template.prompt_ids(self.tokenizer, turns), turns)
+        return self.guard.prompt_ids(turns) if self.function is None else super().prompt_ids(turns)
 
     def score(self, pairs: Sequence[Pair]) -> list[torch.Tensor]:
         """The reward of every prefix of several answers.
@@ -80,8 +67,7 @@ class TextRewardModel(ProcessRewardModel):
             NumericalError: The guard returned NaN, or an infinite reward.
             SettingsError: There is no prompt.
         """
-        if any(not len(prompt) for prompt, _ in pairs):
-            raise SettingsError("prompt_ids: at least one token has to lead the answer")
+        check_prompts(pairs)
         cut = [TextPrefixes.of(self.tokenizer, response) for _, response in pairs]
         self.completed += sum(one.completed for one in cut)
         self.skipped += sum(one.skipped for one in cut)
@@ -142,16 +128,12 @@ class TextRewardModel(ProcessRewardModel):
         Raises:
             ContextOverflowError: It does not.
         """
-        if self._scorer is not None:
-            self._scorer.check_length(prompt_ids, self._guard_ids(whole_text(self.tokenizer, response_ids)))
+        self._scorer.check_length(prompt_ids, self._guard_ids(whole_text(self.tokenizer, response_ids)))
 
     def _text_rewards(self, wanted: Sequence[tuple[Sequence[int], str]]) -> torch.Tensor:
-        if self._function is not None:
-            return self._function.score_texts(wanted)
-        assert self._scorer is not None
-        with self.guard._lock:
-            outputs = self._scorer.end_outputs([[*prompt, *self._guard_ids(text)] for prompt, text in wanted])
-        return self._rewards(outputs)
+        if self.function is not None:
+            return self.function.score_texts(wanted)
+        return self._scorer.whole_rewards([(prompt, self._guard_ids(text)) for prompt, text in wanted])
 
     def _guard_ids(self, text: str) -> list[int]:
         return safe_encoder(self.guard.tokenizer).encode(text)

@@ -9,11 +9,12 @@ from transformers import AutoConfig
 
 from langchain_saffron.embedded import named_part
 from langchain_saffron.models.adapted import has_head
+from langchain_saffron.models.classifier_kind import is_text_classifier
 from langchain_saffron.models.encoder_guard import EncoderGuard
 from langchain_saffron.models.endpoint_guard import EndpointGuard
 from langchain_saffron.models.guard_function import function_name
 from langchain_saffron.models.guard_retries import Retries
-from langchain_saffron.models.prm import ProcessRewardModel, is_text_classifier
+from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.templates.guard_prompt import GuardPrompt
 
 # a hub id, a directory, a GGUF file, the URL of an endpoint, a loaded model, or a function

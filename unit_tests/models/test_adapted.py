@@ -12,7 +12,7 @@ from langchain_saffron.errors import ModelLoadError
 from langchain_saffron.models.adapted import HEAD_FILE, save_head
 from langchain_saffron.models.loading import load_causal_lm, load_tokenizer
 from langchain_saffron.models.lora import PREFIX
-from langchain_saffron.models.prm import CONFIG_FILE
+from langchain_saffron.models.prm_config import CONFIG_FILE
 from langchain_saffron.templates.reward_template import RewardTemplate
 from unit_tests.tiny_models import random_model, tiny_tokenizer
 

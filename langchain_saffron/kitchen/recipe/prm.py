@@ -16,7 +16,8 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from langchain_saffron.kitchen.generator import Conversation, CorpusName, Message, conversations
 from langchain_saffron.kitchen.judge import is_refusal, last_user_message, led_astray, verdict
 from langchain_saffron.kitchen.recipe.optimise import adamw, epochs, optimise, pad, save_model, small_llama
-from langchain_saffron.models.prm import CONFIG_FILE, ProcessRewardModel
+from langchain_saffron.models.prm import ProcessRewardModel
+from langchain_saffron.models.prm_config import CONFIG_FILE
 from langchain_saffron.templates.guard_prompt import GuardPrompt
 from langchain_saffron.templates.reward_template import RewardTemplate
 from langchain_saffron.templates.tool_call_text import call_text

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from langchain_saffron.models.adapted import save_head
 from langchain_saffron.models.loading import load_causal_lm, load_tokenizer
-from langchain_saffron.models.prm import CONFIG_FILE, FORMAT
+from langchain_saffron.models.prm_config import CONFIG_FILE, FORMAT
 from langchain_saffron.runtime.files import write_json
 from langchain_saffron.smollm2.recipe import corpus, sources, wordings
 from langchain_saffron.smollm2.recipe.layers import SplitModel, cached_states

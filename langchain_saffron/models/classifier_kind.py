@@ -1,0 +1,71 @@
+"""Which models classify, a whole text or each of its tokens, and by which class they are loaded."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
+
+from langchain_saffron.models.adapted import adapter_base, has_head
+from langchain_saffron.models.loading import ModelSource, find_gguf
+from langchain_saffron.models.stream_guard import ARCHITECTURE, StreamGuard
+
+# by how an architecture's name ends
+_KINDS = {
+    "ForSequenceClassification": AutoModelForSequenceClassification,
+    "ForTokenClassification": AutoModelForTokenClassification,
+    ARCHITECTURE: StreamGuard,
+    StreamGuard.__name__: StreamGuard,
+}
+
+
+def is_classifier(model: ModelSource, load: dict[str, Any]) -> bool:
+    """Whether a model's config names it as one that classifies, a text or each of its tokens.
+
+    Args:
+        model: A hub id, a directory, a GGUF file or a loaded model.
+        load: Options of the loading, of which `revision` and `hf_token` count.
+    """
+    return has_head(model) or _kind(model, load) is not None
+
+
+def is_text_classifier(model: ModelSource, load: dict[str, Any]) -> bool:
+    """Whether a model's config names it as one that classifies whole texts; the arguments are `is_classifier`'s."""
+    return _kind(model, load) is AutoModelForSequenceClassification
+
+
+def loading_class(model: ModelSource, load: dict[str, Any]) -> Any:
+    """The class that loads a classifier, or the causal LM that the head of its adapter belongs to.
+
+    Args:
+        model: A hub id, a directory or a loaded model.
+        load: Options of the loading, of which `revision` and `hf_token` count.
+    """
+    if not has_head(model):
+        return _kind(model, load) or AutoModelForSequenceClassification
+    # whose own head, if it has one, the adapter's takes the place of
+    classifies = is_classifier(adapter_base(Path(str(model)).expanduser()), load)
+    return AutoModelForSequenceClassification if classifies else AutoModelForCausalLM
+
+
+def _kind(model: ModelSource, load: dict[str, Any]) -> Any:
+    """The class that loads a classifier; `None` if the model is none."""
+    if isinstance(model, torch.nn.Module):
+        names = [type(model).__name__]
+    elif find_gguf(model, "process reward model", load.get("revision"), load.get("hf_token")) is not None:
+        # the format has no place for a head's labels
+        return None
+    else:
+        options = {"revision": load.get("revision"), "token": load.get("hf_token")}
+        try:
+            config = AutoConfig.from_pretrained(str(model), **{k: v for k, v in options.items() if v is not None})
+        except Exception:
+            # loading it will say what is wrong
+            return None
+        names = config.architectures or []
+    return next((kind for name in names for ending, kind in _KINDS.items() if name.endswith(ending)), None)
