@@ -1,17 +1,16 @@
 """Scores of all prefixes of many answers, over one trie: the trunk once, then the question after every prefix."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 import torch
 
 from langchain_saffron.cache.prefix_forest import NO_PARENT
 from langchain_saffron.errors import CacheFullError, ContextOverflowError, NumericalError
 from langchain_saffron.models.decoder import TrieDecoder
+from langchain_saffron.models.row_lot import MOST_ROWS, RowLot, fill
+from langchain_saffron.models.token_lots import added_size, in_lots, pair_size, shared_start
 
-# rows in one forward: more do not run faster, fewer leave matrix units idle
-MOST_ROWS = 1024
 # rows that attend together: each also reads past the others' questions
 GROUP_ROWS = 128
 
@@ -21,39 +20,6 @@ LOT_TOKENS = 4096
 Pair = tuple[Sequence[int], Sequence[int]]
 # how many tokens of an answer, or the node that they end at, and what could follow them
 Branch = tuple[int, tuple[int, ...]]
-
-
-def fill(decoder: TrieDecoder, nodes: Sequence[int]) -> None:
-    """Compute the keys and values of a path, as far as they are not there, in forwards of `MOST_ROWS` rows.
-
-    Args:
-        decoder: The model.
-        nodes: Nodes of its forest, parents first.
-    """
-    missing = [node for node in nodes if not decoder.forest.filled[node]]
-    for start in range(0, len(missing), MOST_ROWS):
-        decoder.forward(missing[start : start + MOST_ROWS], [])
-
-
-@dataclass
-class _Forward:
-    """Rows that are computed together, each once, and whose output is wanted."""
-
-    places: dict[int, int] = field(default_factory=dict)
-    groups: list[int] = field(default_factory=list)
-    scored: list[int] = field(default_factory=list)
-
-    @property
-    def rows(self) -> list[int]:
-        return list(self.places)
-
-    def add(self, rows: Iterable[int], scored: list[int]) -> None:
-        before = len(self.places)
-        for row in rows:
-            self.places.setdefault(row, len(self.places))
-        if len(self.places) > before:
-            self.groups.append(len(self.places) - before)
-        self.scored += [self.places[row] for row in scored]
 
 
 class PrefixScorer:
@@ -110,7 +76,7 @@ class PrefixScorer:
             self.check_length(prompt, answer)
         prefixes, beside = [], []
         done = 0
-        for lot in _lots(pairs, min(LOT_TOKENS, self.decoder.forest.capacity // 2)):
+        for lot in in_lots(pairs, self._lot_tokens, pair_size):
             wanted = branches[done : done + len(lot)]
             done += len(lot)
             with self._trunks(lot, salt) as trunks:
@@ -145,7 +111,7 @@ class PrefixScorer:
         """
         for text in texts:
             self.check_length(text, ())
-        lots = _branch_lots(texts, min(LOT_TOKENS, self.decoder.forest.capacity // 2))
+        lots = in_lots(texts, self._lot_tokens, added_size)
         outputs = torch.cat([self._end_outputs(lot, salt) for lot in lots])
         if bool(outputs.isnan().any()):
             raise NumericalError(f"the {self.decoder.name} returned NaN: damaged weights, or too narrow a dtype")
@@ -169,6 +135,10 @@ class PrefixScorer:
                 f"its context of {self.decoder.context}"
             )
 
+    @property
+    def _lot_tokens(self) -> int:
+        return min(LOT_TOKENS, self.decoder.forest.capacity // 2)
+
     @contextmanager
     def _trunks(self, pairs: Sequence[Pair], salt: str) -> Iterator[list[list[int]]]:
         """The nodes of some sequences, held meanwhile."""
@@ -187,7 +157,7 @@ class PrefixScorer:
         if not self.suffix:
             yield from self._trunk_outputs(trunks, answers)
             return
-        self._fill(trunks)
+        fill(self.decoder, trunks)
         yield from self._questions(answers)
 
     def _branch_outputs(self, starts: Sequence[Branch]) -> Iterator[torch.Tensor]:
@@ -209,14 +179,14 @@ class PrefixScorer:
         tails: list[list[int]] = []
         try:
             for text in texts:
-                shared = _shared(text, before)
+                shared = shared_start(text, before)
                 parent = path[shared - 1] if shared else NO_PARENT
                 tails.append(forest.insert(text[shared:], parent, salt))
                 path, before = [*path[:shared], *tails[-1]], text
                 tips.append(path[-1])
             places = {tip: i for i, tip in enumerate(dict.fromkeys(tips))}
             if self.suffix:
-                self._fill(tails)
+                fill(self.decoder, tails)
                 outputs = torch.cat(list(self._questions([list(places)])))
             else:
                 outputs = torch.cat(list(self._tip_outputs(tails, tips)))
@@ -227,23 +197,22 @@ class PrefixScorer:
 
     def _tip_outputs(self, tails: list[list[int]], tips: list[int]) -> Iterator[torch.Tensor]:
         """Outputs at the texts' last nodes, each once."""
-        forward, done = _Forward(), set[int]()
+        lot, done = RowLot(self.decoder, self.columns), set[int]()
         for tail, tip in zip(tails, tips, strict=True):
             if tip in done:
                 continue
             done.add(tip)
             inner = [node for node in tail if node != tip]
-            rows = [*self._missing(inner, forward), tip]
-            if forward.scored and len(forward.places) + len(rows) > MOST_ROWS:
-                yield self._run(forward)
-                forward = _Forward()
-                rows = [*self._missing(inner, forward), tip]
-            if len(rows) > MOST_ROWS:
-                self._fill([inner])
+            rows = [*lot.missing(inner), tip]
+            if lot.scored and len(rows) > lot.room:
+                yield lot.run()
+                rows = [*lot.missing(inner), tip]
+            if len(rows) > lot.room:
+                fill(self.decoder, [inner])
                 rows = rows[-1:]
-            forward.add(rows, rows[-1:])
-        if forward.scored:
-            yield self._run(forward)
+            lot.add(rows, rows[-1:])
+        if lot.scored:
+            yield lot.run()
 
     def _questions(self, answers: list[list[int]]) -> Iterator[torch.Tensor]:
         """Outputs at the ends of the questions after all nodes of some answers, as many together as there is room."""
@@ -256,40 +225,20 @@ class PrefixScorer:
         for i in range(0, len(parts), per_forward):
             yield self._question_outputs(parts[i : i + per_forward])
 
-    def _fill(self, trunks: list[list[int]]) -> None:
-        """Compute the trunks, as many together as a forward should hold."""
-        forward = _Forward()
-        for trunk in trunks:
-            rows = self._missing(trunk, forward)
-            while rows:
-                room = MOST_ROWS - len(forward.places)
-                forward.add(rows[:room], [])
-                rows = rows[room:]
-                if len(forward.places) == MOST_ROWS:
-                    self._run(forward)
-                    forward = _Forward()
-        if forward.places:
-            self._run(forward)
-
-    def _missing(self, rows: list[int], forward: _Forward) -> list[int]:
-        """Those that are neither computed nor about to be."""
-        return [row for row in rows if not self.decoder.forest.filled[row] and row not in forward.places]
-
     def _trunk_outputs(self, trunks: list[list[int]], answers: list[list[int]]) -> Iterator[torch.Tensor]:
         """Outputs at the trunks' own nodes; a node that forwards share is computed again in each."""
-        self._fill([trunk[: len(trunk) - len(answer)] for trunk, answer in zip(trunks, answers, strict=True)])
-        forward = _Forward()
+        fill(self.decoder, [trunk[: len(trunk) - len(answer)] for trunk, answer in zip(trunks, answers, strict=True)])
+        lot = RowLot(self.decoder, self.columns)
         for answer in answers:
             rest = answer
             while rest:
-                part = rest[: MOST_ROWS - len(forward.scored)]
-                forward.add(part, part)
+                part = rest[: MOST_ROWS - len(lot.scored)]
+                lot.add(part, part)
                 rest = rest[len(part) :]
-                if len(forward.scored) == MOST_ROWS:
-                    yield self._run(forward)
-                    forward = _Forward()
-        if forward.scored:
-            yield self._run(forward)
+                if len(lot.scored) == MOST_ROWS:
+                    yield lot.run()
+        if lot.scored:
+            yield lot.run()
 
     def _question_outputs(self, parts: list[list[int]]) -> torch.Tensor:
         """Outputs at the ends of the questions after some nodes."""
@@ -300,7 +249,7 @@ class PrefixScorer:
     def _outputs_below(self, groups: Sequence[Sequence[Branch]]) -> torch.Tensor:
         """Outputs after some tokens, and the question, below computed nodes; each group attends together."""
         forest = self.decoder.forest
-        forward = _Forward()
+        lot = RowLot(self.decoder, self.columns)
         tips: list[int] = []
         try:
             for group in groups:
@@ -314,50 +263,8 @@ class PrefixScorer:
                 # an answer may quote the question, or go on with a branch's token: such nodes are computed already, or
                 # belong to two branches
                 scored = set(ends)
-                forward.add((row for row in rows if not forest.filled[row] or row in scored), ends)
-            return self._run(forward)
+                lot.add((row for row in rows if not forest.filled[row] or row in scored), ends)
+            return lot.run()
         finally:
             for tip in tips:
                 forest.release(tip)
-
-    def _run(self, forward: _Forward) -> torch.Tensor:
-        outputs = self.decoder.forward(forward.rows, forward.scored, forward.groups)
-        # at once: a vocabulary of outputs a prefix would fill the memory
-        return outputs if self.columns is None else outputs[:, self.columns]
-
-
-def _lots(pairs: Sequence[Pair], most: int) -> Iterator[list[Pair]]:
-    """As many sequences as are worth having in the cache at once."""
-    lot: list[Pair] = []
-    tokens = 0
-    for prompt, answer in pairs:
-        if lot and tokens + len(prompt) + len(answer) > most:
-            yield lot
-            lot, tokens = [], 0
-        lot.append((prompt, answer))
-        tokens += len(prompt) + len(answer)
-    if lot:
-        yield lot
-
-
-def _branch_lots(texts: Sequence[Sequence[int]], most: int) -> Iterator[list[Sequence[int]]]:
-    """The same of texts of which each begins much as the one before it."""
-    lot: list[Sequence[int]] = []
-    tokens = 0
-    before: Sequence[int] = ()
-    for text in texts:
-        added = len(text) - _shared(text, before)
-        if lot and tokens + added > most:
-            yield lot
-            lot, tokens, added = [], 0, len(text)
-        lot.append(text)
-        tokens += added
-        before = text
-    if lot:
-        yield lot
-
-
-def _shared(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many ids two texts begin with alike."""
-    shorter = min(len(one), len(other))
-    return next((i for i in range(shorter) if one[i] != other[i]), shorter)

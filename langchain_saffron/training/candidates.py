@@ -10,8 +10,8 @@ from langchain_saffron.errors import ContextOverflowError, SettingsError
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.models.fingerprint import fingerprint
 from langchain_saffron.models.loading import end_token_ids
-from langchain_saffron.models.prefix_scoring import fill
 from langchain_saffron.models.prm import ProcessRewardModel
+from langchain_saffron.models.row_lot import fill
 from langchain_saffron.models.vocabulary import check_vocabularies
 from langchain_saffron.templates.guard_prompt import Turn
 from langchain_saffron.templates.safe_encoder import safe_encoder
@@ -102,7 +102,7 @@ class Candidates:
         forest = self._decoder.forest
         trunk = forest.insert(ids)
         try:
-            fill(self._decoder, trunk[: len(prompt) - 1])
+            fill(self._decoder, [trunk[: len(prompt) - 1]])
             for start in range(0, len(response), _TOGETHER):
                 some = places[bisect_left(places, start) : bisect_left(places, start + _TOGETHER)]
                 # the tokens before
@@ -141,7 +141,7 @@ class Candidates:
         held = [trunk[-1]]
         found: list[tuple[int, int, int]] = []
         try:
-            fill(self._decoder, trunk)
+            fill(self._decoder, [trunk])
             asked = [(place, token) for place in places for token in (response[place], *named[place])]
             for start in range(0, len(asked), _TOGETHER):
                 some = asked[start : start + _TOGETHER]

@@ -11,8 +11,8 @@ from langchain_saffron.errors import CacheFullError, ContextOverflowError, Setti
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.models.fingerprint import fingerprint
 from langchain_saffron.models.loading import end_token_ids
-from langchain_saffron.models.prefix_scoring import MOST_ROWS, fill
 from langchain_saffron.models.prm import ProcessRewardModel
+from langchain_saffron.models.row_lot import MOST_ROWS, fill
 from langchain_saffron.models.vocabulary import check_vocabularies
 from langchain_saffron.search.nucleus import nucleus
 from langchain_saffron.templates.guard_prompt import Turn
@@ -148,7 +148,7 @@ class Rollouts:
         together = count * ((self._decoder.capacity - len(trunk)) // self._most_drawn)
         drawn: list[list[int]] = []
         try:
-            fill(self._decoder, trunk)
+            fill(self._decoder, [trunk])
             for start in range(0, len(starts), together):
                 drawn += self._grow(starts[start : start + together], generator)
         finally:

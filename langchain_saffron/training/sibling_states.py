@@ -9,7 +9,7 @@ import torch
 
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.models.layer_tap import LayerTap
-from langchain_saffron.models.prefix_scoring import MOST_ROWS, fill
+from langchain_saffron.models.row_lot import MOST_ROWS, fill
 from langchain_saffron.training.dataset import Sample
 
 
@@ -110,7 +110,7 @@ def _behind(
     held = [trunk[-1]]
     parts: dict[int, list[torch.Tensor]] = {layer: [] for layer in taps}
     try:
-        fill(decoder, trunk)
+        fill(decoder, [trunk])
         for start in range(0, len(heads), MOST_ROWS):
             nodes = [forest.insert([token], trunk[at - 1])[-1] for at, token in heads[start : start + MOST_ROWS]]
             held += nodes

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 
 from langchain_saffron import ProcessRewardModel
-from langchain_saffron.models import prefix_scoring
+from langchain_saffron.models import prefix_scoring, row_lot
 from langchain_saffron.templates.guard_prompt import GuardPrompt
 from unit_tests.tiny_models import plain_logits, random_model, tiny_tokenizer
 
@@ -37,7 +37,8 @@ def plain_rewards(model, prompt, answer, suffix=SUFFIX, safe=SAFE, unsafe=UNSAFE
 
 def sizes(monkeypatch, group, forward, lot):
     monkeypatch.setattr(prefix_scoring, "GROUP_ROWS", group)
-    monkeypatch.setattr(prefix_scoring, "MOST_ROWS", forward)
+    for module in (prefix_scoring, row_lot):
+        monkeypatch.setattr(module, "MOST_ROWS", forward)
     monkeypatch.setattr(prefix_scoring, "LOT_TOKENS", lot)
 
 

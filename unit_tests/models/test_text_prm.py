@@ -9,10 +9,10 @@ from transformers import AutoModelForSequenceClassification
 from langchain_saffron import ProcessRewardModel
 from langchain_saffron.embedded import KITCHEN
 from langchain_saffron.errors import ContextOverflowError
-from langchain_saffron.models import prefix_scoring
 from langchain_saffron.models.guard_function import conversation_guard
 from langchain_saffron.models.text_prefixes import TextPrefixes
 from langchain_saffron.models.text_prm import TextRewardModel
+from langchain_saffron.models.token_lots import added_size, in_lots
 from langchain_saffron.templates.guard_prompt import GuardPrompt
 from langchain_saffron.templates.safe_encoder import safe_encoder
 from unit_tests.builders import byte_level_tokenizer, metaspace_tokenizer
@@ -132,9 +132,8 @@ def test_what_is_too_long_for_the_guard_is_refused():
         model.check_length(model.prompt_ids(TURNS), long)
 
 
-def test_lots_hold_texts_that_share_their_beginning(monkeypatch):
-    monkeypatch.setattr(prefix_scoring, "LOT_TOKENS", 12)
+def test_lots_hold_texts_that_share_their_beginning():
     texts = [[1, 2, 3, 4][:i] for i in range(1, 5)] + [[1, 2, 3, 9, 9], [7] * 20]
-    lots = list(prefix_scoring._branch_lots(texts, 8))
+    lots = list(in_lots(texts, 8, added_size))
     assert [len(lot) for lot in lots] == [5, 1]
     assert [text for lot in lots for text in lot] == texts
