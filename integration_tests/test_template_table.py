@@ -13,7 +13,8 @@ from integration_tests.template_table import COLUMNS, as_markdown, measure, shar
 from langchain_saffron import ChatSaffron
 from langchain_saffron.errors import ModelLoadError
 from langchain_saffron.interface.prompts import PromptRenderer
-from langchain_saffron.models.loading import find_gguf, load_tokenizer
+from langchain_saffron.models.loading import load_tokenizer
+from langchain_saffron.models.source import find_gguf
 from unit_tests.builders import CHATML, GEMMA, LLAMA3, byte_level_tokenizer
 from unit_tests.call_templates import FAMILIES
 from unit_tests.gguf_files import gguf_tokenizer, write_gguf

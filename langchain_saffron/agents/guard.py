@@ -14,8 +14,8 @@ from langchain_saffron.agents.scoring import CallScorer, ToolCallBlockedError
 from langchain_saffron.errors import SettingsError
 from langchain_saffron.extras import MIDDLEWARE
 from langchain_saffron.interface.refusals import PROVIDER, refusal_kwargs
-from langchain_saffron.models.loading import ModelSource
 from langchain_saffron.models.prm import ProcessRewardModel
+from langchain_saffron.models.source import ModelSource
 from langchain_saffron.settings import DEFAULT_REFUSAL
 
 try:

@@ -20,8 +20,8 @@ from langchain_saffron.bench.timing import Measured, Ratio, Report, rounds
 from langchain_saffron.engine import SaffronEngine
 from langchain_saffron.errors import SettingsError
 from langchain_saffron.extras import PEER
-from langchain_saffron.models.loading import find_gguf
 from langchain_saffron.models.smollm2_base import find_base
+from langchain_saffron.models.source import find_gguf
 from langchain_saffron.settings import Quantization, SearchSettings
 
 CHATS = 8

@@ -271,9 +271,10 @@ def _over_ray(load: "Callable[[], Annotator]", workers: int, device: str | None)
 
 
 def _load(models: Models) -> Any:
-    from langchain_saffron.models.loading import default_device, default_dtype, load_tokenizer
+    from langchain_saffron.models.loading import load_tokenizer
     from langchain_saffron.models.prm import ProcessRewardModel
     from langchain_saffron.models.text_prm import TextRewardModel
+    from langchain_saffron.runtime.devices import default_device, default_dtype
 
     if (function := named_function("prm", models.prm)) is not None:
         if models.tokenizer is None:
@@ -294,7 +295,8 @@ def _load(models: Models) -> Any:
 def _policy(models: Models, policy: str) -> tuple[Any, Any]:
     """The policy and its tokenizer."""
     from langchain_saffron.embedded import named_part
-    from langchain_saffron.models.loading import default_device, default_dtype, load_causal_lm, load_tokenizer
+    from langchain_saffron.models.loading import load_causal_lm, load_tokenizer
+    from langchain_saffron.runtime.devices import default_device, default_dtype
 
     source = named_part(policy, "policy")
     device = models.device or default_device()

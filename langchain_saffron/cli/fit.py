@@ -148,7 +148,7 @@ def fit(
 
     TRAINING.require()
     from langchain_saffron.models.guard_retries import Retries
-    from langchain_saffron.models.loading import default_device, default_dtype
+    from langchain_saffron.runtime.devices import default_device, default_dtype
     from langchain_saffron.training.fit import fit as run
     from langchain_saffron.training.settings import (
         AnnotateSettings,

@@ -6,11 +6,12 @@ from typing import Any
 import torch
 
 from langchain_saffron.embedded import find_world
-from langchain_saffron.models.loading import ModelSource, load_tokenizer, torch_dtype
+from langchain_saffron.models.loading import load_tokenizer
 from langchain_saffron.models.mrm import MultifurcationRewardModel
 from langchain_saffron.models.reward_head import RewardHead, is_head
+from langchain_saffron.models.source import ModelSource
 from langchain_saffron.models.vocabulary import check_vocabularies
-from langchain_saffron.runtime.devices import check_device
+from langchain_saffron.runtime.devices import check_device, torch_dtype
 
 
 def check_models(

@@ -22,11 +22,12 @@ from langchain_saffron.engine.reward_columns import RewardColumns
 from langchain_saffron.engine.scheduler import Scheduler
 from langchain_saffron.engine.worker import Worker
 from langchain_saffron.models.decoder import DEFAULT_CACHE_TOKENS, TrieDecoder
-from langchain_saffron.models.loading import ModelSource, end_token_ids
+from langchain_saffron.models.end_tokens import end_token_ids
 from langchain_saffron.models.mrm import MultifurcationRewardModel
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.models.quantization import sample_ids
 from langchain_saffron.models.reward_head import RewardHead
+from langchain_saffron.models.source import ModelSource
 from langchain_saffron.models.vocabulary import check_vocabularies
 from langchain_saffron.search import look_ahead
 from langchain_saffron.search.registry import StartSearch

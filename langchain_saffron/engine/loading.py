@@ -8,11 +8,12 @@ import torch
 
 from langchain_saffron.embedded import find_world
 from langchain_saffron.models.guard_function import function_name
-from langchain_saffron.models.loading import ModelSource, load_causal_lm, load_tokenizer
+from langchain_saffron.models.loading import load_causal_lm, load_tokenizer
 from langchain_saffron.models.mrm import MultifurcationRewardModel
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.models.quantization import check_quantization
 from langchain_saffron.models.reward_head import RewardHead, is_head
+from langchain_saffron.models.source import ModelSource
 from langchain_saffron.models.vocabulary import check_vocabularies
 from langchain_saffron.models.wrapped import is_pipeline
 from langchain_saffron.settings import Quantization

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from langchain_saffron.evaluation.sample import Kind
 from langchain_saffron.models.guard_function import GuardFunction, Score, ScoreConversations, function_name
-from langchain_saffron.models.loading import default_device, default_dtype
 from langchain_saffron.models.prm import ProcessRewardModel
+from langchain_saffron.runtime.devices import default_device, default_dtype
 from langchain_saffron.runtime.registry import Registry
 from langchain_saffron.templates.guard_prompt import GuardPrompt
 from langchain_saffron.templates.reward_template import RewardTemplate

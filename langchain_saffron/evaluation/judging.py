@@ -11,7 +11,7 @@ from langchain_saffron.evaluation.metrics import Row
 from langchain_saffron.evaluation.refusals import RefusalJudge
 from langchain_saffron.evaluation.sentence_encoder import SentenceEncoder
 from langchain_saffron.evaluation.tables import Table
-from langchain_saffron.models.loading import default_device
+from langchain_saffron.runtime.devices import default_device
 
 # one judge, or several: the first is the one whose verdicts the figures show
 Judges = str | Judge | Sequence[str | Judge]

@@ -9,9 +9,9 @@ from langchain_saffron.embedded import find_world
 from langchain_saffron.engine import SaffronEngine
 from langchain_saffron.errors import SettingsError
 from langchain_saffron.models.guard_function import function_name
-from langchain_saffron.models.loading import default_device, default_dtype
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.models.quantization import check_quantization
+from langchain_saffron.runtime.devices import default_device, default_dtype
 from langchain_saffron.settings import Quantization
 from langchain_saffron.templates.guard_prompt import GuardPrompt
 

@@ -18,9 +18,9 @@ from langchain_saffron.interface.fields import INTERFACE_CONFIG, Fields
 from langchain_saffron.interface.identity import identity_of
 from langchain_saffron.interface.prompts import PromptRenderer
 from langchain_saffron.interface.response_format import read_response_format
-from langchain_saffron.models.loading import default_device, default_dtype
 from langchain_saffron.models.quantization import check_quantization
 from langchain_saffron.models.wrapped import is_pipeline
+from langchain_saffron.runtime.devices import default_device, default_dtype
 from langchain_saffron.settings import (
     EFFORTS,
     ComputeBudget,

@@ -12,7 +12,7 @@ from transformers import (
 )
 
 from langchain_saffron.models.adapted import adapter_base, has_head
-from langchain_saffron.models.loading import ModelSource, find_gguf
+from langchain_saffron.models.source import ModelSource, find_gguf
 from langchain_saffron.models.stream_guard import ARCHITECTURE, StreamGuard
 
 # by how an architecture's name ends

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from langchain_saffron.embedded import WORLDS, named_part
 from langchain_saffron.errors import ModelNotFoundError, SaffronError, VocabularyMismatchError
-from langchain_saffron.models.loading import find_gguf, load_tokenizer
+from langchain_saffron.models.loading import load_tokenizer
+from langchain_saffron.models.source import find_gguf
 from langchain_saffron.models.vocabulary import check_vocabularies
 
 # how it is known whether two models share a vocabulary

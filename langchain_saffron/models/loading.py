@@ -1,8 +1,6 @@
 """Loading of models and tokenizers: hub id, directory, GGUF file or loaded object, with errors that say what to do."""
 
 import json
-import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,93 +10,18 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
-from langchain_saffron.errors import ExtraRequiredError, ModelLoadError, ModelMemoryError, ModelNotFoundError
+from langchain_saffron.errors import ExtraRequiredError, ModelLoadError, ModelMemoryError
 from langchain_saffron.models.adapted import adapter_base, adapter_directory
 from langchain_saffron.models.gguf import load_gguf_model, load_gguf_tokenizer
 from langchain_saffron.models.lora import merge_adapter
 from langchain_saffron.models.mrm_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from langchain_saffron.models.source import ModelSource, find_gguf, not_found, refuse_missing
 from langchain_saffron.models.wrapped import plain_model
+from langchain_saffron.runtime.devices import torch_dtype
 from langchain_saffron.runtime.memory import memory_errors
 from langchain_saffron.runtime.threads import on_own_thread
 
-ModelSource = str | Path | torch.nn.Module
-
 SMALL_CHECKPOINT = 100 * 2**20
-
-# a file within a repository of the hub
-_HUB_FILE = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+):(?P<file>[^:]+\.gguf)", re.IGNORECASE)
-
-
-def default_device() -> str:
-    """The accelerator if there is one, else the CPU."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def default_dtype(device: str) -> str:
-    """float32 on a CPU, where it is exact and not slower; the checkpoint's own elsewhere."""
-    return "float32" if device == "cpu" else "auto"
-
-
-def resolve_directory(path: str | Path, name: str, revision: str | None = None, hf_token: str | None = None) -> Path:
-    """The local directory of `path`, downloaded from the hub if it is an id.
-
-    Raises:
-        ModelNotFoundError: There is no such directory, and the hub has no such id or cannot be reached.
-    """
-    directory = Path(path).expanduser()
-    if directory.is_dir():
-        return directory
-    if directory.is_file():
-        raise ModelLoadError(f"the {name} {str(path)!r} is a file, and has to be a directory")
-    _refuse_missing(path, name)
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(str(path), revision=revision, token=hf_token))
-    except Exception as error:
-        raise _not_found(path, name, error) from error
-
-
-def find_gguf(source: ModelSource, name: str, revision: str | None = None, hf_token: str | None = None) -> Path | None:
-    """The GGUF file that a source names: a file here, `organisation/repository:file.gguf` on the hub, or a directory.
-
-    Returns:
-        The file, downloaded if it has to be; `None` where the source is something else.
-
-    Raises:
-        ModelNotFoundError: It names a GGUF file that is neither here nor on the hub.
-        ModelLoadError: It is a directory with several GGUF files and no other checkpoint.
-    """
-    if isinstance(source, torch.nn.Module):
-        return None
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return _only_gguf(path, name)
-    if path.is_file():
-        return path
-    if named := _HUB_FILE.fullmatch(str(source)):
-        from huggingface_hub import hf_hub_download
-
-        try:
-            return Path(hf_hub_download(named["repository"], named["file"], revision=revision, token=hf_token))
-        except Exception as error:
-            raise _not_found(source, name, error) from error
-    if path.suffix.lower() == ".gguf":
-        raise ModelNotFoundError(
-            f"the {name} {str(source)!r} is not a file that exists (on the hub: organisation/repository:file.gguf)"
-        )
-    return None
-
-
-def _only_gguf(directory: Path, name: str) -> Path | None:
-    """The GGUF file of a directory that holds no other checkpoint."""
-    files = sorted(directory.glob("*.gguf"))
-    if not files or (directory / "config.json").exists() or (directory / ADAPTER_CONFIG).exists():
-        return None
-    if len(files) > 1:
-        names = ", ".join(file.name for file in files)
-        raise ModelLoadError(f"the {name} {str(directory)!r} holds several GGUF files: pass one of {names}")
-    return files[0]
 
 
 @on_own_thread
@@ -157,31 +80,44 @@ def load_causal_lm(
         )
     gguf = find_gguf(source, name, revision, hf_token)
     if gguf is None and not Path(source).expanduser().is_dir():
-        _refuse_missing(source, name)
-    too_large = (
-        f"the {name} {str(source)!r} does not fit into memory: load it with dtype='bfloat16', with "
-        "device_map='auto' or quantised, or take a smaller model"
-    )
+        refuse_missing(source, name)
     options = {
         "revision": revision,
         "token": hf_token,
         "device_map": device_map,
         "attn_implementation": attn_implementation,
         "quantization_config": quantization_config,
+        "trust_remote_code": bool(trust_remote_code),
     }
     given = {key: value for key, value in options.items() if value is not None}
+    model = _read_weights(source, gguf, name, kind, dtype, given)
+    if device_map is None and quantization_config is None:
+        try:
+            with memory_errors(_too_large(source, name)):
+                model = model.to(device)
+        except (RuntimeError, AssertionError) as error:
+            raise ModelLoadError(f"the {name} cannot be moved to device {device!r}: {error}") from error
+    return model.eval().requires_grad_(False)
+
+
+def _read_weights(
+    source: str | Path, gguf: Path | None, name: str, kind: Any, dtype: str | torch.dtype, options: dict[str, Any]
+) -> Any:
+    """A model, with all its weights, where transformers puts it.
+
+    Raises:
+        ModelLoadError: It cannot be read, or its weights are incomplete.
+        ModelMemoryError: It does not fit into memory.
+        ModelNotFoundError: There is no such model.
+    """
     try:
-        with memory_errors(too_large), _quiet_if_small(gguf or Path(source)):
+        with memory_errors(_too_large(source, name)), _quiet_if_small(gguf or Path(source)):
             if gguf is not None:
-                own = {key: given[key] for key in given.keys() - {"revision", "token"}}
+                own = {key: options[key] for key in options.keys() - {"revision", "token", "trust_remote_code"}}
                 model, report = load_gguf_model(gguf, name, kind, torch_dtype(dtype), own)
             else:
                 model, report = kind.from_pretrained(
-                    str(source),
-                    dtype=torch_dtype(dtype),
-                    trust_remote_code=bool(trust_remote_code),
-                    output_loading_info=True,
-                    **given,
+                    str(source), dtype=torch_dtype(dtype), output_loading_info=True, **options
                 )
     except (ModelLoadError, ModelMemoryError, ExtraRequiredError):
         raise
@@ -194,13 +130,7 @@ def load_causal_lm(
             f"the {name} {str(source)!r} lacks {len(missing)} weights, first {missing[:3]}: the checkpoint is "
             "incomplete or belongs to another architecture"
         )
-    if device_map is None and quantization_config is None:
-        try:
-            with memory_errors(too_large):
-                model = model.to(device)
-        except (RuntimeError, AssertionError) as error:
-            raise ModelLoadError(f"the {name} cannot be moved to device {device!r}: {error}") from error
-    return model.eval().requires_grad_(False)
+    return model
 
 
 def load_tokenizer(
@@ -228,7 +158,7 @@ def load_tokenizer(
         return load_tokenizer(adapter_base(adapter), f"{name}'s base", revision, hf_token, trust_remote_code)
     gguf = find_gguf(where, name, revision, hf_token)
     if gguf is None and not Path(where).expanduser().is_dir():
-        _refuse_missing(source if isinstance(source, Path) else where, name)
+        refuse_missing(source if isinstance(source, Path) else where, name)
     try:
         if gguf is not None:
             return load_gguf_tokenizer(gguf, name)
@@ -242,24 +172,6 @@ def load_tokenizer(
     if not tokenizer.is_fast:
         raise ModelLoadError(f"the {name} {where!r} has no fast tokenizer (tokenizer.json), which is needed")
     return tokenizer
-
-
-def end_token_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    """All tokens that end a turn: what the generation config names, and the tokenizer's own.
-
-    Checkpoints often name one end in the one and another in the other (`<|endoftext|>`, `<|im_end|>`).
-
-    Raises:
-        ModelLoadError: The generation config names something else than ids.
-    """
-    named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    ids = tuple(named) if isinstance(named, list | tuple) else () if named is None else (named,)
-    if not all(isinstance(one, int) for one in ids):
-        raise ModelLoadError(f"the generation config's eos_token_id is {named!r}, and has to be a token id or several")
-    own, rows = tokenizer.eos_token_id, getattr(getattr(model, "config", None), "vocab_size", None)
-    if own is None or (ids and rows is not None and own >= rows):
-        return ids
-    return tuple(dict.fromkeys((*ids, own)))
 
 
 @contextmanager
@@ -277,26 +189,11 @@ def _quiet_if_small(source: Path) -> Iterator[None]:
         logging.enable_progress_bar()
 
 
-def torch_dtype(dtype: str | torch.dtype) -> Any:
-    """What transformers takes as a dtype: torch's, or `"auto"`.
-
-    Raises:
-        ModelLoadError: There is none of that name.
-    """
-    if isinstance(dtype, torch.dtype) or dtype == "auto":
-        return dtype
-    resolved = getattr(torch, str(dtype).removeprefix("torch."), None)
-    if not isinstance(resolved, torch.dtype) or not resolved.is_floating_point:
-        raise ModelLoadError(f"dtype: {dtype!r} is none of 'float32', 'bfloat16', 'float16', 'float64', 'auto'")
-    return resolved
-
-
-def _refuse_missing(source: str | Path, name: str) -> None:
-    """A path that is plainly local and not there should not be looked for on the hub."""
-    text = str(source)
-    local = isinstance(source, Path) or text.startswith((".", "/", "~")) or os.sep * 2 in text or text.count("/") > 1
-    if local or not text.strip():
-        raise ModelNotFoundError(f"the {name} {text!r} is not a directory that exists")
+def _too_large(source: object, name: str) -> str:
+    return (
+        f"the {name} {str(source)!r} does not fit into memory: load it with dtype='bfloat16', with "
+        "device_map='auto' or quantised, or take a smaller model"
+    )
 
 
 def _load_error(source: object, name: str, error: Exception) -> ModelLoadError:
@@ -308,7 +205,7 @@ def _load_error(source: object, name: str, error: Exception) -> ModelLoadError:
         )
     # transformers raises OSError for what the hub does not have, or what cannot be fetched from it
     if isinstance(error, OSError) and not Path(str(source)).expanduser().exists():
-        return _not_found(source, name, error)
+        return not_found(source, name, error)
     return ModelLoadError(f"the {name} {str(source)!r} cannot be loaded: {error}")
 
 
@@ -322,11 +219,3 @@ def _missing_shard(directory: Path) -> str | None:
         if missing := sorted(str(file) for file in files if not (directory / str(file)).is_file()):
             return missing[0]
     return None
-
-
-def _not_found(source: object, name: str, error: Exception) -> ModelNotFoundError:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return ModelNotFoundError(
-        f"the {name} {str(source)!r} was not found: it is no directory here, and the hub gave: {first} "
-        "(check the name; gated models need hf_token=; offline, pass a directory)"
-    )

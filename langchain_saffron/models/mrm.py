@@ -13,7 +13,7 @@ from langchain_saffron.embedded import named_part
 from langchain_saffron.errors import ModelLoadError, SettingsError
 from langchain_saffron.models.adapted import offline_base
 from langchain_saffron.models.decoder import DEFAULT_CACHE_TOKENS, TrieDecoder
-from langchain_saffron.models.loading import ModelSource, load_causal_lm, load_tokenizer, resolve_directory
+from langchain_saffron.models.loading import load_causal_lm, load_tokenizer
 from langchain_saffron.models.lora import merge_adapter
 from langchain_saffron.models.mrm_files import (
     ADAPTER_CONFIG,
@@ -25,6 +25,7 @@ from langchain_saffron.models.mrm_files import (
 )
 from langchain_saffron.models.mrm_quality import covers, held_out_record, usual_error, warn_of_weaknesses
 from langchain_saffron.models.quantization import check_quantization, sample_ids
+from langchain_saffron.models.source import ModelSource, resolve_directory
 from langchain_saffron.runtime.threads import on_own_thread
 from langchain_saffron.settings import Quantization, describe_validation
 from langchain_saffron.templates.reward_template import RewardTemplate

@@ -14,9 +14,10 @@ from langchain_saffron.models.decoder import DEFAULT_CACHE_TOKENS, TrieDecoder
 from langchain_saffron.models.decoder_scorer import DecoderScorer
 from langchain_saffron.models.guard_function import GuardFunction, PromptIds, Score, ScoreConversations
 from langchain_saffron.models.guard_retries import Retries
-from langchain_saffron.models.loading import ModelSource, load_causal_lm, load_tokenizer
+from langchain_saffron.models.loading import load_causal_lm, load_tokenizer
 from langchain_saffron.models.prefix_scoring import Branch, Pair
 from langchain_saffron.models.prm_config import find_guard_prompt, model_name, stored_template
+from langchain_saffron.models.source import ModelSource
 from langchain_saffron.models.stream_guard import TEMPLATE as STREAM_TEMPLATE
 from langchain_saffron.models.stream_guard import StreamGuard
 from langchain_saffron.templates.guard_prompt import GuardPrompt, Turn

@@ -6,7 +6,7 @@ import torch
 from pydantic import ValidationError
 
 from langchain_saffron.errors import ModelLoadError, SettingsError
-from langchain_saffron.models.loading import ModelSource
+from langchain_saffron.models.source import ModelSource
 from langchain_saffron.runtime.files import read_json
 from langchain_saffron.templates.guard_prompt import PRESETS, GuardPrompt, preset_of
 from langchain_saffron.templates.reward_template import RewardTemplate

@@ -14,10 +14,10 @@ from langchain_saffron.errors import ModelLoadError, SettingsError
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.models.head_map import HeadMap
 from langchain_saffron.models.layer_tap import LayerTap
-from langchain_saffron.models.loading import resolve_directory
 from langchain_saffron.models.mrm_files import TENSOR_FILE, read_config, write_config
 from langchain_saffron.models.mrm_quality import covers, held_out_record, usual_error, warn_of_weaknesses
 from langchain_saffron.models.policy_identity import PolicyIdentity
+from langchain_saffron.models.source import resolve_directory
 from langchain_saffron.models.unembedding import Unembedding
 from langchain_saffron.runtime.threads import on_own_thread
 

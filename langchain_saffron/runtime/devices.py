@@ -1,10 +1,35 @@
-"""Numbers on their way to a device, and in which precision it computes."""
+"""Devices: which one computes and in which precision, and numbers on their way to it."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from langchain_saffron.errors import ModelLoadError
+
+
+def default_device() -> str:
+    """The accelerator if there is one, else the CPU."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def default_dtype(device: str) -> str:
+    """float32 on a CPU, where it is exact and not slower; the checkpoint's own elsewhere."""
+    return "float32" if device == "cpu" else "auto"
+
+
+def torch_dtype(dtype: str | torch.dtype) -> Any:
+    """What transformers takes as a dtype: torch's, or `"auto"`.
+
+    Raises:
+        ModelLoadError: There is none of that name.
+    """
+    if isinstance(dtype, torch.dtype) or dtype == "auto":
+        return dtype
+    resolved = getattr(torch, str(dtype).removeprefix("torch."), None)
+    if not isinstance(resolved, torch.dtype) or not resolved.is_floating_point:
+        raise ModelLoadError(f"dtype: {dtype!r} is none of 'float32', 'bfloat16', 'float16', 'float64', 'auto'")
+    return resolved
 
 
 def upload(

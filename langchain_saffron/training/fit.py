@@ -9,10 +9,11 @@ from langchain_saffron.embedded import named_part
 from langchain_saffron.errors import SettingsError, VocabularyMismatchError
 from langchain_saffron.models.adapted import has_head
 from langchain_saffron.models.guard_retries import Retries
-from langchain_saffron.models.loading import default_device, load_causal_lm, load_tokenizer
+from langchain_saffron.models.loading import load_causal_lm, load_tokenizer
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.models.text_prm import TextRewardModel
 from langchain_saffron.models.vocabulary import check_vocabularies
+from langchain_saffron.runtime.devices import default_device
 from langchain_saffron.templates.guard_prompt import GuardPrompt
 from langchain_saffron.templates.reward_template import RewardTemplate
 from langchain_saffron.training.annotate import annotate

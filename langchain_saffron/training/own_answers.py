@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from langchain_saffron.errors import CorpusError
+from langchain_saffron.models.end_tokens import end_token_ids
 from langchain_saffron.models.fingerprint import fingerprint
-from langchain_saffron.models.loading import end_token_ids
 from langchain_saffron.runtime.files import read_json, whole, write_json
 from langchain_saffron.runtime.threads import threads_for
 from langchain_saffron.templates.safe_encoder import replace_surrogates, safe_encoder

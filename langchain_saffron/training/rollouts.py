@@ -9,8 +9,8 @@ import torch
 
 from langchain_saffron.errors import CacheFullError, ContextOverflowError, SettingsError
 from langchain_saffron.models.decoder import TrieDecoder
+from langchain_saffron.models.end_tokens import end_token_ids
 from langchain_saffron.models.fingerprint import fingerprint
-from langchain_saffron.models.loading import end_token_ids
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.models.row_lot import MOST_ROWS, fill
 from langchain_saffron.models.vocabulary import check_vocabularies

@@ -13,10 +13,10 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
 from langchain_saffron.errors import ModelLoadError, TrainingError, WeakRewardModelError
-from langchain_saffron.models.loading import default_device, load_causal_lm, load_tokenizer
+from langchain_saffron.models.loading import load_causal_lm, load_tokenizer
 from langchain_saffron.models.mrm_files import read_config
 from langchain_saffron.models.mrm_quality import RewardModelWarning, weaknesses
-from langchain_saffron.runtime.devices import computes_bfloat16
+from langchain_saffron.runtime.devices import computes_bfloat16, default_device
 from langchain_saffron.runtime.files import storing, whole
 from langchain_saffron.runtime.threads import SMALL_MODEL, threads_for
 from langchain_saffron.templates.reward_template import RewardTemplate

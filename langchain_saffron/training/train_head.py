@@ -11,10 +11,11 @@ from langchain_saffron.embedded import named_part
 from langchain_saffron.errors import TrainingError
 from langchain_saffron.models.head_map import rank_within
 from langchain_saffron.models.layer_tap import decoder_layers
-from langchain_saffron.models.loading import default_device, load_causal_lm, load_tokenizer
+from langchain_saffron.models.loading import load_causal_lm, load_tokenizer
 from langchain_saffron.models.mrm_files import CONFIG_FILE, read_config
 from langchain_saffron.models.policy_identity import PolicyIdentity
 from langchain_saffron.models.reward_head import KIND, RewardHead
+from langchain_saffron.runtime.devices import default_device
 from langchain_saffron.runtime.threads import threads_for
 from langchain_saffron.training.calibration import held_out_figures
 from langchain_saffron.training.dataset import RewardData

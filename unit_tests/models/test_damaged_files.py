@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from langchain_saffron import MultifurcationRewardModel
 from langchain_saffron.errors import ModelLoadError
-from langchain_saffron.models.loading import end_token_ids
+from langchain_saffron.models.end_tokens import end_token_ids
 from unit_tests.models.test_mrm import base, published  # noqa: F401  fixtures
 from unit_tests.tiny_models import random_model, random_reward_model, tiny_tokenizer
 

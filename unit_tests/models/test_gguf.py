@@ -12,8 +12,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from langchain_saffron import ChatSaffron, MultifurcationRewardModel, ProcessRewardModel, SaffronEngine, SaffronLLM
 from langchain_saffron.errors import ExtraRequiredError, ModelLoadError, ModelNotFoundError, PromptError
 from langchain_saffron.models import gguf, packing
+from langchain_saffron.models.end_tokens import end_token_ids
 from langchain_saffron.models.fingerprint import fingerprint
-from langchain_saffron.models.loading import end_token_ids, load_causal_lm, load_tokenizer
+from langchain_saffron.models.loading import load_causal_lm, load_tokenizer
 from langchain_saffron.models.lora import merge_adapter
 from langchain_saffron.models.mrm_quality import RewardModelWarning
 from langchain_saffron.settings import SearchSettings

@@ -7,7 +7,8 @@ from langchain_core import exceptions as core
 
 from langchain_saffron import ChatSaffron, SaffronEngine
 from langchain_saffron.errors import ModelLoadError, ModelNotFoundError, SettingsError
-from langchain_saffron.models.loading import load_causal_lm, load_tokenizer, resolve_directory
+from langchain_saffron.models.loading import load_causal_lm, load_tokenizer
+from langchain_saffron.models.source import resolve_directory
 from unit_tests.tiny_models import random_model, random_prm, tiny_tokenizer
 
 # the last is an id that no hub can have, so that none is asked

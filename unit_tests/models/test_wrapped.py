@@ -8,7 +8,8 @@ from transformers import AutoModelForSequenceClassification, pipeline
 
 from langchain_saffron import ChatSaffron, MultifurcationRewardModel, ProcessRewardModel, SaffronEngine
 from langchain_saffron.errors import ModelLoadError, ModelNotFoundError, UnsupportedModelError
-from langchain_saffron.models.loading import end_token_ids, load_tokenizer
+from langchain_saffron.models.end_tokens import end_token_ids
+from langchain_saffron.models.loading import load_tokenizer
 from langchain_saffron.templates.reward_template import RewardTemplate
 from unit_tests.builders import CHATML, byte_level_tokenizer
 from unit_tests.families import VOCABULARY

@@ -10,7 +10,7 @@ import torch
 from langchain_saffron import MultifurcationRewardModel, SaffronEngine
 from langchain_saffron.errors import ContextOverflowError, CorpusError, SettingsError, VocabularyMismatchError
 from langchain_saffron.models import packing
-from langchain_saffron.models.loading import end_token_ids
+from langchain_saffron.models.end_tokens import end_token_ids
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.models.text_prm import TextRewardModel
 from langchain_saffron.templates.reward_template import RewardTemplate

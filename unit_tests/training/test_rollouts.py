@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from langchain_saffron.errors import ContextOverflowError, CorpusError, VocabularyMismatchError
-from langchain_saffron.models.loading import end_token_ids
+from langchain_saffron.models.end_tokens import end_token_ids
 from langchain_saffron.models.prm import ProcessRewardModel
 from langchain_saffron.models.text_prm import TextRewardModel
 from langchain_saffron.templates.safe_encoder import safe_encoder
