@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from integration_tests.forecast_figures import at_the_same_places, row
-from langchain_saffron.training.dataset import RewardData, Sample
+from langchain_saffron.training.dataset import RewardData
+from langchain_saffron.training.sample import Sample
 
 
 def sample(record, ids, rewards):

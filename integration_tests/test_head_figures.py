@@ -16,7 +16,8 @@ from langchain_saffron.kitchen import WEIGHTS
 from langchain_saffron.kitchen.generator import conversations
 from langchain_saffron.models.loading import load_tokenizer
 from langchain_saffron.templates.reward_template import RewardTemplate
-from langchain_saffron.training.dataset import RewardData, Sample
+from langchain_saffron.training.dataset import RewardData
+from langchain_saffron.training.sample import Sample
 from langchain_saffron.training.settings import HeadSettings
 from langchain_saffron.training.train_head import train_head
 

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from langchain_saffron.models.layer_tap import LayerTap
-from langchain_saffron.training.dataset import RewardData, Sample
+from langchain_saffron.training.dataset import RewardData
+from langchain_saffron.training.sample import Sample
 from langchain_saffron.training.sibling_states import SiblingStates, kept
 
 # conversations in one forward, of similar length

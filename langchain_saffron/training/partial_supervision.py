@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from langchain_saffron.training.dataset import Sample, Targets
+from langchain_saffron.training.sample import Sample, Targets
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from langchain_saffron.templates.chat_template import ChatTemplate
 from langchain_saffron.templates.guard_prompt import Turn
 from langchain_saffron.templates.reward_template import RewardTemplate
 from langchain_saffron.templates.safe_encoder import safe_encoder
-from langchain_saffron.training.dataset import RewardData, Sample
+from langchain_saffron.training.dataset import RewardData
+from langchain_saffron.training.sample import Sample
 
 _ROLES = ("system", "user", "assistant")
 

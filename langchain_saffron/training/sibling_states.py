@@ -10,7 +10,7 @@ import torch
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.models.layer_tap import LayerTap
 from langchain_saffron.models.row_lot import MOST_ROWS, fill
-from langchain_saffron.training.dataset import Sample
+from langchain_saffron.training.sample import Sample
 
 
 @dataclass(frozen=True)

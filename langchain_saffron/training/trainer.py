@@ -18,8 +18,9 @@ from langchain_saffron.runtime.memory import memory_errors
 from langchain_saffron.training.calibration import Choices, Predicted
 from langchain_saffron.training.checkpoints import Checkpoints
 from langchain_saffron.training.choice_loss import squared_errors
-from langchain_saffron.training.dataset import RewardData, Sample, Targets, plan_batches
+from langchain_saffron.training.dataset import RewardData, plan_batches
 from langchain_saffron.training.partial_supervision import PartialSupervision, Supervision
+from langchain_saffron.training.sample import Sample, Targets
 from langchain_saffron.training.settings import TrainSettings
 
 _LOG_EVERY = 10

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from langchain_saffron.models.prm import ProcessRewardModel
-from langchain_saffron.training.dataset import RewardData, Sample
+from langchain_saffron.training.dataset import RewardData
+from langchain_saffron.training.sample import Sample
 from langchain_saffron.training.settings import TrainSettings
 from langchain_saffron.training.train import train
 from unit_tests.tiny_models import random_model, tiny_tokenizer

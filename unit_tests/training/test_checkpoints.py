@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from langchain_saffron.errors import StorageError, TrainingError
 from langchain_saffron.training import checkpoints as checkpoints_module
 from langchain_saffron.training.checkpoints import Checkpoints
-from langchain_saffron.training.dataset import RewardData, Sample
+from langchain_saffron.training.dataset import RewardData
+from langchain_saffron.training.sample import Sample
 from langchain_saffron.training.train import train
 from unit_tests.disks import content, files_of_at_most
 from unit_tests.training.runs import PEFT_WARNINGS, SETTINGS, STEPS, cut_short, data, samples, save_base, stop_at

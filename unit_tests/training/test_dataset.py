@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from langchain_saffron.errors import CorpusError
 from langchain_saffron.templates.reward_template import RewardTemplate
-from langchain_saffron.training.dataset import RewardData, Sample, plan_batches
+from langchain_saffron.training.dataset import RewardData, plan_batches
+from langchain_saffron.training.sample import Sample
 from langchain_saffron.training.shards import Row, file_hash, write_shard
 from unit_tests.builders import byte_level_tokenizer
 from unit_tests.tiny_models import VOCABULARY

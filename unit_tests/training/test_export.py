@@ -12,7 +12,8 @@ from langchain_saffron import MultifurcationRewardModel
 from langchain_saffron.errors import TrainingError
 from langchain_saffron.models.mrm_quality import RewardModelWarning
 from langchain_saffron.training.calibration import plot_agreement
-from langchain_saffron.training.dataset import RewardData, Sample
+from langchain_saffron.training.dataset import RewardData
+from langchain_saffron.training.sample import Sample
 from langchain_saffron.training.train import train
 from unit_tests.disks import content
 from unit_tests.tiny_models import VOCABULARY

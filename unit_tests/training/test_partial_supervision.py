@@ -5,8 +5,8 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from langchain_saffron.training.dataset import Sample
 from langchain_saffron.training.partial_supervision import PartialSupervision, Supervision
+from langchain_saffron.training.sample import Sample
 from unit_tests.tiny_models import VOCABULARY, plain_logits, random_model
 from unit_tests.training.runs import NAN, PEFT_WARNINGS, samples
 

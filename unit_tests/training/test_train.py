@@ -17,7 +17,8 @@ from langchain_saffron.templates.guard_prompt import GuardPrompt
 from langchain_saffron.templates.reward_template import RewardTemplate
 from langchain_saffron.training.annotate import annotate
 from langchain_saffron.training.corpus import Corpus
-from langchain_saffron.training.dataset import RewardData, Sample, plan_batches
+from langchain_saffron.training.dataset import RewardData, plan_batches
+from langchain_saffron.training.sample import Sample
 from langchain_saffron.training.train import train
 from langchain_saffron.training.trainer import Trainer
 from unit_tests.builders import byte_level_tokenizer

@@ -9,8 +9,9 @@ from langchain_saffron import SaffronEngine
 from langchain_saffron.errors import TrainingError
 from langchain_saffron.models.reward_head import RewardHead
 from langchain_saffron.templates.reward_template import RewardTemplate
-from langchain_saffron.training.dataset import RewardData, Sample
+from langchain_saffron.training.dataset import RewardData
 from langchain_saffron.training.policy_prompts import PolicyPrompts
+from langchain_saffron.training.sample import Sample
 from langchain_saffron.training.settings import HeadSettings
 from langchain_saffron.training.train_head import train_head
 from unit_tests.tiny_models import random_model
