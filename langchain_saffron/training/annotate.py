@@ -12,7 +12,8 @@ from langchain_saffron.training.annotation_manifest import corpus_record, finish
 from langchain_saffron.training.annotator import Annotator, Progress, Report
 from langchain_saffron.training.candidates import Candidates
 from langchain_saffron.training.corpus import Corpus, Record
-from langchain_saffron.training.corpus.formats import ShapeError, conversations_of
+from langchain_saffron.training.corpus.formats import conversations_of
+from langchain_saffron.training.corpus.messages import ShapeError
 from langchain_saffron.training.rollouts import Rollouts
 from langchain_saffron.training.settings import AnnotateSettings
 from langchain_saffron.training.shards import Row, file_hash, read_counts, shard_name, write_shard

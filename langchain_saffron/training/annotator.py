@@ -14,7 +14,8 @@ from langchain_saffron.templates.safe_encoder import safe_encoder
 from langchain_saffron.training.annotation_manifest import OPTIONAL_COUNTS, settings_record
 from langchain_saffron.training.candidates import Candidates
 from langchain_saffron.training.corpus import Record
-from langchain_saffron.training.corpus.formats import Message, ShapeError, conversations_of, is_answer
+from langchain_saffron.training.corpus.formats import conversations_of
+from langchain_saffron.training.corpus.messages import Message, ShapeError, is_answer
 from langchain_saffron.training.corpus.turns import response_ids, turn_text
 from langchain_saffron.training.rollouts import Rollouts
 from langchain_saffron.training.settings import AnnotateSettings

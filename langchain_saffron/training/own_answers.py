@@ -16,7 +16,8 @@ from langchain_saffron.runtime.files import read_json, whole, write_json
 from langchain_saffron.runtime.threads import threads_for
 from langchain_saffron.templates.safe_encoder import replace_surrogates, safe_encoder
 from langchain_saffron.training.corpus import Corpus
-from langchain_saffron.training.corpus.formats import Message, ShapeError, prompt_of
+from langchain_saffron.training.corpus.formats import prompt_of
+from langchain_saffron.training.corpus.messages import Message, ShapeError
 from langchain_saffron.training.policy_prompts import policy_prompt_ids
 from langchain_saffron.training.settings import AnswerSettings
 

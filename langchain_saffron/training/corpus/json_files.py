@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from langchain_saffron.errors import CorpusError
-from langchain_saffron.training.corpus.formats import kind_of
+from langchain_saffron.training.corpus.messages import kind_of
 from langchain_saffron.training.corpus.source import NOT_UTF8, RawRecord, reading
 
 _BOM = b"\xef\xbb\xbf"

@@ -3,7 +3,7 @@
 from langchain_saffron.templates import tool_call_text as instructions
 from langchain_saffron.templates.safe_encoder import SafeEncoder, replace_surrogates
 from langchain_saffron.templates.tool_call_text import CALL_END, CALL_START
-from langchain_saffron.training.corpus.formats import Message
+from langchain_saffron.training.corpus.messages import Message
 
 
 def turn_text(message: Message) -> str:
