@@ -2,13 +2,11 @@
 
 import base64
 import html
-from collections.abc import Sequence
 
-from langchain_saffron.evaluation.about import Facts
 from langchain_saffron.evaluation.answers import Shown, shortened, verdict_of, visible
 from langchain_saffron.evaluation.cells import figures_table
+from langchain_saffron.evaluation.findings import Findings
 from langchain_saffron.evaluation.markdown_report import HEAD, WARNING
-from langchain_saffron.evaluation.metrics import Row
 from langchain_saffron.evaluation.plots import DARK, LIGHT
 from langchain_saffron.evaluation.tables import Table, figure_tables
 
@@ -58,36 +56,19 @@ _PAGE = """<!doctype html>
 """
 
 
-def as_html(
-    lines: Sequence[Row],
-    judge: str,
-    pictures: Pictures,
-    note: str = "",
-    facts: Facts = (),
-    sections: Sequence[tuple[str, Table]] = (),
-    answers: Sequence[Shown] = (),
-) -> str:
-    """The figures of a run as one HTML file, with the plots of every attack on every dataset inside.
-
-    Args:
-        lines: As `summarise` gives them.
-        judge: Who judged.
-        pictures: The plots.
-        note: What a reader has to know, above the tables.
-        facts: Of the run.
-        sections: Titles and tables that follow the figures.
-        answers: Those to be shown.
-    """
-    body = ["<dl>", *(f"<dt>{_text(title)}</dt><dd>{_text(value)}</dd>" for title, value in facts), "</dl>"]
-    body.append(f"<p>{_text(HEAD.format(judge=judge))}</p>")
-    if note:
-        body.append(f"<p><strong>{_text(note)}</strong></p>")
-    body.append(_table(figures_table(lines)))
-    body += (f"<h2>{_text(title)}</h2>{_table(table)}" for title, table in (*figure_tables(lines), *sections))
+def as_html(found: Findings, pictures: Pictures) -> str:
+    """The figures of a run as one HTML file, with the plots of every attack on every dataset inside."""
+    body = ["<dl>", *(f"<dt>{_text(title)}</dt><dd>{_text(value)}</dd>" for title, value in found.facts), "</dl>"]
+    body.append(f"<p>{_text(HEAD.format(judge=found.judge))}</p>")
+    if found.note:
+        body.append(f"<p><strong>{_text(found.note)}</strong></p>")
+    body.append(_table(figures_table(found.lines)))
+    tables = (*figure_tables(found.lines), *found.sections)
+    body += (f"<h2>{_text(title)}</h2>{_table(table)}" for title, table in tables)
     for place, drawn in pictures.items():
         body += [f'<h2>{_text(", ".join(place))}</h2><div class="plots">', *map(_picture, drawn.items()), "</div>"]
-    if answers:
-        body += ["<h2>Some answers</h2>", f'<p class="dim">{WARNING}</p>', *map(_folded, answers)]
+    if found.answers:
+        body += ["<h2>Some answers</h2>", f'<p class="dim">{WARNING}</p>', *map(_folded, found.answers)]
     return _PAGE.format(style=_STYLE, body="\n".join(body))
 
 

@@ -66,6 +66,16 @@ def topic_or_help(rule: Callable[[Row], bool | None]) -> Callable[[Row], bool | 
     return on_topic
 
 
+def judge_note(logs: Sequence[RunLog], judges: Sequence[Judge]) -> str:
+    """What a reader has to know of the judges: whether one of them has steered the answers that it judges."""
+    steered = {log.settings.get("prm") for log in logs}
+    guilty = next((judge.name for judge in judges if judge.source and judge.source in steered), None)
+    if guilty is None:
+        return ""
+    who = "The judge" if len(judges) == 1 else f"The judge {guilty}"
+    return f"{who} is the model that steered: its verdicts flatter the methods that ask it."
+
+
 def judge_tables(judges: Sequence[Judge], judged: dict[str, list[Row]]) -> list[tuple[str, Table]]:
     """Titles and tables for a report: how well its judges judge, and how far they agree."""
     known = [[judge.name, judge.quality] for judge in judges if judge.quality]

@@ -4,11 +4,10 @@ import html
 import re
 from collections.abc import Sequence
 
-from langchain_saffron.evaluation.about import Facts
-from langchain_saffron.evaluation.answers import Shown, shortened, verdict_of, visible
+from langchain_saffron.evaluation.answers import shortened, verdict_of, visible
 from langchain_saffron.evaluation.cells import figures_table
-from langchain_saffron.evaluation.metrics import Row
-from langchain_saffron.evaluation.tables import Table, figure_tables
+from langchain_saffron.evaluation.findings import Findings
+from langchain_saffron.evaluation.tables import figure_tables
 
 HEAD = (
     "Judge: {judge}. Unsafe: share of answers, or of prompts that any query of a search breaks, with a 95% interval "
@@ -21,31 +20,16 @@ WARNING = "Answers to attacks may be harmful. They are shown as text, long ones 
 _MARKUP = re.compile(r"[\\`*<>\[\]|&]|(?<!\w)_|_(?!\w)")
 
 
-def markdown(
-    lines: Sequence[Row],
-    judge: str,
-    note: str = "",
-    facts: Facts = (),
-    sections: Sequence[tuple[str, Table]] = (),
-    answers: Sequence[Shown] = (),
-) -> str:
-    """The figures of a run as Markdown: all of them, then the paper's tables, and some answers.
-
-    Args:
-        lines: As `summarise` gives them.
-        judge: Who judged.
-        note: What a reader has to know, above the table.
-        facts: Of the run.
-        sections: Titles and tables that follow the figures.
-        answers: Those to be shown.
-    """
-    parts = ["\n".join(f"- {title}: {_inline(value)}" for title, value in facts)] if facts else []
-    parts += [HEAD.format(judge=_inline(judge)), *([note] if note else []), as_markdown(figures_table(lines))]
-    for title, table in (*figure_tables(lines), *sections):
+def markdown(found: Findings) -> str:
+    """The figures of a run as Markdown: all of them, then the paper's tables, and some answers."""
+    facts = "\n".join(f"- {title}: {_inline(value)}" for title, value in found.facts)
+    parts = [*filter(None, (facts, HEAD.format(judge=_inline(found.judge)), found.note))]
+    parts.append(as_markdown(figures_table(found.lines)))
+    for title, table in (*figure_tables(found.lines), *found.sections):
         parts += [f"## {title}", as_markdown(table)]
-    if answers:
+    if found.answers:
         parts += ["## Some answers", WARNING]
-    for shown in answers:
+    for shown in found.answers:
         # HTML as far as the first empty line, and Markdown after it
         parts.append(f"<details><summary>{html.escape(visible(shown.title))} ({shown.outcome})</summary>")
         parts += ["Asked:", _fenced(shown.request)]

@@ -1,18 +1,15 @@
 """Figures as Markdown, JSON and one HTML file."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 from langchain_saffron.errors import SettingsError
-from langchain_saffron.evaluation.about import Facts
-from langchain_saffron.evaluation.answers import Shown
 from langchain_saffron.evaluation.cells import cell, is_empty
+from langchain_saffron.evaluation.findings import Findings
 from langchain_saffron.evaluation.html_report import as_html
 from langchain_saffron.evaluation.markdown_report import as_markdown, markdown
 from langchain_saffron.evaluation.metrics import Row, attacked
 from langchain_saffron.evaluation.plots import as_png, plots_of
-from langchain_saffron.evaluation.tables import Table
 from langchain_saffron.runtime.files import write_json
 
 
@@ -35,40 +32,27 @@ def compare(first: Path, second: Path) -> str:
     return as_markdown(table) + "\n"
 
 
-def write_report(
-    directory: Path,
-    lines: Sequence[Row],
-    judge: str,
-    note: str = "",
-    facts: Facts = (),
-    sections: Sequence[tuple[str, Table]] = (),
-    answers: Sequence[Shown] = (),
-) -> str:
+def write_report(directory: Path, found: Findings) -> str:
     """Write `metrics.json`, `report.md`, `report.html` and a PNG a plot.
 
     Args:
         directory: Where they go.
-        lines: As `summarise` gives them.
-        judge: Who judged.
-        note: What a reader has to know.
-        facts: Of the run, as `describe_runs` gives them.
-        sections: Titles and tables that follow the figures.
-        answers: Those to be shown.
+        found: What they say.
 
     Returns:
         The Markdown.
     """
-    text = markdown(lines, judge, note, facts, sections, answers)
-    plain = [{key: None if is_empty(value) else value for key, value in line.items()} for line in lines]
+    text = markdown(found)
+    plain = [{key: None if is_empty(value) else value for key, value in line.items()} for line in found.lines]
     directory.mkdir(parents=True, exist_ok=True)
-    record = {"judge": judge, "note": note, "about": dict(facts), "figures": plain, "sections": dict(sections)}
-    write_json(directory / "metrics.json", record)
+    record = {"judge": found.judge, "note": found.note, "about": dict(found.facts), "figures": plain}
+    write_json(directory / "metrics.json", {**record, "sections": dict(found.sections)})
     (directory / "report.md").write_text(text, encoding="utf-8")
     pictures = {
         place: {name: (as_png(plot), as_png(plot, dark=True)) for name, plot in plots_of(some).items()}
-        for place, some in attacked(lines).items()
+        for place, some in attacked(found.lines).items()
     }
-    page = as_html(lines, judge, pictures, note, facts, sections, answers)
+    page = as_html(found, pictures)
     (directory / "report.html").write_text(page, encoding="utf-8")
     for place, drawn in pictures.items():
         for name, (png, _) in drawn.items():

@@ -1,10 +1,9 @@
 """An evaluation from beginning to end: attack a model, decode by several methods, judge, and report."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from langchain_saffron.embedded import find_world
 from langchain_saffron.engine import SaffronEngine
@@ -17,13 +16,14 @@ from langchain_saffron.evaluation.attack import Attack, NoAttack
 from langchain_saffron.evaluation.attacks import parse_attack
 from langchain_saffron.evaluation.cases import Case, make_cases
 from langchain_saffron.evaluation.datasets import SETS, SampleSet, parse_data
-from langchain_saffron.evaluation.equal_compute import match_width
+from langchain_saffron.evaluation.equal_compute import match_methods
+from langchain_saffron.evaluation.findings import Findings
 from langchain_saffron.evaluation.judges import Judge
-from langchain_saffron.evaluation.judging import Judges, find_judges, judge_all, judge_tables, topic_or_help
+from langchain_saffron.evaluation.judging import Judges, find_judges, judge_all, judge_note, judge_tables, topic_or_help
 from langchain_saffron.evaluation.kitchen_sets import topic_rule
 from langchain_saffron.evaluation.log import RunLog
 from langchain_saffron.evaluation.markdown_report import markdown
-from langchain_saffron.evaluation.methods import Method, find_family, make_method, parse_method
+from langchain_saffron.evaluation.methods import Method, parse_method
 from langchain_saffron.evaluation.metrics import Row, summarise
 from langchain_saffron.evaluation.models import Models
 from langchain_saffron.evaluation.report import write_report
@@ -151,7 +151,7 @@ def evaluate(
         # what an attack searches for costs the attacker, not the answer
         attack = next((one for one in against if not isinstance(one, SuffixSearch | AdaptiveSearch)), NoAttack())
         pilot = make_cases(samples[:PILOT], [attack], chosen[:1], 1)
-        chosen = [chosen[0], *_matched(engine, requested[1:], chosen[1:], pilot, common, report)]
+        chosen = [chosen[0], *match_methods(engine, requested[1:], chosen[1:], pilot, common, report)]
     record = {
         "data": names, "limit": limit, "model": engine.name, "reward_model": str(named.reward_model or ""),
         "prm": named.prm_name, **named.asked, **named.quantized, "methods": [one.name for one in chosen],
@@ -226,38 +226,6 @@ def _check_answers(answers: int) -> None:
         raise SettingsError(f"answers: 0 or more prompts, not {answers}")
 
 
-def _matched(
-    engine: SaffronEngine,
-    requested: Sequence[str | Method],
-    methods: Sequence[Method],
-    pilot: Sequence[Case],
-    common: dict[str, Any],
-    report: Report | None,
-) -> list[Method]:
-    """The methods; those named without a width with the one that costs as much as the pilot's."""
-
-    def mean(cases: Iterable[Case]) -> float:
-        costs = [row["tflops"] for row in Runner(engine).run(cases)]
-        return float(sum(costs) / len(costs))
-
-    target = mean(pilot)
-    matched = []
-    for name, method in zip(requested, methods, strict=True):
-        if not isinstance(name, str) or ":" in name or not find_family(name).has_width:
-            matched.append(method)
-            continue
-
-        def cost(width: int, name: str = name) -> float:
-            method = make_method(name, width, **common)
-            return mean(replace(case, method=method) for case in pilot)
-
-        match = match_width(cost, target)
-        if report:
-            report(f"{name}: width {match.width} costs {match.tflops:.3g} TFLOP an answer, of {target:.3g} wanted")
-        matched.append(make_method(name, match.width, **common))
-    return matched
-
-
 def _answer(
     log: RunLog,
     cases: Sequence[Case],
@@ -285,19 +253,19 @@ def _report(
     logs: Sequence[RunLog], out: Path, judges: Sequence[Judge], samples: Sequence[Sample], answers: int
 ) -> Evaluation:
     judged = judge_all(logs, judges)
-    steered = {log.settings.get("prm") for log in logs}
-    guilty = [judge.name for judge in judges if judge.source and judge.source in steered]
-    note = ""
-    if guilty:
-        who = "The judge" if len(judges) == 1 else f"The judge {guilty[0]}"
-        note = f"{who} is the model that steered: its verdicts flatter the methods that ask it."
-    rows, names = judged[judges[0].name], ", ".join(judged)
-    figures = summarise(rows, topic_or_help(topic_rule(samples)))
-    facts, sections = describe_runs(logs, judges), judge_tables(judges, judged)
-    report = write_report(out, figures, names, note, facts, sections, choose_answers(rows, answers))
+    rows = judged[judges[0].name]
+    found = Findings(
+        summarise(rows, topic_or_help(topic_rule(samples))),
+        ", ".join(judged),
+        judge_note(logs, judges),
+        describe_runs(logs, judges),
+        judge_tables(judges, judged),
+        choose_answers(rows, answers),
+    )
+    report = write_report(out, found)
     if len(judges) > 1:
         write_disagreements(out / "disagreements.jsonl", judged)
-    return Evaluation(out, figures, report, markdown(figures, names, note, facts, sections))
+    return Evaluation(out, list(found.lines), report, markdown(replace(found, answers=())))
 
 
 def _data_of(log: RunLog) -> tuple[list[str], int]:

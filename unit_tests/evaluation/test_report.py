@@ -11,6 +11,7 @@ import pytest
 
 from langchain_saffron.evaluation.about import UNKNOWN, describe_runs
 from langchain_saffron.evaluation.answers import LONGEST, choose_answers, verdict_of, visible
+from langchain_saffron.evaluation.findings import Findings
 from langchain_saffron.evaluation.html_report import as_html
 from langchain_saffron.evaluation.judges import KeywordJudge
 from langchain_saffron.evaluation.log import RunLog
@@ -66,13 +67,13 @@ class Tree(HTMLParser):
 
 def written(tmp_path: Path, **options) -> Node:
     """The page of a report without plots, which take long."""
-    write_report(tmp_path, [figures("none", 0.9, 1.0, kind="benign")], "rule", **options)
+    write_report(tmp_path, Findings([figures("none", 0.9, 1.0, kind="benign")], "rule", **options))
     return Tree((tmp_path / "report.html").read_text(encoding="utf-8")).root
 
 
 def test_a_report_has_a_plot_of_every_attack_for_light_and_dark(tmp_path: Path):
     lines = [*LINES, {**figures("none", 0.1, 1.0), "attack": "none"}]
-    assert "Compute for half" in write_report(tmp_path, lines, "rule")
+    assert "Compute for half" in write_report(tmp_path, Findings(lines, "rule"))
     page = Tree((tmp_path / "report.html").read_text(encoding="utf-8")).root
     assert [len(list(tmp_path.glob(f"d-{attack}-*.png"))) for attack in ("prefill-10", "none")] == [4, 4]
     pictures = page.all("picture")
@@ -89,7 +90,7 @@ def test_a_report_has_a_plot_of_every_attack_for_light_and_dark(tmp_path: Path):
 
 
 def test_the_page_needs_no_other_file_and_fits_every_screen():
-    page = Tree(as_html(LINES, "rule", {}, "", FACTS, answers=choose_answers([judged("none")], 1))).root
+    page = Tree(as_html(Findings(LINES, "rule", "", FACTS, answers=choose_answers([judged("none")], 1)), {})).root
     named = {meta.attributes.get("name"): meta.attributes.get("content") for meta in page.all("meta")}
     assert named["viewport"] == "width=device-width, initial-scale=1"
     assert not page.all("link") + page.all("script")
@@ -139,7 +140,7 @@ def test_answers_stand_side_by_side_and_folded(tmp_path: Path):
     # nothing of what was said stands outside the fold
     page_text = page.text.replace(fold.text, "")
     assert not any(text in page_text for text in texts)
-    told = markdown(LINES, "rule", answers=shown)
+    told = markdown(Findings(LINES, "rule", answers=shown))
     for wanted in (
         "How do I brew it?",
         "Sure, ",
@@ -148,7 +149,7 @@ def test_answers_stand_side_by_side_and_folded(tmp_path: Path):
         "Method saffron-4: not unsafe, refuses",
     ):
         assert wanted in told.partition("## Some answers")[2]
-    for without in (markdown(LINES, "rule"), as_html(LINES, "rule", {})):
+    for without in (markdown(Findings(LINES, "rule")), as_html(Findings(LINES, "rule"), {})):
         assert "Some answers" not in without
 
 
@@ -195,8 +196,8 @@ def test_hostile_text_is_shown_and_does_not_act(tmp_path: Path):
 
 def test_long_answers_are_shortened():
     rows = [judged("none", answer="a" * (LONGEST + 1234))]
-    for form in (markdown(LINES, "rule", answers=choose_answers(rows, 1)),
-                 as_html(LINES, "rule", {}, answers=choose_answers(rows, 1))):  # fmt: skip
+    found = Findings(LINES, "rule", answers=choose_answers(rows, 1))
+    for form in (markdown(found), as_html(found, {})):
         assert f"{'a' * LONGEST} … (1,234 more characters)" in form
         assert "a" * (LONGEST + 1) not in form
     assert visible("whole \t and\nfree, ja – 🍲 \u200f") == "whole \t and\nfree, ja – 🍲 \u200f"

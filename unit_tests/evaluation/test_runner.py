@@ -8,6 +8,7 @@ from langchain_saffron import SaffronEngine
 from langchain_saffron.errors import SettingsError
 from langchain_saffron.evaluation.attacks import NoAttack, Prefill, TemplateInjection
 from langchain_saffron.evaluation.cases import make_cases
+from langchain_saffron.evaluation.findings import Findings
 from langchain_saffron.evaluation.judges import KeywordJudge
 from langchain_saffron.evaluation.log import RunLog
 from langchain_saffron.evaluation.methods import METHODS, make_method
@@ -47,7 +48,7 @@ def test_a_run_goes_on_where_it_was_and_is_judged_anew(engine: SaffronEngine, tm
     assert len(lines) == len(METHODS) * 3
     assert all(line["prompts"] == 2 for line in lines)
     assert (tmp_path / "run" / "verdicts-keyword.parquet").exists()
-    text = markdown(lines, "keyword")
+    text = markdown(Findings(lines, "keyword"))
     assert "| saffron-2 | prefill-4 |" in text
     with pytest.raises(SettingsError, match="another run"):
         RunLog(tmp_path / "run", {"data": "y"})
