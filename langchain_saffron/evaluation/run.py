@@ -15,7 +15,15 @@ from langchain_saffron.evaluation.answers import choose_answers
 from langchain_saffron.evaluation.attack import Attack, NoAttack
 from langchain_saffron.evaluation.attacks import parse_attack
 from langchain_saffron.evaluation.cases import Case, make_cases
-from langchain_saffron.evaluation.datasets import SETS, SampleSet, parse_data
+from langchain_saffron.evaluation.datasets import parse_data
+from langchain_saffron.evaluation.defaults import (
+    FULL_METHODS,
+    FULL_SAMPLES,
+    FULL_SEEDS,
+    QUICK_METHODS,
+    QUICK_SAMPLES,
+    data_defaults,
+)
 from langchain_saffron.evaluation.equal_compute import match_methods
 from langchain_saffron.evaluation.findings import Findings
 from langchain_saffron.evaluation.judges import Judge
@@ -30,20 +38,8 @@ from langchain_saffron.evaluation.report import write_report
 from langchain_saffron.evaluation.runner import Runner
 from langchain_saffron.evaluation.sample import Sample
 from langchain_saffron.evaluation.search_runner import SearchRunner
-from langchain_saffron.evaluation.smollm2_sets import smollm2_questions  # noqa: F401 - registers it
 from langchain_saffron.evaluation.suffix_search import SuffixSearch
 
-QUICK_METHODS = (
-    "none", "best-of-n:4", "best-of-n:16", "rebase:4", "rebase:16", "deal:4", "deal:16",
-    *(f"saffron:{width}" for width in (1, 2, 4, 8, 16)),
-)  # fmt: skip
-FULL_METHODS = (
-    "none", "greedy", *(f"best-of-n:{width}" for width in (2, 4, 8, 16, 32)),
-    *(f"{name}:{width}" for name in ("rebase", "deal") for width in (4, 16, 64)),
-    *(f"saffron:{width}" for width in (1, 2, 4, 8, 16, 32, 64)),
-)  # fmt: skip
-QUICK_SAMPLES, FULL_SAMPLES = 20, 200
-FULL_SEEDS = 5
 # prompts by which equal compute is found
 PILOT = 12
 # prompts of each dataset and attack whose answers a report shows
@@ -128,7 +124,7 @@ def evaluate(
         CorpusError: A file of the data cannot be read.
     """
     names = [data] if isinstance(data, str) else list(data)
-    made = _defaults(names)
+    made = data_defaults(names)
     seeds = seeds or (1 if quick else FULL_SEEDS)
     limit = limit or (QUICK_SAMPLES if quick else FULL_SAMPLES)
     if seeds < 1 or limit < 1:
@@ -200,25 +196,8 @@ def rescore(
     if any(_data_of(log) != _data_of(logs[0]) for log in logs):
         raise SettingsError("rescore: the directories hold runs on different data")
     samples = [sample for name in data for sample in parse_data(name, logs[0].settings["limit"])]
-    judges = find_judges(judge or _defaults(data).judge, device, dtype)
+    judges = find_judges(judge or data_defaults(data).judge, device, dtype)
     return _report(logs, Path(out or logs[0].path), judges, samples, answers)
-
-
-def _defaults(names: Sequence[str]) -> SampleSet:
-    """How these data are evaluated where nobody says otherwise.
-
-    Raises:
-        SettingsError: One of them has a policy of its own, and there are others.
-    """
-    made = [SETS[name] for name in names if name in SETS]
-    alone = next((name for name in names if name in SETS and SETS[name].policy is not None), None)
-    if alone and len(names) > 1:
-        raise SettingsError(f"data: {alone} has a policy of its own: evaluate it alone")
-    named = next((one for one in made if one.model is not None), None)
-    plain = SampleSet(lambda count: []) if named is None else replace(named, make=lambda count: [])
-    if len(made) < len(names) or any((one.judge, one.attacks) != (made[0].judge, made[0].attacks) for one in made):
-        return plain
-    return made[0] if made else plain
 
 
 def _check_answers(answers: int) -> None:

@@ -23,10 +23,11 @@ from langchain_saffron.evaluation.datasets import (
     register_dataset,
     register_format,
 )
+from langchain_saffron.evaluation.defaults import FULL_SEEDS, QUICK_SAMPLES
 from langchain_saffron.evaluation.judges import JUDGES, Exchange, Judge, Judged, KeywordJudge, register_judge
 from langchain_saffron.evaluation.log import RunLog
 from langchain_saffron.evaluation.methods import METHODS, Method, make_method, parse_method, register_method
-from langchain_saffron.evaluation.run import FULL_SEEDS, QUICK_SAMPLES, Models, evaluate, rescore
+from langchain_saffron.evaluation.run import Models, evaluate, rescore
 from langchain_saffron.evaluation.runner import Runner
 from langchain_saffron.search import Expand, Search, SearchInputs, register_search
 from langchain_saffron.search.node import ROOT

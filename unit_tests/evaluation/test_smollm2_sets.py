@@ -1,7 +1,7 @@
 """The harmless set of SmolLM2."""
 
 from langchain_saffron.evaluation.datasets import SETS, parse_data
-from langchain_saffron.evaluation.run import _defaults
+from langchain_saffron.evaluation.defaults import data_defaults
 from langchain_saffron.smollm2.recipe.sources import is_held_out
 
 
@@ -15,7 +15,7 @@ def test_its_questions_are_held_out_half_of_them_sensitive():
 
 
 def test_it_names_the_model_also_for_data_beside_it():
-    assert _defaults(["smollm2"]) is SETS["smollm2"]
-    beside = _defaults(["harmbench:some.csv", "smollm2"])
+    assert data_defaults(["smollm2"]) is SETS["smollm2"]
+    beside = data_defaults(["harmbench:some.csv", "smollm2"])
     assert (beside.model, beside.judge, beside.max_tokens) == ("smollm2", "refusal", 96)
-    assert _defaults(["harmbench:some.csv"]).model is None
+    assert data_defaults(["harmbench:some.csv"]).model is None
