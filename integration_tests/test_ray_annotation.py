@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from langchain_saffron.cli import main
-from langchain_saffron.cli.annotate import Models, annotator
+from langchain_saffron.cli.annotators import Models, annotator
 from langchain_saffron.embedded import KITCHEN
 from langchain_saffron.extras import RAY
 from langchain_saffron.kitchen.generator import conversations
@@ -82,7 +82,7 @@ def test_an_idle_worker_that_died_is_replaced_and_others_cannot_join(ray_home):
 
     for private in (ray_home / ".ray", ray_home / ".ray" / "auth_token"):
         assert private.stat().st_mode & 0o077 == 0
-    models = Models(str(KITCHEN / "prm"), None, None, None, None, "cpu", None, None, None)
+    models = Models(str(KITCHEN / "prm"), device="cpu")
     load = partial(annotator, models, AnnotateSettings(), True)
     with RayAnnotator(load, 1, "cpu") as workers:
         expected = workers.record({"path": "a"})

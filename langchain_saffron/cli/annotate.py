@@ -1,25 +1,18 @@
 """`saffron annotate`: the rewards of every prefix of a corpus."""
 
-import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout
-from dataclasses import dataclass
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from langchain_saffron.cli.console import notice, quieten
-from langchain_saffron.cli.guards import Guard, Safe, Unsafe, guard_prompt, named_function
+from langchain_saffron.cli.annotators import Models, annotator, over_ray
+from langchain_saffron.cli.console import notice
+from langchain_saffron.cli.guards import Guard, Safe, Unsafe
 from langchain_saffron.cli.options import Device, Dtype
 from langchain_saffron.cli.progress import progress_bar
 from langchain_saffron.errors import SettingsError
-
-if TYPE_CHECKING:
-    from langchain_saffron.training.annotator import Annotator
-    from langchain_saffron.training.settings import AnnotateSettings, CandidateSettings, RolloutSettings
 
 # broken records that are told one by one
 _TOLD = 20
@@ -174,23 +167,22 @@ def annotate(
     source = Corpus.open(corpus, split)
     if prm is None:
         notice(KITCHEN_NOTE)
-    quiet = prm is None
     load = partial(
         annotator,
         Models(
-            prm or str(KITCHEN / "prm"),
-            guard,
-            safe,
-            unsafe,
-            tokenizer,
-            device,
-            dtype,
-            policy,
-            drawn or None,
-            named,
+            prm=prm or str(KITCHEN / "prm"),
+            guard=guard,
+            safe=safe,
+            unsafe=unsafe,
+            tokenizer=tokenizer,
+            device=device,
+            dtype=dtype,
+            policy=policy,
+            rollouts=drawn or None,
+            candidates=named,
         ),
         settings,
-        quiet,
+        prm is None,
     )
     told = 0
 
@@ -202,103 +194,27 @@ def annotate(
         elif told == _TOLD + 1:
             notice("more broken records are counted, and named in the manifest")
 
-    working = _over_ray(load, workers, device) if workers else nullcontext(load())
+    working = over_ray(load, workers, device) if workers else nullcontext(load())
     records = min(len(source), limit or len(source))
     with working as worker, progress_bar("annotating", records, "rewards/s") as update:
         manifest = annotate_by(worker, source, out, settings, update, report)
     if not manifest["complete"]:
         notice(f"part {part} is done; {out} is complete once all parts are")
         return
-    counts = manifest["counts"]
-    print(
-        f"{counts['rewards']:,} rewards of {counts['rows']:,} answers ({counts['safe_share']:.1%} safe)"
-        + (f", and {counts['candidates']:,} of candidates," if counts.get("candidates") else "")
-        + (f" and {counts['after']:,} of what follows them," if counts.get("after") else "")
-        + f" in {out}"
-        + (f"; {counts['broken']:,} broken records skipped" if counts["broken"] else "")
-        + (f"; {counts['too_long']:,} records with a prompt beyond --max-tokens" if counts["too_long"] else "")
-    )
+    print(f"{_summary(manifest['counts'])} in {out}{_left_out(manifest['counts'])}")
 
 
-@dataclass(frozen=True)
-class Models:
-    """What annotates, by name."""
-
-    prm: str
-    guard: str | None
-    safe: str | None
-    unsafe: str | None
-    tokenizer: str | None
-    device: str | None
-    dtype: str | None
-    policy: str | None
-    rollouts: "RolloutSettings | None"
-    candidates: "CandidateSettings | None" = None
+def _summary(counts: dict[str, Any]) -> str:
+    said = f"{counts['rewards']:,} rewards of {counts['rows']:,} answers ({counts['safe_share']:.1%} safe)"
+    if counts.get("candidates"):
+        said += f", and {counts['candidates']:,} of candidates,"
+    if counts.get("after"):
+        said += f" and {counts['after']:,} of what follows them,"
+    return said
 
 
-def annotator(models: Models, settings: "AnnotateSettings", quiet: bool) -> "Annotator":
-    """Load the models: here, or in a worker's process."""
-    from langchain_saffron.training.annotator import Annotator
-    from langchain_saffron.training.candidates import Candidates
-    from langchain_saffron.training.rollouts import Rollouts
-
-    quieten(keep_progress=not quiet, keep_warnings=not quiet)
-    prm = _load(models)
-    if models.policy is None:
-        return Annotator(prm, settings)
-    model, own = _policy(models, models.policy)
-    if models.candidates is not None:
-        return Annotator(prm, settings, candidates=Candidates(model, own, prm, models.candidates))
-    return Annotator(prm, settings, rollouts=Rollouts(model, own, prm, models.rollouts))
-
-
-@contextmanager
-def _over_ray(load: "Callable[[], Annotator]", workers: int, device: str | None) -> Iterator[Any]:
-    """Workers in the Ray that `RAY_ADDRESS` names, or in one of this machine's own."""
-    import ray
-
-    from langchain_saffron.runtime.ray_cluster import start_ray
-    from langchain_saffron.training.ray_annotator import RayAnnotator
-
-    # Ray tells on stdout what its processes say
-    with redirect_stdout(sys.stderr):
-        start_ray(os.environ.get("RAY_ADDRESS") or "local")
-        try:
-            with RayAnnotator(load, workers, device) as made:
-                yield made
-        finally:
-            ray.shutdown()
-
-
-def _load(models: Models) -> Any:
-    from langchain_saffron.models.loading import load_tokenizer
-    from langchain_saffron.models.prm import ProcessRewardModel
-    from langchain_saffron.models.text_prm import TextRewardModel
-    from langchain_saffron.runtime.devices import default_device, default_dtype
-
-    if (function := named_function("prm", models.prm)) is not None:
-        if models.tokenizer is None:
-            raise SettingsError("prm: a function needs --tokenizer, that of the model to be trained")
-        return ProcessRewardModel.from_function(function, load_tokenizer(models.tokenizer, "tokenizer"), models.prm)
-    device = models.device or default_device()
-    prm = ProcessRewardModel.from_pretrained(
-        models.prm,
-        guard_prompt(models.guard),
-        device,
-        models.dtype or default_dtype(device),
-        safe=models.safe,
-        unsafe=models.unsafe,
-    )
-    return prm if models.tokenizer is None else TextRewardModel(prm, load_tokenizer(models.tokenizer, "tokenizer"))
-
-
-def _policy(models: Models, policy: str) -> tuple[Any, Any]:
-    """The policy and its tokenizer."""
-    from langchain_saffron.embedded import named_part
-    from langchain_saffron.models.loading import load_causal_lm, load_tokenizer
-    from langchain_saffron.runtime.devices import default_device, default_dtype
-
-    source = named_part(policy, "policy")
-    device = models.device or default_device()
-    loaded = load_causal_lm(source, "policy", device=device, dtype=models.dtype or default_dtype(device))
-    return loaded, load_tokenizer(source, "policy")
+def _left_out(counts: dict[str, Any]) -> str:
+    said = f"; {counts['broken']:,} broken records skipped" if counts["broken"] else ""
+    if counts["too_long"]:
+        said += f"; {counts['too_long']:,} records with a prompt beyond --max-tokens"
+    return said
