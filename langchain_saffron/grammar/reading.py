@@ -1,22 +1,13 @@
 """From JSON schemas to shapes."""
 
-import json
-import re
 from typing import Any
 
 from langchain_saffron.errors import GrammarError
-from langchain_saffron.grammar.formats import BOUNDED, KNOWN, readable_pattern
-from langchain_saffron.grammar.merging import NAMED, VALUES, combined, merged, pointed
-from langchain_saffron.grammar.numbers import ANY_INTEGER, ANY_NUMBER, number_patterns
+from langchain_saffron.grammar.leaves import fixed_leaf, native_leaf, number_leaf, string_leaf
+from langchain_saffron.grammar.merging import combined, merged, pointed
+from langchain_saffron.grammar.numbers import ANY_NUMBER
 from langchain_saffron.grammar.shapes import Array, Leaf, Member, Object, Reference, Shape, Union, schema_text
 
-# `json.dumps` separates so; no other white space, which a model could otherwise write without end
-JSON_OPTIONS = {
-    "item_separator": ", ",
-    "key_separator": ": ",
-    "whitespace_flexible": False,
-    "json_allow_general_unicode_escapes": True,
-}
 TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 # items of a set that are written without repeating one: so many have 64 subsets
 MOST_CHOICES = 6
@@ -29,15 +20,6 @@ _OF_TYPE = {
 _OF_TYPE["integer"] = _OF_TYPE["number"]
 _SHAPING = frozenset(key for keys in _OF_TYPE.values() for key in keys) | {"patternProperties"}
 _COMBINING = frozenset(("enum", "const", "anyOf", "oneOf", "allOf", "$ref"))
-# what no automaton knows: looked at when the document is whole
-CHECKED = frozenset(
-    (
-        "uniqueItems", "not", "if", "then", "else", "contains", "minContains", "maxContains", "propertyNames",
-        "dependentRequired", "dependentSchemas", "dependencies", "unevaluatedProperties", "unevaluatedItems",
-    )
-)  # fmt: skip
-_LEFT_OUT = frozenset(("$schema", "$id", "nullable", "discriminator", "x-guidance"))
-_NO_AUTOMATON = re.compile(r"\(\?(?:[=!]|<[=!]|P=)|(?<!\\)(?:\\\\)*\\[1-9]")
 _REFUSED = ("$dynamicRef", "$recursiveRef")
 
 
@@ -80,7 +62,7 @@ class ShapeReader:
             raise GrammarError(f"{self._at(place)}: nothing fits, as its 'not' excludes everything")
         if schema.get("nullable") is True and schema.get("type") != "null":
             plain = {key: value for key, value in schema.items() if key != "nullable"}
-            return Union([self._read(plain, place), _fixed(None)])
+            return Union([self._read(plain, place), fixed_leaf(None)])
         if "$ref" in schema:
             return self._reference(schema, place)
         if "enum" in schema or "const" in schema:
@@ -89,12 +71,17 @@ class ShapeReader:
             if key in schema:
                 return self._alternatives(schema, key, place)
         if "allOf" in schema or "patternProperties" in schema:
-            return self._opaque(schema, place)
+            return native_leaf(schema, self._root)
         return self._typed(schema, place)
 
     def _at(self, place: str) -> str:
         path = place.strip("#/")
         return f"{self._where}, at {path}" if path else self._where
+
+    def _followed(self, schema: Any) -> Any:
+        """What a schema that is nothing but a reference points to; any other as it is."""
+        bare = isinstance(schema, dict) and set(schema) == {"$ref"}
+        return pointed(schema["$ref"], self._root) if bare else schema
 
     def _typed(self, schema: dict[str, Any], place: str) -> Shape:
         types = schema.get("type")
@@ -116,20 +103,20 @@ class ShapeReader:
     def _of_type(self, schema: dict[str, Any], place: str) -> Shape:
         kind = schema["type"]
         if kind == "null":
-            return _fixed(None)
+            return fixed_leaf(None)
         if kind == "boolean":
-            return _fixed(True, False)
+            return fixed_leaf(True, False)
         if kind == "string":
-            return self._string(schema, place)
+            return string_leaf(schema, self._at(place))
         if kind in ("number", "integer"):
-            return self._number(schema, place)
+            return number_leaf(schema, self._root, self._at(place))
         return self._object(schema, place) if kind == "object" else self._array(schema, place)
 
     def _anything(self) -> Shape:
         if self._any is None:
             self._any = Reference()
             options: list[Shape] = [
-                _fixed(None), _fixed(True, False), Leaf(terms=(ANY_NUMBER,), longest=3), self._string({}, ""),
+                fixed_leaf(None), fixed_leaf(True, False), Leaf(terms=(ANY_NUMBER,), longest=3), string_leaf({}, ""),
                 Array(rest=self._any), Object(others=self._any),
             ]  # fmt: skip
             self._any.target = Union(options)
@@ -141,7 +128,7 @@ class ShapeReader:
         if target is None:
             raise GrammarError(f"{self._at(place)}: {reference!r} is not within the schema")
         if {key for key in schema if key in _SHAPING | _COMBINING | {"type"}} != {"$ref"}:
-            return self._opaque(schema, place)
+            return native_leaf(schema, self._root)
         if reference not in self._references:
             self._references[reference] = Reference()
             self._references[reference].target = self._read(target, reference)
@@ -157,10 +144,10 @@ class ShapeReader:
             names = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
             values = [value for value in values if any(_is(value, name) for name in names)]
         if (_SHAPING | (_COMBINING - {"enum", "const"})) & schema.keys():
-            return self._opaque(schema, place)
+            return native_leaf(schema, self._root)
         if not values:
             raise GrammarError(f"{self._at(place)}: no value of its 'enum' is left")
-        return _fixed(*values)
+        return fixed_leaf(*values)
 
     def _alternatives(self, schema: dict[str, Any], key: str, place: str) -> Shape:
         options = schema[key]
@@ -175,16 +162,12 @@ class ShapeReader:
             if not beside or option is False:
                 shapes.append(self._read(option, inner))
                 continue
-            opened = (
-                pointed(option["$ref"], self._root) if isinstance(option, dict) and set(option) == {"$ref"} else option
-            )
-            both = (
-                combined(beside, {} if opened is True else opened)
-                if opened is True or isinstance(opened, dict)
-                else None
-            )
-            if both is None or (isinstance(opened, dict) and "$ref" in opened):
-                return self._opaque(schema, place)
+            opened = self._followed(option)
+            if opened is True:
+                opened = {}
+            both = combined(beside, opened) if isinstance(opened, dict) and "$ref" not in opened else None
+            if both is None:
+                return native_leaf(schema, self._root)
             if not _contradicts(both):
                 shapes.append(self._read(both, inner))
         return shapes[0] if len(shapes) == 1 else Union(shapes)
@@ -234,7 +217,7 @@ class ShapeReader:
                 members = [Member(key, self._read(every[key], f"{place}/properties/{key}"), True) for key in required]
                 options.append(Object(members, others, least - len(required)))
             return Union(options)
-        return self._opaque(schema, place)
+        return native_leaf(schema, self._root)
 
     def _names(self, schema: dict[str, Any]) -> list[str] | None:
         """The names that properties may have, if those are listed."""
@@ -265,89 +248,15 @@ class ShapeReader:
         return Array(shapes, rest, least, most)
 
     def _choices(self, items: Any) -> tuple[str, ...]:
-        if isinstance(items, dict) and set(items) == {"$ref"}:
-            items = pointed(items["$ref"], self._root)
+        items = self._followed(items)
         if not isinstance(items, dict):
             return ()
         values = [True, False] if items.get("type") == "boolean" else items.get("enum", ())
         return tuple(dict.fromkeys(map(schema_text, values))) if len(values) <= MOST_CHOICES else ()
 
-    def _number(self, schema: dict[str, Any], place: str) -> Shape:
-        terms = number_patterns(schema)
-        if terms is None:
-            bounds = {"minimum": -(10**9), "maximum": 10**9}
-            return self._opaque({**bounds, **schema}, place)
-        if not terms:
-            raise GrammarError(f"{self._at(place)}: no number is within its bounds, from minimum to maximum")
-        return Leaf(terms=tuple(terms), longest=3 if terms[0] in (ANY_NUMBER, ANY_INTEGER) else 24)
-
-    def _string(self, schema: dict[str, Any], place: str) -> Shape:
-        kept = {key: schema[key] for key in ("minLength", "maxLength") if schema.get(key) is not None}
-        patterns = []
-        if isinstance(schema.get("pattern"), str):
-            patterns.append(readable_pattern(schema["pattern"]))
-            if _NO_AUTOMATON.search(patterns[0]):
-                raise GrammarError(
-                    f"{self._at(place)}: the pattern {patterns[0]!r} looks around or back, which no grammar follows"
-                )
-        form = schema.get("format")
-        if form in BOUNDED:
-            patterns.append(f"^(?:{BOUNDED[form]})$")
-        elif form in KNOWN:
-            kept["format"] = form
-        if patterns:
-            kept["pattern"] = patterns[0]
-        if len(patterns) > 1:
-            kept["allOf"] = [{"type": "string", "pattern": pattern} for pattern in patterns[1:]]
-        source = _json({"type": "string", **kept})
-        if patterns or "format" in kept:
-            return Leaf(source, longest=128)
-        least = int(kept.get("minLength", 0))
-        return Leaf(source, least=least, longest=least + 4)
-
-    def _opaque(self, schema: dict[str, Any], place: str) -> Shape:
-        """What llguidance reads by itself, with all that it may refer to."""
-        inner = _within(schema)
-        if isinstance(self._root, dict):
-            inner = {**inner, "$defs": {"__root": _within(self._root)}}
-        return Leaf(_json(inner), longest=256)
-
-
-def _json(schema: dict[str, Any]) -> str:
-    return "%json " + json.dumps({**schema, "x-guidance": {**JSON_OPTIONS, "coerce_one_of": True}}, ensure_ascii=False)
-
-
-def _within(schema: Any) -> Any:
-    """A schema as llguidance can read it below another root: its references point there, and the rest is left out."""
-    if isinstance(schema, list):
-        return [_within(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    kept: dict[str, Any] = {}
-    for key, value in schema.items():
-        if key in VALUES:
-            kept[key] = value
-        elif key in NAMED and isinstance(value, dict) and key != "dependentSchemas":
-            kept[key] = {name: _within(inner) for name, inner in value.items()}
-        elif key == "$ref" and isinstance(value, str) and value.startswith("#"):
-            kept[key] = "#/$defs/__root" + value[1:]
-        elif key == "pattern" and isinstance(value, str):
-            kept[key] = readable_pattern(value)
-        elif key == "format" and value in BOUNDED:
-            if "pattern" not in schema:
-                kept["pattern"] = f"^(?:{BOUNDED[value]})$"
-        elif key not in CHECKED | _LEFT_OUT and (key != "format" or value in KNOWN):
-            kept[key] = _within(value)
-    return kept
-
 
 def _contradicts(schema: dict[str, Any]) -> bool:
     return schema.get("type") == [] or schema.get("enum") == []
-
-
-def _fixed(*values: Any) -> Leaf:
-    texts = [schema_text(value) for value in values]
-    return Leaf(_json({"enum": list(values)}), texts=tuple(texts), longest=max(map(len, texts)))
 
 
 def _is(value: Any, name: str) -> bool:

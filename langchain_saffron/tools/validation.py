@@ -3,8 +3,8 @@
 import math
 from typing import Any
 
+from langchain_saffron.grammar.leaves import CHECKED
 from langchain_saffron.grammar.merging import NAMED, VALUES
-from langchain_saffron.grammar.reading import CHECKED
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,),
