@@ -17,7 +17,8 @@ from langchain_saffron.errors import PromptError
 from langchain_saffron.interface.length import refuse_beyond
 from langchain_saffron.interface.messages import Turn, to_turns
 from langchain_saffron.templates.chat_template import Chat, ChatTemplate
-from langchain_saffron.templates.message_forms import THOUGHTS, Message
+from langchain_saffron.templates.message_forms import THOUGHTS
+from langchain_saffron.templates.prefill import continue_answer
 from langchain_saffron.templates.reward_template import RewardTemplate
 from langchain_saffron.templates.safe_encoder import replace_surrogates, safe_encoder
 from langchain_saffron.templates.template_variables import unread_variables
@@ -151,7 +152,7 @@ class PromptRenderer:
             if thoughts is not None and thoughts.place == "inside":
                 header_ids = header_ids + self._end_of_thought(thoughts)
             message = {"role": "assistant", "content": prefill, **({THOUGHTS: thought} if thought else {})}
-            policy_ids, prefill_ids = self._continued(chat, header_ids, message, schemas)
+            policy_ids, prefill_ids = continue_answer(self._chat, chat, header_ids, message, schemas)
             # what the answer says has begun
             thoughts = None if thoughts is None else replace(thoughts, place="said")
         reward_turns = [pair for turn in turns for pair in turn.as_reward_turns()]
@@ -276,42 +277,3 @@ class PromptRenderer:
         # a sum: ids that remember their conversation still do so
         prm_ids = None if self._prm_prompt is None else self._prm_prompt(turns) + prefill_ids
         return RenderedPrompt(tuple(policy_ids), reward_ids, tuple(prefill_ids), prefill, prm_ids)
-
-    def _continued(
-        self, chat: Chat, header_ids: list[int], message: Message, tools: list[dict[str, Any]] | None
-    ) -> tuple[list[int], list[int]]:
-        """Policy ids with the prefill, and the prefill's share of them.
-
-        As in `apply_chat_template(..., continue_final_message=True)` where the tokens before the prefill are
-        not affected by it. Else (a token would span the border, or the template cannot end within a message)
-        the prefill is encoded on its own and follows the answer's header.
-        """
-        prefill = message["content"]
-        continued = None
-        if prefill.strip():
-            continued = self._chat.render_continued(chat, message, tools)
-            continued = continued or self._chat.render_continued_elsewhere(chat, message, tools)
-        if continued is not None:
-            encoder = continued.encoder
-            ids = encoder.encode(continued.text)
-            split = self._prefill_split(chat, header_ids, continued, prefill, ids)
-            if split is not None and encoder.control_ids.isdisjoint(ids[split:]):
-                return ids, ids[split:]
-        prefill_ids = chat.encoder.encode_continuation(prefill)
-        return header_ids + prefill_ids, prefill_ids
-
-    def _prefill_split(
-        self, chat: Chat, header_ids: list[int], continued: Chat, prefill: str, ids: list[int]
-    ) -> int | None:
-        """How many of `ids` come before the prefill; `None` if a token spans the border."""
-        text = continued.text
-        start = continued.last_start
-        if start is not None and not (text.startswith(chat.text) and not text[len(chat.text) : start].strip()):
-            # The template writes more before a given answer than before one to come (Qwen3: empty thoughts).
-            blanks = prefill[: len(prefill) - len(prefill.lstrip())]
-            header = text[:start].removesuffix(blanks)
-            # a blank that it writes before answers may be a part of their first word
-            headers = [continued.encoder.encode(one) for one in dict.fromkeys((header, header.rstrip(" ")))]
-        else:
-            headers = [header_ids]
-        return next((len(one) for one in headers if 0 < len(one) < len(ids) and ids[: len(one)] == one), None)
