@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from langchain_saffron.errors import WeakRewardModelError
 from langchain_saffron.settings import DEFAULT_SAFETY_THRESHOLD
 
 # less, and it predicts less than half of the variance of the rewards that were held out
@@ -84,6 +85,31 @@ def warn_of_weaknesses(directory: Path, seen: int, vocabulary: int, details: Map
     if found and key not in _told:
         _told.add(key)
         warnings.warn(f"the reward model {directory} may not work: {key[1]}", RewardModelWarning, stacklevel=3)
+
+
+def check_trained(
+    out: Path, seen: int, vocabulary: int, figures: Mapping[str, Any], strict: bool, is_main: bool = True
+) -> None:
+    """Warn of a reward model that was just trained, or refuse it.
+
+    Args:
+        out: Where it is written.
+        seen: Tokens of the vocabulary that its training showed.
+        vocabulary: How many there are.
+        figures: The held-out figures of its training.
+        strict: Whether a weak one is an error.
+        is_main: Whether this process is the one that warns.
+
+    Raises:
+        WeakRewardModelError: It is weak, and `strict` is set.
+    """
+    found = weaknesses(seen, vocabulary, figures)
+    if not found:
+        return
+    if strict:
+        raise WeakRewardModelError(f"{out} is written, but not likely to work: {'; '.join(found)}")
+    if is_main:
+        warnings.warn(f"{out} is not likely to work: {'; '.join(found)}", RewardModelWarning, stacklevel=3)
 
 
 def held_out_record(details: Mapping[str, Any]) -> Mapping[str, Any]:

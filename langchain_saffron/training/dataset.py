@@ -1,5 +1,6 @@
 """Annotated data as training input: our shards, or any table of token ids and token-level rewards."""
 
+import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,3 +147,20 @@ def plan_batches(data: RewardData, size: int, epochs: int, seed: int) -> list[li
             batches += [window[i : i + size].tolist() for i in range(0, len(window), size)]
         plan += [batches[i] for i in rng.permutation(len(batches))]
     return plan
+
+
+def data_digest(*parts: RewardData | None) -> str:
+    """A checksum of the data."""
+    digest = hashlib.sha256()
+    for part in parts:
+        # what is held out, and the split by records, make another run of the same rows
+        digest.update(f"{len(part.samples) if part else None}\n".encode())
+        for sample in part.samples if part else ():
+            digest.update(f"{sample.record} {len(sample.token_ids)}\n".encode())
+            digest.update(sample.token_ids.tobytes())
+            digest.update(sample.rewards.tobytes())
+            if sample.candidates is not None and sample.candidate_rewards is not None:
+                digest.update(sample.candidates.tobytes() + sample.candidate_rewards.tobytes())
+            if sample.after is not None and sample.after_rewards is not None:
+                digest.update(sample.after.tobytes() + sample.after_rewards.tobytes())
+    return digest.hexdigest()

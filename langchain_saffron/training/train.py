@@ -1,39 +1,34 @@
 """Training of an MRM from annotated data by partial supervision (SAFFRON paper, section 4.2)."""
 
-import hashlib
 import json
 import math
 import os
-import warnings
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
-from langchain_saffron.errors import ModelLoadError, TrainingError, WeakRewardModelError
-from langchain_saffron.models.loading import load_causal_lm, load_tokenizer
+from langchain_saffron.errors import TrainingError
+from langchain_saffron.models.loading import load_tokenizer
 from langchain_saffron.models.mrm_files import read_config
-from langchain_saffron.models.mrm_quality import RewardModelWarning, weaknesses
-from langchain_saffron.runtime.devices import computes_bfloat16, default_device
+from langchain_saffron.models.mrm_quality import check_trained
+from langchain_saffron.runtime.devices import default_device
 from langchain_saffron.runtime.files import storing, whole
-from langchain_saffron.runtime.threads import SMALL_MODEL, threads_for
+from langchain_saffron.runtime.threads import threads_for
 from langchain_saffron.templates.reward_template import RewardTemplate
+from langchain_saffron.training.adapter import adapted_base
 from langchain_saffron.training.calibration import held_out_figures
 from langchain_saffron.training.checkpoints import Checkpoints
-from langchain_saffron.training.dataset import RewardData, plan_batches
+from langchain_saffron.training.dataset import RewardData, data_digest, plan_batches
 from langchain_saffron.training.details import training_details
 from langchain_saffron.training.earlier import LOSSES, Earlier, finished_run
 from langchain_saffron.training.export import base_name, trained_epochs, write_mrm
-from langchain_saffron.training.partial_supervision import PartialSupervision
 from langchain_saffron.training.settings import TrainSettings
 from langchain_saffron.training.trainer import Progress, Report, Trainer
 
 # conversations that tell where the bias starts
 _CENTRED_BY = 64
-# peft's word for all linear layers but the unembedding
-_ALL_LINEAR = "all-linear"
 
 
 def train(
@@ -90,23 +85,12 @@ def train(
             report(f"{out} is already trained; more --epochs go on with it")
         training = read_config(out)["training"]
         figures: dict[str, Any] = training["held_out"]
-        judge(out, training["seen_tokens"], training["vocabulary"], figures, settings.strict)
+        check_trained(out, training["seen_tokens"], training["vocabulary"], figures, settings.strict)
         return figures
     if held_out is None:
         data, held_out = data.split(settings.held_out_share, settings.seed)
-    accelerator = Accelerator(
-        # without this, processes on a machine that has no accelerator would each train alone
-        cpu=settings.device == "cpu" or default_device() == "cpu",
-        mixed_precision="no" if settings.mixed_precision == "auto" else settings.mixed_precision,
-        log_with="tensorboard",
-        project_dir=out,
-        # processes do not run equally many forwards, so that none may wait for the others in one
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
-    )
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
-    if launched != accelerator.num_processes:
-        raise TrainingError(f"{launched} processes were launched, but accelerate sees {accelerator.num_processes}")
-    module = _adapted(name, settings, accelerator.device, load)
+    accelerator = _accelerator(settings, out)
+    module = adapted_base(name, settings, accelerator.device, load)
     data.check_tokenizer(tokenizer, module.bias.shape[0])
     held_out.check_tokenizer(tokenizer, module.bias.shape[0])
     earlier = Earlier()
@@ -149,101 +133,29 @@ def train(
     trainer.release()
     with storing(out / "logs"):
         accelerator.end_training()
-    judge(out, int(seen.sum()), rows, figures, settings.strict, accelerator.is_main_process)
+    check_trained(out, int(seen.sum()), rows, figures, settings.strict, accelerator.is_main_process)
     return figures
 
 
-def judge(out: Path, seen: int, vocabulary: int, figures: dict[str, Any], strict: bool, is_main: bool = True) -> None:
-    """Say of a reward model that is written whether it can do its work."""
-    found = weaknesses(seen, vocabulary, figures)
-    if not found:
-        return
-    if strict:
-        raise WeakRewardModelError(f"{out} is written, but not likely to work: {'; '.join(found)}")
-    if is_main:
-        warnings.warn(f"{out} is not likely to work: {'; '.join(found)}", RewardModelWarning, stacklevel=3)
+def _accelerator(settings: TrainSettings, out: Path) -> Accelerator:
+    """What the processes of a training share.
 
-
-def _adapted(name: str, settings: TrainSettings, device: torch.device, load: dict[str, Any]) -> PartialSupervision:
-    """The base with a fresh adapter, and everything else frozen."""
-    from peft import LoraConfig, get_peft_model
-    from peft.tuners.lora import LoraLayer
-    from torch.nn import Linear
-    from transformers.pytorch_utils import Conv1D
-
-    base = load_causal_lm(name, "base", device=str(device), dtype=settings.dtype, **load)
-    torch.manual_seed(settings.seed)
-    targets: Any = list(settings.target_modules) if settings.target_modules else None
-    if targets == [_ALL_LINEAR]:
-        # peft's word stands for those of all layers only
-        targets = _ALL_LINEAR if settings.layers is None else _linear_names(base)
-    config = LoraConfig(
-        r=settings.rank, lora_alpha=settings.alpha, lora_dropout=0.0, target_modules=targets,
-        layers_to_transform=_last_layers(base, settings.layers),
-    )  # fmt: skip
-    try:
-        with warnings.catch_warnings():
-            # about a name that it looks up in transformers
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
-            # about GPT-2's layers, which it then treats as they need
-            warnings.filterwarnings("ignore", message=".*fan_in_fan_out.*")
-            adapted = get_peft_model(base, config)
-    except ValueError as error:
-        raise ModelLoadError(
-            f"no adapter can be put on {name}: {error} (--target-modules names its query and value projections)"
-        ) from error
-    head = base.get_output_embeddings()
-    for layer, module in base.named_modules():
-        if isinstance(module, LoraLayer) and (module is head or not isinstance(module.base_layer, Linear | Conv1D)):
-            raise ModelLoadError(
-                f"no adapter can be put on {layer}: --target-modules takes linear layers other than the unembedding"
-            )
-    narrow = settings.mixed_precision == "auto" and device.type == "cpu" and _gains_by_bfloat16(base)
-    if narrow:
-        # the fused kernel's backward pass takes as long there as all products of the layers
-        base.set_attn_implementation("eager")
-    # never in training mode: the base's own dropout would make the rewards noisy, and a resumed run differ
-    return PartialSupervision(adapted.eval(), narrow).eval()
-
-
-def _linear_names(base: Any) -> list[str]:
-    """What the linear layers of a model are called, but for the unembedding."""
-    from torch.nn import Linear
-    from transformers.pytorch_utils import Conv1D
-
-    head = base.get_output_embeddings()
-    linear = [name for name, one in base.named_modules() if isinstance(one, Linear | Conv1D) and one is not head]
-    return sorted({name.rpartition(".")[2] for name in linear})
-
-
-def _gains_by_bfloat16(base: Any) -> bool:
-    """Whether a CPU trains faster in bfloat16: toys spend their time between the products."""
-    return computes_bfloat16("cpu") and sum(p.numel() for p in base.parameters()) >= SMALL_MODEL
-
-
-def _last_layers(base: Any, count: int | None) -> list[int] | None:
-    """The numbers of the last layers; `None` for all."""
-    if count is None:
-        return None
-    layers = base.config.get_text_config().num_hidden_layers
-    return list(range(max(0, layers - count), layers))
-
-
-def data_digest(*parts: RewardData | None) -> str:
-    """A checksum of the data."""
-    digest = hashlib.sha256()
-    for part in parts:
-        # what is held out, and the split by records, make another run of the same rows
-        digest.update(f"{len(part.samples) if part else None}\n".encode())
-        for sample in part.samples if part else ():
-            digest.update(f"{sample.record} {len(sample.token_ids)}\n".encode())
-            digest.update(sample.token_ids.tobytes())
-            digest.update(sample.rewards.tobytes())
-            if sample.candidates is not None and sample.candidate_rewards is not None:
-                digest.update(sample.candidates.tobytes() + sample.candidate_rewards.tobytes())
-            if sample.after is not None and sample.after_rewards is not None:
-                digest.update(sample.after.tobytes() + sample.after_rewards.tobytes())
-    return digest.hexdigest()
+    Raises:
+        TrainingError: It does not see all that were launched.
+    """
+    accelerator = Accelerator(
+        # without this, processes on a machine that has no accelerator would each train alone
+        cpu=settings.device == "cpu" or default_device() == "cpu",
+        mixed_precision="no" if settings.mixed_precision == "auto" else settings.mixed_precision,
+        log_with="tensorboard",
+        project_dir=out,
+        # processes do not run equally many forwards, so that none may wait for the others in one
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if launched != accelerator.num_processes:
+        raise TrainingError(f"{launched} processes were launched, but accelerate sees {accelerator.num_processes}")
+    return accelerator
 
 
 def _write_losses(path: Path, losses: list[float]) -> None:

@@ -13,19 +13,19 @@ from langchain_saffron.models.head_map import rank_within
 from langchain_saffron.models.layer_tap import decoder_layers
 from langchain_saffron.models.loading import load_causal_lm, load_tokenizer
 from langchain_saffron.models.mrm_files import CONFIG_FILE, read_config
+from langchain_saffron.models.mrm_quality import check_trained
 from langchain_saffron.models.policy_identity import PolicyIdentity
 from langchain_saffron.models.reward_head import KIND, RewardHead
 from langchain_saffron.runtime.devices import default_device
 from langchain_saffron.runtime.threads import threads_for
 from langchain_saffron.training.calibration import held_out_figures
-from langchain_saffron.training.dataset import RewardData
+from langchain_saffron.training.dataset import RewardData, data_digest
 from langchain_saffron.training.details import training_details
 from langchain_saffron.training.export import staging, unstage
 from langchain_saffron.training.head_fit import FittedHead
 from langchain_saffron.training.head_states import HeadStates, readings
 from langchain_saffron.training.policy_prompts import PolicyPrompts
 from langchain_saffron.training.settings import HeadSettings
-from langchain_saffron.training.train import data_digest, judge
 from langchain_saffron.training.trainer import Progress, Report
 
 # of the policy's size, at two bytes a parameter
@@ -79,7 +79,7 @@ def train_head(
         if report:
             report(f"{out} is already trained")
         figures: dict[str, Any] = training["held_out"]
-        judge(out, training["seen_tokens"], training["vocabulary"], figures, settings.strict)
+        check_trained(out, training["seen_tokens"], training["vocabulary"], figures, settings.strict)
         return figures
     name = str(named_part(policy, "policy"))
     tokenizer = load_tokenizer(
@@ -126,7 +126,7 @@ def train_head(
     )
     with staging(out) as staged:
         head.save_pretrained(staged, **details)
-    judge(out, int(seen.sum()), len(rows), figures, settings.strict)
+    check_trained(out, int(seen.sum()), len(rows), figures, settings.strict)
     return figures
 
 
