@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -167,27 +168,14 @@ def fit(
     trained = prm.name if place == "guard" else base or policy
     del prm, named
     gc.collect()
+    common: dict[str, Any] = {"progress": partial(progress, TRAINING) if progress else None, "report": report, **load}
+    data = RewardData.load(out / REWARDS)
     if place == "head":
-        figures = train_head(
-            RewardData.load(out / REWARDS),
-            out,
-            policy=policy,
-            settings=training if isinstance(training, HeadSettings) else HeadSettings(),
-            progress=(lambda step, steps, loss: progress(TRAINING, step, steps, loss)) if progress else None,
-            report=report,
-            **load,
-        )
-        return {**figures, "on": place, "annotation": manifest["counts"]}
-    assert not isinstance(training, HeadSettings)
-    figures = train(
-        RewardData.load(out / REWARDS),
-        out,
-        base=str(trained),
-        settings=_training(training, place),
-        progress=(lambda step, steps, loss: progress(TRAINING, step, steps, loss)) if progress else None,
-        report=report,
-        **load,
-    )
+        head = training if isinstance(training, HeadSettings) else None
+        figures = train_head(data, out, policy=policy, settings=head, **common)
+    else:
+        assert not isinstance(training, HeadSettings)
+        figures = train(data, out, base=str(trained), settings=_training(training, place), **common)
     return {**figures, "on": place, "annotation": manifest["counts"]}
 
 
