@@ -7,6 +7,7 @@ from typing import Any, Unpack
 
 from langchain_saffron.engine.detokenizer import MarkerSigns, StopChecker, TextStream
 from langchain_saffron.engine.handle import AsyncHandle, Handle
+from langchain_saffron.engine.model_limits import Lengths, ModelLimits
 from langchain_saffron.engine.prm_cache import PrmScorer
 from langchain_saffron.engine.prm_function import FunctionScorer
 from langchain_saffron.engine.request import Request, RequestOptions
@@ -14,7 +15,7 @@ from langchain_saffron.engine.reward_columns import RewardColumns
 from langchain_saffron.engine.said_nodes import SaidNodes
 from langchain_saffron.engine.sentence_ends import SentenceEnds, SpokenSentences
 from langchain_saffron.engine.thought_reader import SpokenStops, ThoughtStream
-from langchain_saffron.errors import CacheFullError, ContextOverflowError, RewardModelRequiredError, SettingsError
+from langchain_saffron.errors import SettingsError
 from langchain_saffron.grammar import Grammar
 from langchain_saffron.grammar.after_thought import AfterThought
 from langchain_saffron.grammar.compiler import GrammarCompiler
@@ -23,15 +24,13 @@ from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.models.mrm import MultifurcationRewardModel
 from langchain_saffron.models.reward_head import RewardHead
 from langchain_saffron.search import Constraint, SearchInputs, find_search
-from langchain_saffron.search.budget import BudgetMeter
 from langchain_saffron.search.protocol import Sentences
 from langchain_saffron.search.recorder import Recorder
 from langchain_saffron.search.registry import StartSearch
-from langchain_saffron.settings import DEFAULT_REWARD_ERROR, DEFAULT_SAFETY_THRESHOLD, SearchSettings
+from langchain_saffron.settings import SearchSettings
 from langchain_saffron.templates.thought_form import ThoughtForm
 from langchain_saffron.templates.thought_markers import Thoughts
 
-DEFAULT_MAX_TOKENS = 512
 # enough of what an answer continues to know whether it begins with a space
 CONTEXT_TOKENS = 8
 # how a refusal begins: alone; what may stand before it; both
@@ -59,6 +58,7 @@ class Admission:
     Attributes:
         tokenizer: The policy's tokenizer.
         end_tokens: Tokens that end a turn.
+        models: What requests ask of the models.
     """
 
     def __init__(
@@ -89,6 +89,7 @@ class Admission:
         self._rewards = rewards
         self._prm = prm
         self.generation_config = generation_config
+        self.models = ModelLimits(policy, reward_model, prm, generation_config)
         self._compiler: GrammarCompiler | None = None
         self._thought_tokens: dict[ThoughtForm, ThoughtTokens] = {}
         self._warned = False
@@ -131,7 +132,8 @@ class Admission:
         if (given := options.get("prm_prompt_ids")) is not None and self._prm is not None:
             # a function may need what ids remember besides themselves
             prm_ids = _checked(given, self._prm.decoder, "prm_prompt_ids") if self._prm.decoder else given
-        settings = self.resolve(settings or SearchSettings(), len(policy_ids), len(reward_ids), len(prm_ids))
+        lengths = Lengths(len(policy_ids), len(reward_ids), len(prm_ids))
+        settings = self.models.resolve(settings or SearchSettings(), lengths)
         if options.get("record_trace") and settings.search != "saffron":
             raise SettingsError(f"record_trace: search={settings.search!r} has no tree to record: use search='saffron'")
         # its time runs while the grammar is compiled
@@ -148,7 +150,7 @@ class Admission:
             stops=SpokenStops(self.tokenizer, thoughts, settings.stop, context)
             if thoughts
             else StopChecker(self.tokenizer, settings.stop, context),
-            budget=self._meter(settings, len(policy_ids), len(reward_ids), len(prm_ids)),
+            budget=self.models.meter(settings, lengths),
             repetition_penalty=getattr(self.generation_config, "repetition_penalty", None) or 1.0,
             prompt=policy_ids,
             trace=[] if record_beams else None,
@@ -159,7 +161,7 @@ class Admission:
             sentences=self._sentences(context, thoughts, options.get("reward_thoughts", True))
             if settings.verify
             else None,
-            reward_error=self._reward_error(),
+            reward_error=self.models.reward_error,
         )
         markers = MarkerSigns(options.get("markers") or {})
         return Request(
@@ -178,99 +180,6 @@ class Admission:
             cancelled=handle.cancelled,
             question=len(prm.suffix) if prm else 0,
             said=SaidNodes(self.tokenizer, thoughts) if thoughts and not options.get("reward_thoughts", True) else None,
-        )
-
-    def resolve(
-        self, settings: SearchSettings, prompt_length: int, reward_length: int, prm_length: int
-    ) -> SearchSettings:
-        """Fill in what the models decide: `max_tokens`, `safety_threshold` and `mask`.
-
-        Args:
-            settings: What the user set.
-            prompt_length: Tokens of the policy's prompt.
-            reward_length: Tokens of the reward model's.
-            prm_length: Tokens of the process reward model's.
-
-        Raises:
-            RewardModelRequiredError: The search needs a reward model that is not there.
-            SettingsError: The settings contradict each other.
-            ContextOverflowError: The prompt leaves no room for an answer.
-        """
-        search = settings.search
-        if settings.needs_reward_model and self._reward_model is None:
-            raise RewardModelRequiredError(
-                f"search={search!r} needs a reward model: pass reward_model=, or use search='greedy'"
-            )
-        if settings.needs_process_reward_model and self._prm is None:
-            asks, instead = f"search={search!r}", "use search='saffron'"
-            if settings.verify is not None:
-                asks, instead = f"verify={settings.verify!r}", "leave verify= out"
-            raise RewardModelRequiredError(
-                f"{asks} asks a process reward model: pass process_reward_model=, or {instead}"
-            )
-        if settings.refusal_threshold is not None and not settings.needs_reward_model:
-            raise SettingsError(f"refusal_threshold has no effect on search={search!r}: use search='saffron'")
-        rooms = [("policy", self._policy, prompt_length)]
-        if settings.needs_reward_model and self._reward_model is not None:
-            rooms.append(("reward model", self._reward_model.decoder, reward_length))
-        if settings.needs_process_reward_model and self._prm is not None and self._prm.decoder is not None:
-            rooms.append(("process reward model", self._prm.decoder, prm_length + len(self._prm.suffix)))
-        for name, decoder, length in rooms:
-            if length >= decoder.context == decoder.capacity:
-                raise CacheFullError(
-                    f"the prompt has {length} tokens, but the {name}'s KV cache has {decoder.capacity} slots, for the "
-                    "answer too: raise max_cache_tokens, or shorten the messages"
-                )
-            if length >= decoder.context:
-                raise ContextOverflowError(
-                    f"the prompt has {length} tokens, but the {name}'s context has {decoder.context} with the answer "
-                    "included: shorten the messages"
-                )
-        room = min(decoder.context - length for _, decoder, length in rooms)
-        configured = getattr(self.generation_config, "max_new_tokens", None)
-        max_tokens = settings.max_tokens or configured or DEFAULT_MAX_TOKENS
-        threshold = settings.safety_threshold
-        if threshold is None and self._reward_model is not None:
-            threshold = self._reward_model.safety_threshold
-        if threshold is None:
-            threshold = DEFAULT_SAFETY_THRESHOLD
-        mask = settings.mask
-        if mask == "auto":
-            mask = self._reward_model.mask if self._reward_model is not None else "strict"
-        filled = {"max_tokens": min(max_tokens, room), "safety_threshold": threshold, "mask": mask}
-        return settings.model_copy(update=filled)
-
-    def _reward_error(self) -> float:
-        error = None if self._reward_model is None else self._reward_model.error
-        return DEFAULT_REWARD_ERROR if error is None else error
-
-    def _meter(self, settings: SearchSettings, prompt_length: int, reward_length: int, prm_length: int) -> BudgetMeter:
-        """What the request may spend, and what its steps cost in these models."""
-        policy, prm = self._policy, self._prm if settings.needs_process_reward_model else None
-        reward = self._reward_model.decoder if settings.needs_reward_model and self._reward_model else None
-
-        unembedding = reward.unembedding if reward else None
-        later = unembedding.product * unembedding.outputs / 1e12 if unembedding else 0.0
-
-        def row_cost(length: int) -> float:
-            cost = policy.row_cost(prompt_length - 1 + length)
-            return cost + reward.row_cost(reward_length - 1 + length) if reward else cost
-
-        def prompt_cost() -> float:
-            cost = policy.prompt_cost(prompt_length)
-            cost += reward.prompt_cost(reward_length) if reward else 0.0
-            return cost + (prm.prompt_cost(prm_length) if prm else 0.0)
-
-        return BudgetMeter(
-            settings.budget,
-            row_cost=row_cost,
-            later_cost=later,
-            calls_per_row=1 if settings.needs_reward_model else 0,
-            prm_cost=(lambda length: prm.call_cost(prm_length + length)) if prm else None,
-            prm_row_cost=(lambda length: prm.row_cost(prm_length + length)) if prm else None,
-            prm_each_row=settings.verify is None,
-            prompt_cost=prompt_cost,
-            least_width=settings.width_floor or 1,
         )
 
     def _refusing(self, settings: SearchSettings, continues: bool) -> tuple[tuple[int, ...], tuple[int, ...]] | None:

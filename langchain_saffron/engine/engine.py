@@ -14,6 +14,7 @@ from langchain_saffron.engine.admission import Admission
 from langchain_saffron.engine.handle import AsyncHandle, Handle
 from langchain_saffron.engine.loading import load_models
 from langchain_saffron.engine.metrics import EngineMetrics
+from langchain_saffron.engine.model_limits import Lengths
 from langchain_saffron.engine.prm_cache import PrmScorer
 from langchain_saffron.engine.prm_function import FunctionScorer
 from langchain_saffron.engine.request import RequestOptions
@@ -395,9 +396,8 @@ class SaffronEngine:
             ContextOverflowError: The prompt leaves no room for an answer.
         """
         reward_length = reward_length or prompt_length
-        return self._admission.resolve(
-            settings or SearchSettings(), prompt_length, reward_length, prm_length or reward_length
-        )
+        lengths = Lengths(prompt_length, reward_length, prm_length or reward_length)
+        return self._admission.models.resolve(settings or SearchSettings(), lengths)
 
     def _submit(
         self,
