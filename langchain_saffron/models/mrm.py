@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import ValidationError
 
 from langchain_saffron.embedded import named_part
 from langchain_saffron.errors import ModelLoadError, SettingsError
@@ -27,7 +26,7 @@ from langchain_saffron.models.mrm_quality import covers, held_out_record, usual_
 from langchain_saffron.models.quantization import check_quantization, sample_ids
 from langchain_saffron.models.source import ModelSource, resolve_directory
 from langchain_saffron.runtime.threads import on_own_thread
-from langchain_saffron.settings import Quantization, describe_validation
+from langchain_saffron.settings import Quantization
 from langchain_saffron.templates.reward_template import RewardTemplate
 
 # what no reward is beyond: logits of a guard differ by tens
@@ -136,12 +135,11 @@ class MultifurcationRewardModel:
                 f"{directory} holds a head, which has no model of its own: pass it as reward_model= beside the policy "
                 "that it was trained on (ChatSaffron, SaffronEngine)"
             )
-        merged = (directory / "config.json").exists() and not (directory / ADAPTER_CONFIG).exists()
         # what is damaged should not cost the model's loading
         bias, seen = read_tensors(directory)
-        template = _template(config.get("template"), directory)
+        template = RewardTemplate.of_record(config.get("template"), directory) or RewardTemplate.published()
         warn_of_weaknesses(directory, int(seen.sum()), len(seen), config)
-        source = base if base is not None else directory if merged else offline_base(named_base(directory, config))
+        source, merged = _base_of(directory, config, base)
         model = load_causal_lm(source, "reward model's base", device=device, dtype=dtype, **load)
         if not merged:
             # a loaded object stays its owner's: the adapter is merged into a copy
@@ -176,9 +174,8 @@ class MultifurcationRewardModel:
         directory = resolve_directory(named_part(path, "reward_model"), "reward model", revision, token)
         config = read_config(directory)
         read_tensors(directory)
-        _template(config.get("template"), directory)
-        merged = (directory / "config.json").exists() and not (directory / ADAPTER_CONFIG).exists()
-        source = base if base is not None else directory if merged else offline_base(named_base(directory, config))
+        RewardTemplate.of_record(config.get("template"), directory)
+        source, _ = _base_of(directory, config, base)
         return load_tokenizer(source, "reward model's base", revision, token, load.get("trust_remote_code"))
 
     def fingerprint_parts(self) -> tuple[Any, ...]:
@@ -261,16 +258,12 @@ class MultifurcationRewardModel:
         )
 
 
-def _template(stored: Any, directory: Path) -> RewardTemplate:
-    """The stored template; the published one where there is none."""
-    if not stored:
-        return RewardTemplate.published()
-    if not isinstance(stored, dict):
-        raise ModelLoadError(f"{directory}: the reward model's template is a {type(stored).__name__}, not an object")
-    try:
-        return RewardTemplate(**stored)
-    except ValidationError as error:
-        raise ModelLoadError(f"{directory}: the reward model's template: {describe_validation(error)}") from error
+def _base_of(directory: Path, config: dict[str, Any], base: ModelSource | None) -> tuple[ModelSource, bool]:
+    """Where the weights of an MRM's body lie, and whether its adapter is merged into them already."""
+    merged = (directory / "config.json").exists() and not (directory / ADAPTER_CONFIG).exists()
+    if base is not None:
+        return base, merged
+    return directory if merged else offline_base(named_base(directory, config)), merged
 
 
 def _is_finite(value: Any) -> bool:

@@ -90,17 +90,16 @@ class PrefixScorer:
                 beside += list(self._branch_outputs(starts))
         outputs = torch.cat(prefixes)
         others = torch.cat(beside) if beside else outputs[:0]
-        if bool(outputs.isnan().any()) or bool(others.isnan().any()):
-            raise NumericalError(f"the {self.decoder.name} returned NaN: damaged weights, or too narrow a dtype")
+        self._check_numbers(outputs)
+        self._check_numbers(others)
         lengths = [len(answer) for _, answer in pairs]
         return list(outputs.split(lengths)), list(others.split([len(some) for some in branches]))
 
-    def end_outputs(self, texts: Sequence[Sequence[int]], salt: str = "") -> torch.Tensor:
+    def end_outputs(self, texts: Sequence[Sequence[int]]) -> torch.Tensor:
         """The decoder's outputs after whole texts, which share the work on what they begin with alike.
 
         Args:
             texts: Token ids, each with at least one token.
-            salt: Whose cached prompts are shared.
 
         Returns:
             A tensor [texts, columns], on the decoder's device.
@@ -112,9 +111,8 @@ class PrefixScorer:
         for text in texts:
             self.check_length(text, ())
         lots = in_lots(texts, self._lot_tokens, added_size)
-        outputs = torch.cat([self._end_outputs(lot, salt) for lot in lots])
-        if bool(outputs.isnan().any()):
-            raise NumericalError(f"the {self.decoder.name} returned NaN: damaged weights, or too narrow a dtype")
+        outputs = torch.cat([self._end_outputs(lot) for lot in lots])
+        self._check_numbers(outputs)
         return outputs
 
     def check_length(self, prompt: Sequence[int], answer: Sequence[int]) -> None:
@@ -134,6 +132,10 @@ class PrefixScorer:
                 f"a conversation of {length} tokens, the question to the {self.decoder.name} included, is longer than "
                 f"its context of {self.decoder.context}"
             )
+
+    def _check_numbers(self, outputs: torch.Tensor) -> None:
+        if bool(outputs.isnan().any()):
+            raise NumericalError(f"the {self.decoder.name} returned NaN: damaged weights, or too narrow a dtype")
 
     @property
     def _lot_tokens(self) -> int:
@@ -170,7 +172,7 @@ class PrefixScorer:
             part = starts[i : i + together]
             yield self._outputs_below([part[j : j + per_group] for j in range(0, len(part), per_group)])
 
-    def _end_outputs(self, texts: Sequence[Sequence[int]], salt: str) -> torch.Tensor:
+    def _end_outputs(self, texts: Sequence[Sequence[int]]) -> torch.Tensor:
         forest = self.decoder.forest
         path: list[int] = []
         before: Sequence[int] = ()
@@ -181,7 +183,7 @@ class PrefixScorer:
             for text in texts:
                 shared = shared_start(text, before)
                 parent = path[shared - 1] if shared else NO_PARENT
-                tails.append(forest.insert(text[shared:], parent, salt))
+                tails.append(forest.insert(text[shared:], parent))
                 path, before = [*path[:shared], *tails[-1]], text
                 tips.append(path[-1])
             places = {tip: i for i, tip in enumerate(dict.fromkeys(tips))}

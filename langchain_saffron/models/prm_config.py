@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 
 from langchain_saffron.errors import ModelLoadError, SettingsError
 from langchain_saffron.models.source import ModelSource
@@ -57,8 +56,5 @@ def stored_template(directory: Path) -> RewardTemplate | None:
         ModelLoadError: The file is damaged.
     """
     path = directory / CONFIG_FILE
-    stored = read_json(path, FORMAT, ModelLoadError)
-    try:
-        return RewardTemplate(**stored["template"]) if stored and stored.get("template") else None
-    except (ValidationError, TypeError) as error:
-        raise ModelLoadError(f"{path}: its template cannot be used: {error}") from error
+    stored = read_json(path, FORMAT, ModelLoadError) or {}
+    return RewardTemplate.of_record(stored.get("template"), path)

@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from langchain_saffron.errors import PromptError
+from langchain_saffron.errors import ModelLoadError, PromptError
+from langchain_saffron.settings import describe_validation
 from langchain_saffron.templates.safe_encoder import replace_surrogates, safe_encoder
 
 _SLOT = "{text}"
@@ -47,6 +48,26 @@ class RewardTemplate(BaseModel):
     def for_tokenizer(cls, tokenizer: Any) -> Self:
         """The published template, without the BOS token where the tokenizer has none."""
         return cls.published().model_copy(update={"add_bos": tokenizer.bos_token_id is not None})
+
+    @classmethod
+    def of_record(cls, stored: Any, where: object) -> Self | None:
+        """The template that a reward model's config holds; `None` where it holds none.
+
+        Args:
+            stored: What stands there.
+            where: The file or directory, for errors.
+
+        Raises:
+            ModelLoadError: It is something else.
+        """
+        if not stored:
+            return None
+        if not isinstance(stored, dict):
+            raise ModelLoadError(f"{where}: the reward model's template is a {type(stored).__name__}, not an object")
+        try:
+            return cls(**stored)
+        except ValidationError as error:
+            raise ModelLoadError(f"{where}: the reward model's template: {describe_validation(error)}") from error
 
     def prompt_ids(self, tokenizer: Any, turns: Iterable[tuple[str, str]]) -> list[int]:
         """Ids of a conversation up to and including the assistant header; append response tokens by id.
