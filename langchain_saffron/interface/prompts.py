@@ -8,7 +8,6 @@ yield a control token, while ordinary text gives exactly the ids of
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 from langchain_core.messages import BaseMessage
@@ -16,6 +15,7 @@ from langchain_core.messages import BaseMessage
 from langchain_saffron.errors import PromptError
 from langchain_saffron.interface.length import refuse_beyond
 from langchain_saffron.interface.messages import Turn, to_turns
+from langchain_saffron.interface.tool_templates import ToolTemplates
 from langchain_saffron.templates.chat_template import Chat, ChatTemplate
 from langchain_saffron.templates.message_forms import THOUGHTS
 from langchain_saffron.templates.prefill import continue_answer
@@ -24,15 +24,9 @@ from langchain_saffron.templates.safe_encoder import replace_surrogates, safe_en
 from langchain_saffron.templates.template_variables import unread_variables
 from langchain_saffron.templates.thought_form import ThoughtForm, place_in
 from langchain_saffron.templates.thought_markers import ThoughtMarkers, Thoughts
-from langchain_saffron.tools import FormCalls, ToolFormat, detect_tool_format, tool_format_names
+from langchain_saffron.tools import ToolFormat
 
 __all__ = ["PromptRenderer", "RenderedPrompt", "Turn"]
-
-# shows whether a chat template does anything with tools
-_PROBE = {
-    "type": "function",
-    "function": {"name": "probe", "description": "Probes.", "parameters": {"type": "object", "properties": {}}},
-}
 
 
 @dataclass(frozen=True)
@@ -82,8 +76,8 @@ class PromptRenderer:
         """
         self._encoder = safe_encoder(tokenizer, *([chat_template] if chat_template else []))
         self._tokenizer = tokenizer
-        self._given_format = tool_format
         self._chat = ChatTemplate(tokenizer, self._encoder, chat_template)
+        self._tools = ToolTemplates(self._chat, tokenizer, tool_format)
         self._reward_tokenizer = tokenizer if reward_tokenizer is None else reward_tokenizer
         self._reward_template = reward_template
         self._prm_prompt = prm_prompt
@@ -141,7 +135,7 @@ class PromptRenderer:
             texts = (turn.text for turn in turns)
             refuse_beyond(context, self.encode_plain, [*texts, prefill, *map(str, schemas or ())])
         said = [turn.as_template_message() for turn in turns]
-        sources = self._sources(turns, schemas)
+        sources = self._tools.sources(turns, schemas)
         self._warn_of_unread(variables or {}, sources)
         chat = self._chat.render(said, schemas, sources, variables)
         self._warn_of_plain_markers(chat.source)
@@ -158,38 +152,19 @@ class PromptRenderer:
         reward_turns = [pair for turn in turns for pair in turn.as_reward_turns()]
         return replace(self._rendered(policy_ids, reward_turns, prefill_ids, prefill), thoughts=thoughts)
 
-    @cached_property
+    @property
     def knows_tools(self) -> bool:
         """Whether the chat template itself shows tools to the model."""
-        try:
-            self._chat.render([{"role": "user", "content": "x"}], [_PROBE])
-        except PromptError:
-            return False
-        return True
+        return self._tools.are_shown
 
-    @cached_property
+    @property
     def tool_format(self) -> ToolFormat:
-        """How the model writes tool calls: as was said, or else as the chat template or the tokenizer tells.
+        """How the model writes tool calls.
 
         Raises:
-            PromptError: Neither tells.
+            PromptError: Neither the caller nor the chat template tells.
         """
-        if self._given_format is not None:
-            return self._given_format
-        source = self._chat.source([_PROBE])
-        if not self.knows_tools:
-            raise PromptError(
-                'this model\'s chat template knows no tools: tool_format="hermes" writes them into its messages, in a '
-                "form that most models can follow"
-            )
-        form = detect_tool_format(source, self._tokenizer)
-        if form is None:
-            names = ", ".join(map(repr, tool_format_names()))
-            raise PromptError(
-                "the form in which this model writes tool calls is not known: pass tool_format= (one of "
-                f"{names}), or add yours with langchain_saffron.tools.register_tool_format"
-            )
-        return form
+        return self._tools.form
 
     def render_text(self, text: str, context: int | None = None) -> RenderedPrompt:
         """A plain prompt: BOS if the tokenizer adds one, then the text. The reward model sees it as a user's.
@@ -212,23 +187,6 @@ class PromptRenderer:
     def encode_plain(self, text: str) -> list[int]:
         """Ids of a user's text, never a control token; nothing is added around it."""
         return self._encoder.encode(replace_surrogates(text))
-
-    def _sources(self, turns: list[Turn], tools: list[dict[str, Any]] | None) -> list[str]:
-        """Chat templates to try, the best one first."""
-        called = any(turn.tool_calls or turn.role == "tool" for turn in turns)
-        if not tools and not called:
-            return [self._chat.source(tools)]
-        # calls without tools: a template of its own may be for those, too
-        plain = [] if tools else [self._chat.source(tools)]
-        own, form = self._chat.source(tools or [_PROBE]), self._given_format
-        if form is None:
-            form = detect_tool_format(own, self._tokenizer)
-            written = list(form.templates(own)) if form and called else []
-            if isinstance(form, FormCalls) and not form.form.faithful:
-                return [*written, own]
-            return list(dict.fromkeys([*plain, own, *written]))
-        written = list(form.templates(own))
-        return [own, *written] if form.detect(own, self._tokenizer) else written or [own]
 
     def _thoughts(self, chat: Chat) -> Thoughts | None:
         """How an answer's thoughts are marked, and whether the template has begun or ended any."""
