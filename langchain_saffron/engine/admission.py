@@ -29,7 +29,7 @@ from langchain_saffron.search.recorder import Recorder
 from langchain_saffron.search.registry import StartSearch
 from langchain_saffron.settings import SearchSettings
 from langchain_saffron.templates.thought_form import ThoughtForm
-from langchain_saffron.templates.thought_markers import Thoughts
+from langchain_saffron.templates.thoughts import Thoughts
 
 # enough of what an answer continues to know whether it begins with a space
 CONTEXT_TOKENS = 8

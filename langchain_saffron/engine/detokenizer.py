@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from langchain_saffron.engine.result import MarkerText, ThoughtText
+from langchain_saffron.templates.overlap import overlap
 
 BROKEN = "\ufffd"
 # those of thoughts come before
@@ -79,7 +80,7 @@ class StopFilter:
             self.stopped = True
             text, self._waiting = text[: shown[min(places)]], ""
         else:
-            held = 0 if last else _could_begin(plain, self._stop)
+            held = 0 if last else overlap(plain, self._stop)
             end = shown[-held] if held else len(text)
             text, self._waiting = text[:end], text[end:]
         return text
@@ -227,14 +228,3 @@ def decode(tokenizer: Any, ids: Sequence[int]) -> str:
 
 def _is_sign(character: str) -> bool:
     return _FIRST_SIGN <= ord(character) <= _LAST_SIGN
-
-
-def _could_begin(text: str, stops: Sequence[str]) -> int:
-    """The length of the longest end of `text` that begins a stop string."""
-    longest = 0
-    for stop in stops:
-        for size in range(min(len(stop) - 1, len(text)), longest, -1):
-            if text.endswith(stop[:size]):
-                longest = size
-                break
-    return longest

@@ -12,7 +12,7 @@ from langchain_saffron.engine.result import SearchResult, SearchStats
 from langchain_saffron.engine.said_nodes import SaidNodes
 from langchain_saffron.grammar import Grammar
 from langchain_saffron.search import Expand, Search, SearchInputs
-from langchain_saffron.templates.thought_markers import Thoughts
+from langchain_saffron.templates.thoughts import Thoughts
 
 POLICY, REWARD, PRM = "policy", "reward", "prm"
 

@@ -8,7 +8,7 @@ import torch
 from langchain_saffron.engine.thought_reader import ThoughtReader
 from langchain_saffron.search import ROOT, Expand, Node
 from langchain_saffron.search.rewards import Rewards, RewardTable
-from langchain_saffron.templates.thought_markers import Thoughts
+from langchain_saffron.templates.thoughts import Thoughts
 
 
 class SaidNodes:

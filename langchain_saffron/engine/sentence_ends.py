@@ -6,7 +6,7 @@ from typing import Any
 
 from langchain_saffron.engine.detokenizer import decode
 from langchain_saffron.engine.thought_reader import SpokenText
-from langchain_saffron.templates.thought_markers import Thoughts
+from langchain_saffron.templates.thoughts import Thoughts
 
 # a full stop, or the end of a line, with all that belongs to it
 _END = re.compile(r"[.!?…。！？।؟\n][.!?…。！？।؟\n\s\"'”’»)\]*_`]*")

@@ -7,7 +7,8 @@ from typing import Any
 
 from langchain_saffron.engine.detokenizer import AnswerStream, Detokenizer, MarkerSigns
 from langchain_saffron.engine.result import MarkerText, ThoughtText
-from langchain_saffron.templates.thought_markers import Piece, Thoughts
+from langchain_saffron.templates.thought_splitter import Piece
+from langchain_saffron.templates.thoughts import Thoughts
 
 # responses whose state is remembered: beams grow from those of the step before
 _REMEMBERED = 512

@@ -10,7 +10,7 @@ from langchain_saffron.errors import GrammarError
 from langchain_saffron.grammar.thought_tokens import ThoughtTokens
 from langchain_saffron.search.constraint import Constraint
 from langchain_saffron.templates.thought_form import Place
-from langchain_saffron.templates.thought_markers import GAP
+from langchain_saffron.templates.thought_splitter import GAP
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 
 from langchain_saffron.grammar.vocabulary import TokenBytes
-from langchain_saffron.templates.thought_markers import GAP, ThoughtMarkers
+from langchain_saffron.templates.thought_markers import ThoughtMarkers
+from langchain_saffron.templates.thought_splitter import GAP
 
 # signs of control tokens come behind the 256 bytes
 _FIRST_SIGN = 0x100

@@ -23,7 +23,8 @@ from langchain_saffron.templates.reward_template import RewardTemplate
 from langchain_saffron.templates.safe_encoder import replace_surrogates, safe_encoder
 from langchain_saffron.templates.template_variables import unread_variables
 from langchain_saffron.templates.thought_form import ThoughtForm, place_in
-from langchain_saffron.templates.thought_markers import ThoughtMarkers, Thoughts
+from langchain_saffron.templates.thought_markers import ThoughtMarkers
+from langchain_saffron.templates.thoughts import Thoughts
 from langchain_saffron.tools import ToolFormat
 
 __all__ = ["PromptRenderer", "RenderedPrompt", "Turn"]

@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from langchain_saffron.templates.overlap import overlap
 from langchain_saffron.tools.base import ENDED, CallParser, Event, Spoiled, spoil
 from langchain_saffron.tools.call_form import CallForm
 from langchain_saffron.tools.call_reader import CallReader
-from langchain_saffron.tools.reading import BrokenCall, Reading, Speech, Text, overlap
+from langchain_saffron.tools.reading import BrokenCall, Reading, Speech, Text
 from langchain_saffron.tools.request import arguments_schema
 
 
@@ -74,7 +75,7 @@ class FormParser(CallParser):
                 self._text.text = text[place:]
                 return True
             # what could begin a call waits, and so do blanks, which count only if text follows
-            waits = max(overlap(text, trigger), overlap(text, before + trigger))
+            waits = overlap(text, (trigger, before + trigger))
             yield from self._say(len(text[: len(text) - waits].rstrip()))
             if self._text.over:
                 return False

@@ -5,9 +5,10 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
+from langchain_saffron.templates.overlap import overlap
 from langchain_saffron.templates.safe_encoder import replace_surrogates
 from langchain_saffron.tools.base import ENDED, CallParser, CallPiece, Event, Spoiled, call_id, spoil
-from langchain_saffron.tools.reading import Speech, overlap
+from langchain_saffron.tools.reading import Speech
 from langchain_saffron.tools.scanner import JsonScanner
 
 PYTHON_TAG = "<|python_tag|>"
@@ -72,7 +73,7 @@ class JsonCallParser(CallParser):
             self._enter(self._text[place + len(self._opening) :])
             return
         # what could begin a call waits, and so do blanks, which count only if text follows
-        ready = self._text[: len(self._text) - overlap(self._text, self._opening)].rstrip()
+        ready = self._text[: len(self._text) - overlap(self._text, [self._opening])].rstrip()
         self._text = self._text[len(ready) :]
         yield from self._speech.say(ready)
 

@@ -90,8 +90,3 @@ class Text:
             if size < len(self.text) or self.over:
                 return self.take(size)
             yield from self.more()
-
-
-def overlap(text: str, marker: str) -> int:
-    """The length of the longest end of `text` that begins `marker`."""
-    return next((size for size in range(min(len(text), len(marker) - 1), 0, -1) if text.endswith(marker[:size])), 0)

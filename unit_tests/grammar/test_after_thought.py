@@ -14,7 +14,8 @@ from langchain_saffron.grammar.compiler import GrammarCompiler
 from langchain_saffron.grammar.thought_tokens import ThoughtTokens
 from langchain_saffron.templates.safe_encoder import safe_encoder
 from langchain_saffron.templates.thought_form import KNOWN_FORMS, ThoughtForm
-from langchain_saffron.templates.thought_markers import ThoughtMarkers, Thoughts
+from langchain_saffron.templates.thought_markers import ThoughtMarkers
+from langchain_saffron.templates.thoughts import Thoughts
 from unit_tests.thought_templates import CUT, thinking_tokenizer
 
 pytest.importorskip("llguidance")

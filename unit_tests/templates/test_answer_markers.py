@@ -8,7 +8,8 @@ from langchain_saffron.engine.detokenizer import MarkerSigns, StopFilter
 from langchain_saffron.engine.thought_reader import ThoughtReader
 from langchain_saffron.templates.safe_encoder import safe_encoder
 from langchain_saffron.templates.thought_form import KNOWN_FORMS, ThoughtForm, with_answer_markers
-from langchain_saffron.templates.thought_markers import ThoughtMarkers, Thoughts
+from langchain_saffron.templates.thought_markers import ThoughtMarkers
+from langchain_saffron.templates.thoughts import Thoughts
 from unit_tests.builders import byte_level_tokenizer
 
 THINK = ThoughtForm("<thinking>", "</thinking>")

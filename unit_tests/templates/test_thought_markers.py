@@ -6,7 +6,8 @@ import pytest
 
 from langchain_saffron.templates.safe_encoder import safe_encoder
 from langchain_saffron.templates.thought_form import KNOWN_FORMS, ThoughtForm, place_in, written_form
-from langchain_saffron.templates.thought_markers import ThoughtMarkers, ThoughtSplitter
+from langchain_saffron.templates.thought_markers import ThoughtMarkers
+from langchain_saffron.templates.thought_splitter import ThoughtSplitter
 from unit_tests.thought_templates import CUT, thinking_tokenizer
 
 FORMS = {form.opening: form for form in KNOWN_FORMS}
