@@ -81,7 +81,7 @@ def decoder_facts(decoder: "TrieDecoder") -> dict[str, Any]:
 
 def file_facts(model: str | None) -> dict[str, Any]:
     """Of a GGUF file: its size, and the type of most of its numbers before they were dequantised."""
-    from langchain_saffron.models.gguf_header import read_header
+    from langchain_saffron.models.gguf_reader import read_header
     from langchain_saffron.models.source import find_gguf
 
     path = find_gguf(model, "policy") if model and not find_world(model) else None

@@ -10,7 +10,7 @@ from typing import Any
 from langchain_saffron.errors import ExtraRequiredError, ModelLoadError
 from langchain_saffron.extras import GRAMMARS
 from langchain_saffron.models.adapted import adapter_directory
-from langchain_saffron.models.gguf_header import read_header
+from langchain_saffron.models.gguf_reader import read_header
 from langchain_saffron.models.mrm_files import named_base, read_config
 from langchain_saffron.models.source import find_gguf
 from langchain_saffron.templates.thought_form import KNOWN_FORMS

@@ -17,7 +17,8 @@ from transformers.utils import logging
 
 from langchain_saffron.errors import ModelLoadError
 from langchain_saffron.extras import GGUF
-from langchain_saffron.models.gguf_header import MAGIC, GgufHeader, read_header
+from langchain_saffron.models.gguf_header import GgufHeader
+from langchain_saffron.models.gguf_reader import MAGIC, read_header
 from langchain_saffron.models.gguf_rope import restore_rope
 
 # bytes up to which a copy of a file takes less time than two walks of the package gguf through its token lists

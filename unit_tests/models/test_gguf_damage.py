@@ -7,8 +7,8 @@ import time
 import pytest
 
 from langchain_saffron.errors import ModelLoadError, ModelNotFoundError
-from langchain_saffron.models import gguf_header
-from langchain_saffron.models.gguf_header import read_header
+from langchain_saffron.models import gguf_reader
+from langchain_saffron.models.gguf_reader import read_header
 from langchain_saffron.models.loading import load_causal_lm, load_tokenizer
 from unit_tests.gguf_files import write_gguf
 
@@ -183,7 +183,7 @@ def test_what_is_no_whole_model_is_told_apart(tmp_path, entries, says):
 
 
 def test_a_long_header_is_not_read_to_its_end(write, whole, monkeypatch):
-    monkeypatch.setattr(gguf_header, "_MOST_BYTES", 2000)
+    monkeypatch.setattr(gguf_reader, "_MOST_BYTES", 2000)
     with pytest.raises(ModelLoadError, match="bytes of header, and 2,000 is the most"):
         read_header(write(whole[0]), "policy")
 
