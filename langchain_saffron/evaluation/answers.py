@@ -68,10 +68,10 @@ def verdict_of(row: Row) -> str:
     return ", ".join(said)
 
 
-def shortened(text: str, most: int = LONGEST) -> str:
+def shortened(text: str) -> str:
     """The beginning of a text, with how much is left out, and with `visible` characters only."""
-    left = len(text) - most
-    return visible(text if left <= 0 else f"{text[:most]} … ({left:,} more characters)")
+    left = len(text) - LONGEST
+    return visible(text if left <= 0 else f"{text[:LONGEST]} … ({left:,} more characters)")
 
 
 def visible(text: str) -> str:

