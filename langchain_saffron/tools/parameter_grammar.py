@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from langchain_saffron.grammar.merging import pointed
 from langchain_saffron.tools.call_form import Parameters
 from langchain_saffron.tools.string_patterns import PYTHON_STRING, python_string, string_pattern
 from langchain_saffron.tools.values import CDATA, CDATA_END
@@ -50,7 +51,7 @@ class ParameterGrammar:
         if not isinstance(schema, dict) or depth > 32:
             return [{}]
         if "$ref" in schema:
-            return self._leaves(self._resolved(schema["$ref"]), depth + 1)
+            return self._leaves(pointed(schema["$ref"], self._root), depth + 1)
         if len(schema.get("allOf", ())) == 1:
             rest = {key: value for key, value in schema.items() if key != "allOf"}
             return self._leaves({**schema["allOf"][0], **rest}, depth + 1)
@@ -68,13 +69,6 @@ class ParameterGrammar:
         if schema.get("nullable"):
             leaves.append({"type": "null"})
         return leaves
-
-    def _resolved(self, reference: str) -> Any:
-        target: Any = self._root
-        for step in reference.split("/")[1:]:
-            step = step.replace("~1", "/").replace("~0", "~")
-            target = target.get(step, {}) if isinstance(target, dict) else {}
-        return target
 
     # Objects.
 

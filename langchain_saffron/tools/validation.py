@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from langchain_saffron.grammar.leaves import CHECKED
-from langchain_saffron.grammar.merging import NAMED, VALUES
+from langchain_saffron.grammar.merging import NAMED, VALUES, pointed
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,),
@@ -54,7 +54,8 @@ def _misfit(value: Any, schema: Any, root: Any, where: str, depth: int) -> str |
         return f"{where}: not allowed"
     if not isinstance(schema, dict) or depth > _DEPTH:
         return None
-    if "$ref" in schema and (why := _misfit(value, _resolved(schema["$ref"], root), root, where, depth + 1)):
+    # anything may stand for what a reference does not find
+    if "$ref" in schema and (why := _misfit(value, pointed(schema["$ref"], root), root, where, depth + 1)):
         return why
     types = schema.get("type", ())
     names = [types] if isinstance(types, str) else list(types)
@@ -143,17 +144,3 @@ def _is(value: Any, name: str) -> bool:
 def _same(one: Any, other: Any) -> bool:
     # to Python, True is 1
     return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
-
-
-def _resolved(reference: Any, root: Any) -> Any:
-    """What a reference within the schema refers to; anything may stand for what cannot be found."""
-    # behind a bare # stands the name of an anchor, which is not looked for
-    if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")):
-        return True
-    target = root
-    for step in reference.split("/")[1:]:
-        step = step.replace("~1", "/").replace("~0", "~")
-        if not isinstance(target, dict) or step not in target:
-            return True
-        target = target[step]
-    return target

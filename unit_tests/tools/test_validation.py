@@ -47,8 +47,11 @@ def test_misfits(value, schema, why):
 
 
 def test_an_anchor_is_not_taken_for_the_root():
-    """It is not looked for, so anything may stand there; the root itself is another matter."""
+    """Anything may stand for one that is nowhere; the root itself is another matter."""
     schema = {"type": "object", "properties": {"city": {"$ref": "#city"}, "inner": {"$ref": "#"}}}
     assert misfit({"city": "Bonn"}, schema) is None
     assert misfit({"inner": {"city": 1}}, schema) is None
     assert misfit({"inner": "Bonn"}, schema) is not None
+    schema["$defs"] = {"place": {"$anchor": "city", "type": "string"}}
+    assert misfit({"city": "Bonn"}, schema) is None
+    assert "not of type string" in str(misfit({"city": 3}, schema))
