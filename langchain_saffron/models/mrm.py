@@ -4,7 +4,7 @@ import copy
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -22,9 +22,10 @@ from langchain_saffron.models.mrm_files import (
     read_tensors,
     write_mrm_files,
 )
-from langchain_saffron.models.mrm_quality import covers, held_out_record, usual_error, warn_of_weaknesses
+from langchain_saffron.models.mrm_quality import warn_of_weaknesses
 from langchain_saffron.models.quantization import check_quantization, sample_ids
 from langchain_saffron.models.source import ModelSource, resolve_directory
+from langchain_saffron.models.trained_rewards import TrainedRewards
 from langchain_saffron.runtime.threads import on_own_thread
 from langchain_saffron.settings import Quantization
 from langchain_saffron.templates.reward_template import RewardTemplate
@@ -33,7 +34,7 @@ from langchain_saffron.templates.reward_template import RewardTemplate
 MOST_REWARD = 1e4
 
 
-class MultifurcationRewardModel:
+class MultifurcationRewardModel(TrainedRewards):
     """`M(s) = W f(s) + b` (SAFFRON paper, section 4.2): one reward for every token that could follow `s`.
 
     `W` is the frozen unembedding of the process reward model that the MRM was trained from, `f` its body
@@ -184,26 +185,6 @@ class MultifurcationRewardModel:
             self.decoder.model, self.bias, self.seen, self.tokenizer, self.template, self.safety_threshold, self.mask,
             self.error,
         )  # fmt: skip
-
-    @property
-    def seen_tokens(self) -> int:
-        """Tokens that training showed."""
-        return int(self.seen.sum())
-
-    @property
-    def mask(self) -> Literal["strict", "soft"]:
-        """What `mask="auto"` means with it: `"strict"` where its training showed enough tokens.
-
-        That is a fifth of the vocabulary or 20,000 tokens, and, where training recorded it, 99.8% of the tokens of
-        held-out answers. Where fewer were shown, the strict mask takes words out of benign answers.
-        """
-        enough = covers(self.seen_tokens, len(self.seen), held_out_record(self.details))
-        return "strict" if enough else "soft"
-
-    @property
-    def error(self) -> float | None:
-        """Points of reward by which its predictions are usually wrong, where its training recorded that."""
-        return usual_error(self.details)
 
     @on_own_thread
     @torch.inference_mode()

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -15,9 +15,10 @@ from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.models.head_map import HeadMap
 from langchain_saffron.models.layer_tap import LayerTap
 from langchain_saffron.models.mrm_files import TENSOR_FILE, read_config, write_config
-from langchain_saffron.models.mrm_quality import covers, held_out_record, usual_error, warn_of_weaknesses
+from langchain_saffron.models.mrm_quality import warn_of_weaknesses
 from langchain_saffron.models.policy_identity import PolicyIdentity
 from langchain_saffron.models.source import resolve_directory
+from langchain_saffron.models.trained_rewards import TrainedRewards
 from langchain_saffron.models.unembedding import Unembedding
 from langchain_saffron.runtime.threads import on_own_thread
 
@@ -26,7 +27,7 @@ _MAP = "map."
 _PROBE = "probe"
 
 
-class RewardHead:
+class RewardHead(TrainedRewards):
     """`M(s)[a] = e_a · g(h_l(s)) + b_a`: one reward for every token that could follow `s`.
 
     `e_a` is the frozen unembedding row of the policy, `h_l` the states of one of its layers, `g` a small trained map,
@@ -135,22 +136,6 @@ class RewardHead:
     def parameters(self) -> int:
         """Trained numbers."""
         return sum(one.numel() for one in self.map.parameters()) + len(self.bias)
-
-    @property
-    def seen_tokens(self) -> int:
-        """Tokens that training showed."""
-        return int(self.seen.sum())
-
-    @property
-    def mask(self) -> Literal["strict", "soft"]:
-        """What `mask="auto"` means with it, as with every MRM."""
-        enough = covers(self.seen_tokens, len(self.seen), held_out_record(self.details))
-        return "strict" if enough else "soft"
-
-    @property
-    def error(self) -> float | None:
-        """Points of reward by which its predictions are usually wrong, where its training recorded that."""
-        return usual_error(self.details)
 
     def fingerprint_parts(self) -> tuple[Any, ...]:
         """What its rewards depend on besides the policy, for `models.fingerprint`."""
