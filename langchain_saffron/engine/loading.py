@@ -52,12 +52,10 @@ def load_models(
     if is_pipeline(model):
         pipeline: Any = model
         model, tokenizer = pipeline.model, pipeline.tokenizer if tokenizer is None else tokenizer
-    if isinstance(tokenizer, str | Path):
-        token, trusted = common.get("hf_token"), common.get("trust_remote_code", False)
-        tokenizer = load_tokenizer(tokenizer, "policy", None, token, trusted)
-    if tokenizer is None:
-        token, trusted = common.get("hf_token"), common.get("trust_remote_code", False)
-        tokenizer = load_tokenizer(model, "policy", revision, token, trusted)
+    if tokenizer is None or isinstance(tokenizer, str | Path):
+        # the revision is the policy's
+        source, of = (model, revision) if tokenizer is None else (tokenizer, None)
+        tokenizer = load_tokenizer(source, "policy", of, common.get("hf_token"), common.get("trust_remote_code", False))
     # the reward models first: they are the smaller ones, and a mistake in them should not cost the policy's load
     where: dict[str, Any] = {"device": device, "max_cache_tokens": max_cache_tokens, **common}
     if isinstance(reward_model, str | Path) and is_head(reward_model, common.get("hf_token")):
@@ -68,16 +66,7 @@ def load_models(
         )
     if isinstance(reward_model, MultifurcationRewardModel):
         check_vocabularies(tokenizer, reward_model.tokenizer)
-    if is_pipeline(process_reward_model):
-        scorer: Any = process_reward_model
-        process_reward_model = ProcessRewardModel.from_pretrained(scorer.model, tokenizer=scorer.tokenizer, **where)
-    if callable(process_reward_model) and not isinstance(process_reward_model, torch.nn.Module):
-        name = function_name(process_reward_model)
-        process_reward_model = ProcessRewardModel.from_function(process_reward_model, tokenizer, name)
-    if process_reward_model is not None and not isinstance(process_reward_model, ProcessRewardModel):
-        process_reward_model = ProcessRewardModel.from_pretrained(process_reward_model, dtype=dtype, **where)
-    if process_reward_model is not None:
-        check_vocabularies(tokenizer, process_reward_model.tokenizer)
+    prm = None if process_reward_model is None else _prm(process_reward_model, tokenizer, dtype, where)
     policy = load_causal_lm(
         model,
         "policy",
@@ -95,6 +84,24 @@ def load_models(
         "name": world.name if world else "",
         "attn_implementation": common.get("attn_implementation"),
         "owned": not isinstance(model, torch.nn.Module),
-        "process_reward_model": process_reward_model,
+        "process_reward_model": prm,
         "quantization": quantization,
     }
+
+
+def _prm(
+    given: ModelSource | ProcessRewardModel | Callable[..., Any],
+    tokenizer: Any,
+    dtype: str | torch.dtype,
+    where: dict[str, Any],
+) -> ProcessRewardModel:
+    """The process reward model, which shares the policy's tokenizer."""
+    if is_pipeline(given):
+        scorer: Any = given
+        given = ProcessRewardModel.from_pretrained(scorer.model, tokenizer=scorer.tokenizer, **where)
+    elif callable(given) and not isinstance(given, torch.nn.Module):
+        given = ProcessRewardModel.from_function(given, tokenizer, function_name(given))
+    elif not isinstance(given, ProcessRewardModel):
+        given = ProcessRewardModel.from_pretrained(given, dtype=dtype, **where)
+    check_vocabularies(tokenizer, given.tokenizer)
+    return given

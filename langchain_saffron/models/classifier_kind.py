@@ -34,9 +34,16 @@ def is_classifier(model: ModelSource, load: dict[str, Any]) -> bool:
     return has_head(model) or _kind(model, load) is not None
 
 
-def is_text_classifier(model: ModelSource, load: dict[str, Any]) -> bool:
-    """Whether a model's config names it as one that classifies whole texts; the arguments are `is_classifier`'s."""
-    return _kind(model, load) is AutoModelForSequenceClassification
+def is_encoder(model: ModelSource, load: dict[str, Any]) -> bool:
+    """Whether a model classifies texts that it reads from both ends; the arguments are `is_classifier`'s.
+
+    One that labels tokens so is none: loading it as a decoder says what is wrong.
+    """
+    if isinstance(model, torch.nn.Module) or has_head(model):
+        return False
+    return _kind(model, load) is AutoModelForSequenceClassification and not hasattr(
+        _config(model, load), "num_key_value_heads"
+    )
 
 
 def loading_class(model: ModelSource, load: dict[str, Any]) -> Any:
@@ -61,11 +68,14 @@ def _kind(model: ModelSource, load: dict[str, Any]) -> Any:
         # the format has no place for a head's labels
         return None
     else:
-        options = {"revision": load.get("revision"), "token": load.get("hf_token")}
         try:
-            config = AutoConfig.from_pretrained(str(model), **{k: v for k, v in options.items() if v is not None})
+            names = _config(model, load).architectures or []
         except Exception:
             # loading it will say what is wrong
             return None
-        names = config.architectures or []
     return next((kind for name in names for ending, kind in _KINDS.items() if name.endswith(ending)), None)
+
+
+def _config(model: ModelSource, load: dict[str, Any]) -> Any:
+    options = {"revision": load.get("revision"), "token": load.get("hf_token")}
+    return AutoConfig.from_pretrained(str(model), **{key: value for key, value in options.items() if value})

@@ -5,11 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig
 
 from langchain_saffron.embedded import named_part
-from langchain_saffron.models.adapted import has_head
-from langchain_saffron.models.classifier_kind import is_text_classifier
+from langchain_saffron.models.classifier_kind import is_encoder
 from langchain_saffron.models.encoder_guard import EncoderGuard
 from langchain_saffron.models.endpoint_guard import EndpointGuard
 from langchain_saffron.models.guard_function import function_name
@@ -63,16 +61,7 @@ def load_guard(
     if callable(guard) and not isinstance(guard, torch.nn.Module):
         return ProcessRewardModel.from_function(guard, tokenizer, function_name(guard), retries)
     model = named_part(guard, "process_reward_model")
-    if _is_encoder(model, load):
+    if is_encoder(model, load):
         encoder = EncoderGuard(str(model), safe=safe, unsafe=unsafe, device=device, dtype=dtype, **load)
         return ProcessRewardModel.from_function(encoder, tokenizer, str(model), retries)
     return ProcessRewardModel.from_pretrained(model, prompt, device, dtype, safe=safe, unsafe=unsafe, **load)
-
-
-def _is_encoder(model: Any, load: dict[str, Any]) -> bool:
-    """Whether it is a classifier of texts that reads one from both ends."""
-    # an encoder's labels of tokens are none of the text: loading it as a decoder's says so
-    if isinstance(model, torch.nn.Module) or has_head(model) or not is_text_classifier(model, load):
-        return False
-    known = {key: load[name] for key, name in (("revision", "revision"), ("token", "hf_token")) if load.get(name)}
-    return not hasattr(AutoConfig.from_pretrained(str(model), **known), "num_key_value_heads")
