@@ -33,7 +33,7 @@ class ShapeReader:
             schema: All of it: references point into it.
             where: What errors call its root.
         """
-        self._root = merged(schema)
+        self._root = schema
         self._where = where
         self._references: dict[str, Reference] = {}
         self._any: Reference | None = None
@@ -44,9 +44,15 @@ class ShapeReader:
         Raises:
             GrammarError: Something in it cannot be read; the message names the place.
         """
-        if isinstance(self._root, dict):
-            self._root = {key: value for key, value in self._root.items() if key != "x-guidance"}
-        return self._read(self._root, "")
+        try:
+            self._root = merged(self._root)
+            if isinstance(self._root, dict):
+                self._root = {key: value for key, value in self._root.items() if key != "x-guidance"}
+            return self._read(self._root, "")
+        except RecursionError as error:
+            raise GrammarError(
+                f"{self._where}: a part of it refers to itself with nothing in between, or it is nested too deeply"
+            ) from error
 
     def _read(self, schema: Any, place: str) -> Shape:
         if schema is True or schema is None:

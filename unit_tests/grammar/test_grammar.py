@@ -456,6 +456,8 @@ def test_a_ban_on_ending_yields_where_nothing_else_is_allowed(model: Model):
         (Grammar.json_schema({"$ref": "#/$defs/none"}), "JSON schema.*/\\$defs/none"),
         (Grammar.json_schema({"type": "integer", "minimum": 3, "maximum": 1}), "minimum"),
         (Grammar.json_schema({"not": {}}), "not"),
+        (Grammar.json_schema({"type": "object", "anyOf": [{"$ref": "#"}]}), "JSON schema.*refers to itself"),
+        (Grammar.json_schema({"allOf": [{"$ref": "#"}]}), "JSON schema.*refers to itself"),
         (Grammar.regex("a("), "regular expression.*unclosed group"),
         (Grammar.regex("(?=a)b"), "look-around"),
         (Grammar.lark("start: nothing"), "grammar.*nothing"),
