@@ -1,17 +1,18 @@
 """The shortest end of an answer under any grammar, in tokens."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
 from langchain_saffron.errors import GrammarError
+from langchain_saffron.grammar.calls_closing import CallsCloser
+from langchain_saffron.grammar.closer import Closer
 from langchain_saffron.grammar.closing import JsonCloser
 from langchain_saffron.grammar.grammar import Grammar
-from langchain_saffron.grammar.json_text import value_end
-from langchain_saffron.grammar.lark import PYTHON_TAG, lark, shape_of
-from langchain_saffron.grammar.leaf_closing import ByteGrammars, character_end
-from langchain_saffron.grammar.parts_closing import Closer, PartsCloser
+from langchain_saffron.grammar.lark import lark, shape_of
+from langchain_saffron.grammar.leaf_closing import ByteGrammars
+from langchain_saffron.grammar.parts_closing import PartsCloser
 
 # of a grammar that nothing is known of, a piece may move the end so far
 _UNKNOWN_RISE = 64
@@ -32,86 +33,6 @@ class TextCloser:
         return self._grammars.close(self._source, text)
 
 
-class CallsCloser:
-    """The shortest end of an answer with tool calls."""
-
-    def __init__(self, source: str, grammars: ByteGrammars, cost: Callable[[bytes], int]) -> None:
-        """Take the source of a `Grammar.tagged`."""
-        self._grammar: dict[str, Any] = json.loads(source)
-        self._cost = cost
-        self._tags = [
-            (tag["begin"].encode(), JsonCloser(shape_of(tag["schema"]), grammars, cost), tag["end"].encode())
-            for tag in self._grammar["tags"]
-        ]
-        self._trigger = self._grammar["trigger"].encode()
-        self._separator = self._grammar["separator"].encode()
-        document = self._grammar.get("document")
-        self._document = document and closer_of(Grammar(**document), {}, grammars, cost)
-        self.rise = max(closer.rise + cost(begin + end) for begin, closer, end in self._tags)
-        if self._document:
-            self.rise = max(self.rise, self._document.rise)
-
-    def close(self, text: bytes) -> bytes | None:
-        """What makes `text` whole."""
-        ends = [self._document.close(text)] if self._document else []
-        start = self._start(text)
-        if start is None:
-            ends.append(character_end(text) if self._grammar["text"] else self._calls(text, 0))
-        else:
-            ends.append(self._calls(text, start))
-        return self._best(ends)
-
-    def _start(self, text: bytes) -> int | None:
-        """Where the first call begins, if one has."""
-        if not self._grammar["at_start"]:
-            place = text.find(self._trigger)
-            return None if place < 0 else place
-        bare = text.removeprefix(PYTHON_TAG.encode())
-        if self._grammar["text"] and len(bare) == len(text):
-            bare = text.lstrip(b" \t\r\n")
-        return len(text) - len(bare) if bare.startswith(self._trigger) else None
-
-    def _best(self, ends: Sequence[bytes | None]) -> bytes | None:
-        known = [end for end in ends if end is not None]
-        return min(known, key=lambda end: (self._cost(end), len(end))) if known else None
-
-    def _calls(self, text: bytes, start: int) -> bytes | None:
-        return self._best(list(self._ends(text, start)))
-
-    def _ends(self, text: bytes, start: int) -> Iterator[bytes | None]:
-        rest = text[start:]
-        for begin, closer, end in self._tags:
-            if begin.startswith(rest):
-                whole = closer.shortest
-                yield None if whole is None else begin[len(rest) :] + whole + end
-            elif rest.startswith(begin):
-                yield self._behind(text, start + len(begin), closer, end)
-
-    def _behind(self, text: bytes, start: int, closer: JsonCloser, end: bytes) -> bytes | None:
-        """The end where a call's arguments have begun."""
-        place = value_end(text, start)
-        if place is None or place == len(text):
-            missing = closer.close(text, start)
-            return None if missing is None else missing + end
-        if not closer.matches(text[start:place]):
-            return None
-        after = text[place:]
-        if end.startswith(after):
-            return end[len(after) :]
-        if not after.startswith(end):
-            return None
-        place += len(end)
-        after = text[place:]
-        if not after:
-            return b""
-        if not self._grammar["many"]:
-            return None
-        if self._separator.startswith(after):
-            another = self._calls(b"", 0)
-            return None if another is None else self._separator[len(after) :] + another
-        return self._calls(text, place + len(self._separator)) if after.startswith(self._separator) else None
-
-
 def closer_of(
     grammar: Grammar, special: dict[str, int], grammars: ByteGrammars, cost: Callable[[bytes], int]
 ) -> Closer | None:
@@ -125,13 +46,10 @@ def closer_of(
     """
     if grammar.kind == "json_schema":
         return JsonCloser(shape_of(json.loads(grammar.source)), grammars, cost)
-    if grammar.kind == "tagged":
-        return CallsCloser(grammar.source, grammars, cost)
-    if grammar.kind == "parts":
+    if grammar.kind in ("tagged", "parts"):
         document = json.loads(grammar.source).get("document")
-        return PartsCloser(
-            grammar.source, grammars, cost, document and closer_of(Grammar(**document), special, grammars, cost)
-        )
+        instead = closer_of(Grammar(**document), special, grammars, cost) if document else None
+        return (CallsCloser if grammar.kind == "tagged" else PartsCloser)(grammar.source, grammars, cost, instead)
     source = lark(grammar, special)
     return None if grammars.matcher(source).is_error() else TextCloser(source, grammars)
 

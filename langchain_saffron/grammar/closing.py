@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
+from langchain_saffron.grammar.closer import shortest
 from langchain_saffron.grammar.json_text import STRING, joined, string_end, value_end
 from langchain_saffron.grammar.leaf_closing import ByteGrammars, character_end
 from langchain_saffron.grammar.shapes import (
@@ -74,7 +75,7 @@ class JsonCloser:
             for shape in self._shapes:
                 text = self._shortest_of(shape)
                 known = self._whole.get(id(shape))
-                if text is not None and (known is None or self._shorter(text, known)):
+                if text is not None and self._best((known, text)) != known:
                     self._whole[id(shape)] = text
                     changed = True
 
@@ -93,12 +94,8 @@ class JsonCloser:
     def _least(self, shape: Shape) -> bytes | None:
         return self._whole.get(id(resolved(shape)))
 
-    def _shorter(self, one: bytes, other: bytes) -> bool:
-        return (self._cost(one), len(one)) < (self._cost(other), len(other))
-
     def _best(self, found: Iterable[bytes | None]) -> bytes | None:
-        known = [text for text in found if text is not None]
-        return min(known, key=lambda text: (self._cost(text), len(text))) if known else None
+        return shortest(found, self._cost)
 
     # What is missing of a value that has begun.
 

@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
+from langchain_saffron.grammar.closer import Closer
 from langchain_saffron.grammar.closing import JsonCloser
 from langchain_saffron.grammar.json_text import value_end
 from langchain_saffron.grammar.lark import shape_of
@@ -17,17 +18,6 @@ _ANY = "/(?s:.*)/"
 _NOWHERE: frozenset[int] = frozenset()
 # how many ends are kept: lexemes are as long as can be, so that the shortest may be none
 _KEPT = 4
-
-
-class Closer(Protocol):
-    """Finds ends of what has been written."""
-
-    @property
-    def rise(self) -> int:
-        """How many tokens farther the end may be after one more piece of the answer, at most."""
-
-    def close(self, text: bytes) -> bytes | None:
-        """What makes `text` whole; `None` where nothing is known to."""
 
 
 class PartsCloser:
