@@ -10,8 +10,9 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMe
 
 from integration_tests.template_cell import Cell, Wrong, first_difference
 from integration_tests.template_reference import SPECIAL_MARKER, Messages, Reference, Unrendered
-from langchain_saffron.engine.detokenizer import MarkerSigns, TextStream
+from langchain_saffron.engine.marker_signs import MarkerSigns
 from langchain_saffron.engine.result import ThoughtText
+from langchain_saffron.engine.text_stream import TextStream
 from langchain_saffron.engine.thought_reader import ThoughtStream
 from langchain_saffron.errors import GrammarError, PromptError
 from langchain_saffron.grammar.compiler import GrammarCompiler

@@ -5,8 +5,8 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, Unpack
 
-from langchain_saffron.engine.detokenizer import MarkerSigns, StopChecker, TextStream
 from langchain_saffron.engine.handle import AsyncHandle, Handle
+from langchain_saffron.engine.marker_signs import MarkerSigns
 from langchain_saffron.engine.model_limits import Lengths, ModelLimits
 from langchain_saffron.engine.prm_cache import PrmScorer
 from langchain_saffron.engine.prm_function import FunctionScorer
@@ -14,6 +14,8 @@ from langchain_saffron.engine.request import Request, RequestOptions
 from langchain_saffron.engine.reward_columns import RewardColumns
 from langchain_saffron.engine.said_nodes import SaidNodes
 from langchain_saffron.engine.sentence_ends import SentenceEnds, SpokenSentences
+from langchain_saffron.engine.stop_strings import StopChecker
+from langchain_saffron.engine.text_stream import TextStream
 from langchain_saffron.engine.thought_reader import SpokenStops, ThoughtStream
 from langchain_saffron.errors import SettingsError
 from langchain_saffron.grammar import Grammar

@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
-from langchain_saffron.engine.detokenizer import AnswerStream
 from langchain_saffron.engine.metrics import RequestTimes
 from langchain_saffron.engine.request_cache import RequestCache
 from langchain_saffron.engine.result import SearchResult, SearchStats
 from langchain_saffron.engine.said_nodes import SaidNodes
+from langchain_saffron.engine.text_stream import AnswerStream
 from langchain_saffron.grammar import Grammar
 from langchain_saffron.search import Expand, Search, SearchInputs
 from langchain_saffron.templates.thoughts import Thoughts

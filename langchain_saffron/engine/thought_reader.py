@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from langchain_saffron.engine.detokenizer import AnswerStream, Detokenizer, MarkerSigns
+from langchain_saffron.engine.detokenizer import Detokenizer
+from langchain_saffron.engine.marker_signs import MarkerSigns
 from langchain_saffron.engine.result import MarkerText, ThoughtText
+from langchain_saffron.engine.text_stream import AnswerStream
 from langchain_saffron.templates.thought_splitter import Piece
 from langchain_saffron.templates.thoughts import Thoughts
 

@@ -4,7 +4,9 @@ import random
 
 import pytest
 
-from langchain_saffron.engine.detokenizer import StopChecker, TextStream, decode
+from langchain_saffron.engine.detokenizer import decode
+from langchain_saffron.engine.stop_strings import StopChecker
+from langchain_saffron.engine.text_stream import TextStream
 from unit_tests.builders import byte_level_tokenizer, metaspace_tokenizer
 
 TEXTS = [

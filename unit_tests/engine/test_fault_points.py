@@ -10,9 +10,10 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_saffron import ChatSaffron, SaffronEngine, SearchSettings
 from langchain_saffron.cache import TokenForest, kv_pool
 from langchain_saffron.cache.kv_pool import KeyValuePool
-from langchain_saffron.engine.detokenizer import StopChecker, TextStream
 from langchain_saffron.engine.handle import Handle
 from langchain_saffron.engine.request_cache import RequestCache
+from langchain_saffron.engine.stop_strings import StopChecker
+from langchain_saffron.engine.text_stream import TextStream
 from langchain_saffron.errors import SaffronError
 from langchain_saffron.grammar import Grammar
 from langchain_saffron.grammar.matcher import GrammarMatcher

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from langchain_saffron.engine.detokenizer import MarkerSigns, StopFilter
+from langchain_saffron.engine.marker_signs import MarkerSigns
+from langchain_saffron.engine.stop_strings import StopFilter
 from langchain_saffron.engine.thought_reader import ThoughtReader
 from langchain_saffron.templates.safe_encoder import safe_encoder
 from langchain_saffron.templates.thought_form import KNOWN_FORMS, ThoughtForm, with_answer_markers
