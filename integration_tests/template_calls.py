@@ -13,7 +13,7 @@ from integration_tests.template_reference import SPECIAL_MARKER, Messages, Refer
 from langchain_saffron.engine.marker_signs import MarkerSigns
 from langchain_saffron.engine.result import ThoughtText
 from langchain_saffron.engine.text_stream import TextStream
-from langchain_saffron.engine.thought_reader import ThoughtStream
+from langchain_saffron.engine.thought_stream import ThoughtStream
 from langchain_saffron.errors import GrammarError, PromptError
 from langchain_saffron.grammar.compiler import GrammarCompiler
 from langchain_saffron.interface.prompts import PromptRenderer

@@ -8,7 +8,8 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 
 from integration_tests.template_cell import Cell, Wrong, first_difference
 from integration_tests.template_reference import SPECIAL_MARKER, Messages, Reference, Unrendered
-from langchain_saffron.engine.thought_reader import ThoughtStream, ThoughtText
+from langchain_saffron.engine.result import ThoughtText
+from langchain_saffron.engine.thought_stream import ThoughtStream
 from langchain_saffron.errors import PromptError
 from langchain_saffron.interface.prompts import PromptRenderer
 

@@ -14,9 +14,10 @@ from langchain_saffron.engine.request import Request, RequestOptions
 from langchain_saffron.engine.reward_columns import RewardColumns
 from langchain_saffron.engine.said_nodes import SaidNodes
 from langchain_saffron.engine.sentence_ends import SentenceEnds, SpokenSentences
+from langchain_saffron.engine.spoken_text import SpokenStops
 from langchain_saffron.engine.stop_strings import StopChecker
 from langchain_saffron.engine.text_stream import TextStream
-from langchain_saffron.engine.thought_reader import SpokenStops, ThoughtStream
+from langchain_saffron.engine.thought_stream import ThoughtStream
 from langchain_saffron.errors import SettingsError
 from langchain_saffron.grammar import Grammar
 from langchain_saffron.grammar.after_thought import AfterThought

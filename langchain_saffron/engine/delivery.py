@@ -6,7 +6,7 @@ from langchain_saffron.engine.metrics import EngineMetrics
 from langchain_saffron.engine.request import Delta, Done, Failed, Request
 from langchain_saffron.engine.result import RefusalText, SearchResult, refusal_category
 from langchain_saffron.engine.text_stream import AnswerStream
-from langchain_saffron.engine.thought_reader import ThoughtStream
+from langchain_saffron.engine.thought_stream import ThoughtStream
 from langchain_saffron.search import Answer
 
 

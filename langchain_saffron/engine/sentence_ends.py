@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from langchain_saffron.engine.detokenizer import decode
-from langchain_saffron.engine.thought_reader import SpokenText
+from langchain_saffron.engine.spoken_text import SpokenText
 from langchain_saffron.templates.thoughts import Thoughts
 
 # a full stop, or the end of a line, with all that belongs to it

@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 
-from langchain_saffron.engine.thought_reader import ThoughtStream
+from langchain_saffron.engine.thought_stream import ThoughtStream
 from langchain_saffron.errors import GrammarError
 from langchain_saffron.grammar import Grammar
 from langchain_saffron.grammar.after_thought import AfterThought

@@ -9,7 +9,7 @@ from langchain_core.tools import tool
 
 from langchain_saffron import ChatSaffron, ProcessRewardModel, SaffronEngine
 from langchain_saffron.engine import ThoughtText
-from langchain_saffron.engine.thought_reader import ThoughtStream
+from langchain_saffron.engine.thought_stream import ThoughtStream
 from langchain_saffron.interface.prompts import PromptRenderer
 from langchain_saffron.interface.response_format import instructed, read_response_format
 from langchain_saffron.tools import tool_request
