@@ -5,19 +5,13 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, Unpack
 
+from langchain_saffron.engine.answer_text import AnswerText
 from langchain_saffron.engine.handle import AsyncHandle, Handle
-from langchain_saffron.engine.marker_signs import MarkerSigns
 from langchain_saffron.engine.model_limits import Lengths, ModelLimits
 from langchain_saffron.engine.prm_cache import PrmScorer
 from langchain_saffron.engine.prm_function import FunctionScorer
 from langchain_saffron.engine.request import Request, RequestOptions
 from langchain_saffron.engine.reward_columns import RewardColumns
-from langchain_saffron.engine.said_nodes import SaidNodes
-from langchain_saffron.engine.sentence_ends import SentenceEnds, SpokenSentences
-from langchain_saffron.engine.spoken_text import SpokenStops
-from langchain_saffron.engine.stop_strings import StopChecker
-from langchain_saffron.engine.text_stream import TextStream
-from langchain_saffron.engine.thought_stream import ThoughtStream
 from langchain_saffron.errors import SettingsError
 from langchain_saffron.grammar import Grammar
 from langchain_saffron.grammar.after_thought import AfterThought
@@ -27,7 +21,6 @@ from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.models.mrm import MultifurcationRewardModel
 from langchain_saffron.models.reward_head import RewardHead
 from langchain_saffron.search import Constraint, SearchInputs, find_search
-from langchain_saffron.search.protocol import Sentences
 from langchain_saffron.search.recorder import Recorder
 from langchain_saffron.search.registry import StartSearch
 from langchain_saffron.settings import SearchSettings
@@ -146,13 +139,12 @@ class Admission:
         if plain:
             self._warn_of_processors()
         prm = self._prm if settings.needs_process_reward_model else None
+        text = AnswerText(self.tokenizer, thoughts, context, settings.stop, options.get("reward_thoughts", True))
         inputs = SearchInputs(
             settings=settings,
             end_tokens=self.end_tokens,
             seen=None if settings.mask == "off" or self._rewards is None else self._rewards.seen,
-            stops=SpokenStops(self.tokenizer, thoughts, settings.stop, context)
-            if thoughts
-            else StopChecker(self.tokenizer, settings.stop, context),
+            stops=text.stops(),
             budget=self.models.meter(settings, lengths),
             repetition_penalty=getattr(self.generation_config, "repetition_penalty", None) or 1.0,
             prompt=policy_ids,
@@ -161,12 +153,9 @@ class Admission:
             constraint=constraint,
             marks=tuple(thoughts.markers.signs) if thoughts else (),
             refusing=self._refusing(settings, bool(context)) if not (constraint or thoughts) else None,
-            sentences=self._sentences(context, thoughts, options.get("reward_thoughts", True))
-            if settings.verify
-            else None,
+            sentences=text.sentences() if settings.verify else None,
             reward_error=self.models.reward_error,
         )
-        markers = MarkerSigns(options.get("markers") or {})
         return Request(
             inputs=inputs,
             start=start or find_search(settings.search),
@@ -175,14 +164,12 @@ class Admission:
             reward_ids=None if plain or isinstance(self._reward_model, RewardHead) else reward_ids,
             prm_ids=prm_ids if prm else None,
             salt=options.get("cache_salt", ""),
-            stream=ThoughtStream(self.tokenizer, thoughts, settings.stop, context, markers)
-            if thoughts
-            else TextStream(self.tokenizer, settings.stop, context, markers),
+            stream=text.stream(options.get("markers") or {}),
             send=handle.put,
             deadline=deadline,
             cancelled=handle.cancelled,
             question=len(prm.suffix) if prm else 0,
-            said=SaidNodes(self.tokenizer, thoughts) if thoughts and not options.get("reward_thoughts", True) else None,
+            said=text.said_nodes(),
         )
 
     def _refusing(self, settings: SearchSettings, continues: bool) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
@@ -195,12 +182,6 @@ class Admission:
         # some tokenizers begin every text with a space
         behind = behind[len(stop) :] if behind[: len(stop)] == stop else alone
         return (behind if continues else alone), behind
-
-    def _sentences(self, context: Sequence[int], thoughts: Thoughts | None, in_thoughts: bool) -> Sentences:
-        """Where sentences end in what the process reward model reads."""
-        if thoughts is None or in_thoughts:
-            return SentenceEnds(self.tokenizer, context)
-        return SpokenSentences(self.tokenizer, thoughts, context)
 
     def _constraint(
         self, grammar: Grammar | None, timeout: float | None, thoughts: Thoughts | None
