@@ -60,11 +60,6 @@ def described(rng: Random) -> str:
     return f"a {rng.choice(_ADJECTIVES)} {rng.choice(_ADJECTIVES)} {rng.choice(_NOUNS)}"
 
 
-def adjective(rng: Random) -> str:
-    """One word that says what something is like."""
-    return rng.choice(_ADJECTIVES) if rng.random() < 0.6 else made_up(rng)
-
-
 def noun(rng: Random) -> str:
     """One thing."""
     return rng.choice(_NOUNS)
