@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from pydantic import PrivateAttr, ValidationError, model_validator
 
-from langchain_saffron.embedded import World, find_world, warn_of_kitchen
+from langchain_saffron.embedded import World, find_world, near_world, warn_of_kitchen
 from langchain_saffron.engine import SaffronEngine, SearchResult
 from langchain_saffron.engine.checking import check_models
 from langchain_saffron.engine.registry import shared_engine, source_key, spec_key
@@ -149,8 +149,10 @@ class SaffronFields(Fields):
         settings = self.search_settings()
         needs = settings.needs_reward_model and self.engine is None
         if needs and self._world is None and self.reward_model is None:
+            near = near_world(self.model)
             raise RewardModelRequiredError(
-                f"effort={self.effort!r} needs a reward model: pass reward_model= (an MRM directory or hub id), "
+                (f"there are no embedded models of the name {self.model!r}: did you mean {near!r}? " if near else "")
+                + f"effort={self.effort!r} needs a reward model: pass reward_model= (an MRM directory or hub id), "
                 "or effort='off' for plain decoding"
             )
         asks_prm = settings.needs_process_reward_model and self.engine is None
