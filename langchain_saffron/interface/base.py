@@ -137,7 +137,6 @@ class SaffronFields(Fields):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        check_effort(self.effort)
         if self.engine is not None and not isinstance(self.engine, SaffronEngine):
             raise SettingsError(f"engine: expected a SaffronEngine, got {type(self.engine).__name__}")
         if self.engine is not None and (self.model is not None or self.reward_model is not None):
@@ -186,6 +185,8 @@ class SaffronFields(Fields):
         Raises:
             SettingsError: A value is out of range, or two contradict each other.
         """
+        # a field that was assigned, or changed in a copy, was never validated
+        check_effort(self.effort)
         search = self.search
         if search is None:
             search = "saffron" if self.effort != "off" else "sample" if samples(self.temperature) else "greedy"
