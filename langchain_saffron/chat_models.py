@@ -227,8 +227,10 @@ class ChatSaffron(SaffronFields, BaseChatModel):
         """How many tokens these messages take as a prompt, the template's own included.
 
         A part of a conversation that is no prompt, such as one that ends on a call of a tool, is counted message by
-        message.
+        message. None are no tokens: `trim_messages` asks for that, too.
         """
+        if not messages and not tools:
+            return 0
         renderer = self.renderer()
         try:
             return len(

@@ -1,7 +1,9 @@
 """The models inside the package: their names and weights, and the word that some are no real ones."""
 
+import os
 import warnings
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +12,8 @@ KITCHEN_NAME = "kitchen"
 KITCHEN = _PACKAGE / "kitchen" / "weights"
 SMOLLM2_NAME = "smollm2"
 SMOLLM2 = _PACKAGE / "smollm2" / "weights"
+# how much alike two names are where one may be meant for the other: "hard-kitchen" is still near "kitchen"
+_NEAR = 0.7
 
 _told = False
 
@@ -45,6 +49,13 @@ def find_world(model: Any) -> World | None:
     if model is None:
         return WORLDS[KITCHEN_NAME]
     return WORLDS.get(model) if isinstance(model, str) else None
+
+
+def near_world(model: Any) -> str | None:
+    """The embedded world whose name a policy's may be meant for, by its letters; `None` for paths and hub ids."""
+    if not isinstance(model, str) or "/" in model or os.path.exists(os.path.expanduser(model)):
+        return None
+    return next(iter(get_close_matches(model.strip().lower(), WORLDS, 1, _NEAR)), None)
 
 
 def named_part(source: Any, part: Literal["policy", "reward_model", "process_reward_model"]) -> Any:

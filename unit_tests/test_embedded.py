@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from langchain_saffron import ChatSaffron
-from langchain_saffron.embedded import KITCHEN, WORLDS, find_world, named_part
+from langchain_saffron.embedded import KITCHEN, WORLDS, find_world, named_part, near_world
 from langchain_saffron.engine.registry import source_key
 
 
@@ -19,6 +20,18 @@ def test_a_policy_names_a_world_or_none():
     assert named_part("kitchen", "process_reward_model") == KITCHEN / "prm"
     assert named_part(Path("kitchen"), "policy") == Path("kitchen")
     assert named_part("some/guard", "process_reward_model") == "some/guard"
+
+
+def test_a_name_that_is_nearly_a_world_s_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert [near_world(name) for name in ("SmolLM2", "smolm2", "hard-kitchen", " kitchen")] == [
+        "smollm2", "smollm2", "kitchen", "kitchen",
+    ]  # fmt: skip
+    assert near_world("HuggingFaceTB/SmolLM2") is near_world("my-policy") is near_world(Path("smolm2")) is None
+    (tmp_path / "smolm2").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert near_world("smolm2") is near_world("~nobody-here") is near_world("k" * 5000) is None
+    with pytest.raises(ValidationError, match="name 'kichen': did you mean 'kitchen'"):
+        ChatSaffron(model="kichen")
 
 
 @pytest.mark.filterwarnings("ignore:no model= was given")

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from pydantic import PrivateAttr, ValidationError, model_validator
 
-from langchain_saffron.embedded import World, find_world, warn_of_kitchen
+from langchain_saffron.embedded import World, find_world, near_world, warn_of_kitchen
 from langchain_saffron.engine import SaffronEngine, SearchResult
 from langchain_saffron.engine.checking import check_models
 from langchain_saffron.engine.registry import shared_engine, source_key, spec_key
@@ -137,7 +137,6 @@ class SaffronFields(Fields):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        check_effort(self.effort)
         if self.engine is not None and not isinstance(self.engine, SaffronEngine):
             raise SettingsError(f"engine: expected a SaffronEngine, got {type(self.engine).__name__}")
         if self.engine is not None and (self.model is not None or self.reward_model is not None):
@@ -149,8 +148,10 @@ class SaffronFields(Fields):
         settings = self.search_settings()
         needs = settings.needs_reward_model and self.engine is None
         if needs and self._world is None and self.reward_model is None:
+            near = near_world(self.model)
             raise RewardModelRequiredError(
-                f"effort={self.effort!r} needs a reward model: pass reward_model= (an MRM directory or hub id), "
+                (f"there are no embedded models of the name {self.model!r}: did you mean {near!r}? " if near else "")
+                + f"effort={self.effort!r} needs a reward model: pass reward_model= (an MRM directory or hub id), "
                 "or effort='off' for plain decoding"
             )
         asks_prm = settings.needs_process_reward_model and self.engine is None
@@ -184,6 +185,8 @@ class SaffronFields(Fields):
         Raises:
             SettingsError: A value is out of range, or two contradict each other.
         """
+        # a field that was assigned, or changed in a copy, was never validated
+        check_effort(self.effort)
         search = self.search
         if search is None:
             search = "saffron" if self.effort != "off" else "sample" if samples(self.temperature) else "greedy"

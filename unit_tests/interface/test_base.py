@@ -152,6 +152,14 @@ def test_a_model_without_reward_model_is_fine_for_plain_decoding():
     assert (cold.search, cold.temperature) == ("greedy", None)
 
 
+def test_an_effort_that_nobody_validated_is_no_narrow_search():
+    assigned = ChatSaffron()
+    assigned.effort = "hgih"
+    for chat in (assigned, ChatSaffron().model_copy(update={"effort": "hgih"})):
+        with pytest.raises(SettingsError, match="effort: 'hgih' is not one of"):
+            chat.invoke(HELLO)
+
+
 def test_effort_means_width_and_lag_and_explicit_values_win():
     expected = {"low": (1, None), "medium": (4, 8), "high": (16, 16), "max": (64, 32)}
     for effort, (width, lag) in expected.items():

@@ -32,8 +32,15 @@ def test_any_part_of_a_conversation_is_counted(chat: ChatSaffron):
     assert chat.get_num_tokens_from_messages(MESSAGES[:3]) < chat.get_num_tokens_from_messages(MESSAGES)
     room = chat.get_num_tokens_from_messages(MESSAGES[:5])
     assert trim_messages(MESSAGES, token_counter=chat, max_tokens=room, strategy="first", end_on="ai") == MESSAGES[:5]
-    with pytest.raises(PromptError):
-        chat.get_num_tokens_from_messages([])
+    assert chat.get_num_tokens_from_messages([]) == 0
+
+
+@pytest.mark.parametrize("strategy", ["first", "last"])
+def test_messages_are_trimmed_to_whatever_room_there_is(chat: ChatSaffron, strategy: str):
+    """Where parts of messages may stay, LangChain also asks how many tokens no messages are."""
+    for room in (0, 1, 10, 40):
+        kept = trim_messages(MESSAGES, token_counter=chat, max_tokens=room, strategy=strategy, allow_partial=True)
+        assert chat.get_num_tokens_from_messages(kept) <= room
 
 
 @pytest.mark.parametrize(
