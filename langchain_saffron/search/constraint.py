@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import torch
 
+from langchain_saffron.search.branchless import or_never
+
 
 class Constraint(ABC):
     """What may follow one response. It never changes: `advance` gives another one."""
@@ -121,6 +123,8 @@ def constrain(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         float32 [beams, vocabulary]. Where the policy holds all that is allowed for impossible, all of it is
         equally likely: the grammar wins.
     """
-    constrained = logits.masked_fill(~mask, -torch.inf)
+    constrained = or_never(logits, mask)
+    if logits.device.type == "cpu" and bool((constrained.amax(dim=1) > -torch.inf).all()):
+        return constrained
     impossible = (constrained == -torch.inf).all(dim=1, keepdim=True)
     return torch.where(impossible & mask, 0.0, constrained)

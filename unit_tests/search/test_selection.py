@@ -5,8 +5,10 @@ import math
 import pytest
 import torch
 
-from langchain_saffron.search import selection
-from langchain_saffron.search.selection import CHUNK, FIRST_LOOK, Rules, likeliest, nucleus, select
+from langchain_saffron.search import looks, selection
+from langchain_saffron.search.nucleus import CHUNK, likeliest, nucleus
+from langchain_saffron.search.rules import Rules
+from langchain_saffron.search.selection import select
 from unit_tests.tables import rules
 
 INF = math.inf
@@ -39,7 +41,7 @@ def test_the_nucleus_is_that_of_the_definition(top_p: float, scale: float):
     inside = nucleus(logprobs, top_p)
     for row in range(6):
         assert torch.equal(inside[row], inside_by_definition(logprobs[row].exp(), top_p))
-    for look in (FIRST_LOOK, CHUNK):
+    for look in (64, CHUNK):
         _, tokens, among, wider = likeliest(logprobs, top_p, look)
         for row in range(6):
             members = set(tokens[row][among[row]].tolist())
@@ -52,7 +54,7 @@ def test_what_is_selected_does_not_depend_on_how_many_tokens_are_looked_at_first
     generator = torch.Generator().manual_seed(5)
     logits, rewards = (torch.randn(4, 5 * CHUNK, generator=generator) * size for size in (scale, 3.0))
     found = select(logits, rewards, [0.0] * 4, [0.0] * 4, rules(top_p=0.8), 12, True).candidates
-    monkeypatch.setattr(selection, "_looks", lambda *of: [None])
+    monkeypatch.setattr(selection, "looks", lambda *of: [looks._whole(*of)])
     expected = select(logits, rewards, [0.0] * 4, [0.0] * 4, rules(top_p=0.8), 12, True).candidates
     assert [(one.beam, one.token) for one in found] == [(one.beam, one.token) for one in expected]
     assert [one.score for one in found] == pytest.approx([one.score for one in expected])
