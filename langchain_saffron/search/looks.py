@@ -10,6 +10,8 @@ from langchain_saffron.search.branchless import or_never
 from langchain_saffron.search.nucleus import CHUNK, likeliest, nucleus
 from langchain_saffron.search.ragged import Ragged
 
+# of so few beams the likeliest tokens are found as fast by sorting them out of all
+FEW = 4
 # up to this share of the vocabulary a CPU takes the tokens out that are looked at
 MOST_TAKEN = 1 / 8
 # tokens that have this share of what a nucleus leaves out are looked at first
@@ -71,12 +73,18 @@ def looks(logprobs: torch.Tensor, top_p: float) -> Iterator[Look]:
     if top_p >= 1 or logprobs.shape[1] <= CHUNK:
         yield _whole(logprobs, top_p)
     elif logprobs.device.type == "cpu":
-        yield _of_nucleus(logprobs, top_p)
+        near = _likeliest(logprobs, top_p, DRAWN[0]) if len(logprobs) <= FEW else None
+        yield _of_nucleus(logprobs, top_p) if near is None or bool(near.again) else near
         yield _whole(logprobs, top_p)
     else:
-        likely, tokens, inside, again = likeliest(logprobs, top_p)
-        yield Look(likely, tokens, inside, likely.exp(), again, CHUNK)
+        yield _likeliest(logprobs, top_p, CHUNK)
         yield _whole(logprobs, top_p)
+
+
+def _likeliest(logprobs: torch.Tensor, top_p: float, count: int) -> Look:
+    """A look at so many tokens of each beam."""
+    likely, tokens, inside, again = likeliest(logprobs, top_p, count)
+    return Look(likely, tokens, inside, likely.exp(), again, count)
 
 
 def _whole(logprobs: torch.Tensor, top_p: float) -> Look:

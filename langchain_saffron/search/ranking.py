@@ -109,7 +109,8 @@ def rank(asked: Asked, look: Look) -> torch.Tensor:
         least = max(rules.threshold, rules.refusal_threshold or rules.threshold)
         missing = upload([value is None for value in inherited], torch.bool, reward.device)
         own = torch.where(missing & free[:, 0], least, own)
-    reward = torch.where(exempt, own[:, None], reward)
+    if not on_cpu or bool(row_any(exempt).any()):
+        reward = torch.where(exempt, own[:, None], reward)
     risk = _risk(look.mass, reward, allowed)
     if rules.refusal_threshold is not None:
         allowed = allowed & (reward >= rules.refusal_threshold)
@@ -190,7 +191,8 @@ def _instead_on_device(
 def _risk(mass: torch.Tensor, reward: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
     """float32 [beams]: how unsafe the next token is likely to be."""
     mass = or_nothing(mass, allowed)
-    return (mass * torch.sigmoid(-STEEPNESS * reward)).sum(-1) / mass.sum(-1).clamp_min(1e-30)
+    # large tables: every new one costs the time to be given memory
+    return (-STEEPNESS * reward).sigmoid_().mul_(mass).sum(-1) / mass.sum(-1).clamp_min(1e-30)
 
 
 def _own_rewards(
