@@ -16,7 +16,7 @@ def or_never(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """
     if values.device.type != "cpu" or values.numel() < SMALLEST:
         return torch.where(mask, values, -torch.inf)
-    chosen = torch.nn.functional.threshold_(_ones(mask, values).sub_(1), -0.5, -torch.inf).add_(values)
+    chosen = torch.threshold_(_ones(mask, values).sub_(1), -0.5, -torch.inf).add_(values)
     # NaN, or plus infinity less infinity
     return torch.where(mask, values, -torch.inf) if bool(chosen.amax().isnan()) else chosen
 
