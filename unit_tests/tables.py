@@ -7,7 +7,7 @@ import torch
 
 from langchain_saffron.search import Answer, Expand, Node, Scores, Search
 from langchain_saffron.search.rewards import RewardTable
-from langchain_saffron.search.selection import Rules
+from langchain_saffron.search.rules import Rules
 
 
 def response(node: Node) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ import torch
 from langchain_saffron.errors import NumericalError
 from langchain_saffron.models.unembedding import Unembedding
 from langchain_saffron.runtime.devices import upload
+from langchain_saffron.search.branchless import column_any
 from langchain_saffron.search.rewards import Rewards
 
 # from this share of the vocabulary on, gathering rows costs more than multiplying with all of them
@@ -91,7 +92,7 @@ class CandidateRewards(Rewards):
     def _of_any(self, tokens: torch.Tensor | None, wanted: torch.Tensor) -> torch.Tensor | None:
         """By one product of all nodes with the tokens that any wants; `None` where those are too many."""
         if tokens is None:
-            columns = wanted.any(dim=0).nonzero()[:, 0]
+            columns = column_any(wanted).nonzero()[:, 0]
         else:
             nodes, places = wanted.nonzero(as_tuple=True)
             asked = tokens[nodes, places]

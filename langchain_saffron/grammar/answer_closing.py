@@ -83,6 +83,7 @@ class AnswerCloser:
         self._known = False
         self._markers = sorted(special, key=len, reverse=True)
         self._tokens = lru_cache(maxsize=8192)(self._tokens_of)
+        self._ways = lru_cache(maxsize=1024)(lambda end: (self._marked(end), self._tokens(end)))
 
     def rise(self, token: int) -> int:
         """How many tokens farther the end may be behind one more token, at most, as far as that is known."""
@@ -97,7 +98,7 @@ class AnswerCloser:
         """Ways to make `text` whole that are likely to be the shortest, best first."""
         closer = self._get()
         ends = closer.ends(text) if isinstance(closer, PartsCloser) else [closer.close(text)] if closer else []
-        ways = [way for end in ends if end is not None for way in (self._marked(end), self._tokens(end))]
+        ways = [way for end in ends if end is not None for way in self._ways(end)]
         return [way for place, way in enumerate(ways) if way not in ways[:place]]
 
     def _get(self) -> Closer | None:

@@ -1,6 +1,6 @@
 """The shortest end of half a document, by its shape."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from langchain_saffron.grammar.closer import shortest
 from langchain_saffron.grammar.json_text import STRING, joined, string_end, value_end
@@ -242,20 +242,17 @@ class JsonCloser:
         if shape.choices:
             left = sorted((text for text in _choices(shape) if text not in used), key=self._cost)
             return self._listed(left[: max(shape.least - count, 0)], first, b"]")
-        parts: list[bytes | None] = []
-        for place in range(count, shape.least):
-            inner = _item_shape(shape, place)
-            parts.append(None if inner is None else self._least(inner))
+        parts = [self._least(inner) for inner in shape.first[count : shape.least]]
+        alike = shape.least - max(count, len(shape.first))
+        if alike > 0:
+            parts += [None if shape.rest is None else self._least(shape.rest)] * alike
         return self._listed(parts, first, b"]")
 
-    def _listed(self, parts: Iterable[bytes | None], first: bool, end: bytes) -> bytes | None:
-        text = b""
-        for part in parts:
-            if part is None:
-                return None
-            text += (b"" if first else self._comma) + part
-            first = False
-        return text + end
+    def _listed(self, parts: Sequence[bytes | None], first: bool, end: bytes) -> bytes | None:
+        known = [part for part in parts if part is not None]
+        if len(known) < len(parts):
+            return None
+        return (b"" if first or not known else self._comma) + self._comma.join(known) + end
 
     # Values that are whole.
 

@@ -40,7 +40,7 @@ class GrammarMatcher(Constraint):
     one: the last that goes on from a response takes over the state of that, which could be made again.
     """
 
-    __slots__ = ("_accepting", "_distance", "_done", "_end", "_matcher", "_parent", "_token", "_tokens")
+    __slots__ = ("_accepting", "_distance", "_done", "_end", "_matcher", "_parent", "_token", "_tokens", "_ways")
 
     def __init__(
         self, tokens: Tokens, matcher: Any, parent: "GrammarMatcher | None" = None, token: int = -1, done: bool = False
@@ -63,6 +63,8 @@ class GrammarMatcher(Constraint):
         # the end is no farther than this, as far as is known
         self._distance: float = 0 if done else _FAR
         self._end: tuple[int, ...] | None = () if done else None
+        # ends that are still to be tried, once they have been looked for
+        self._ways: list[list[int]] | None = None
 
     def copy(self) -> "GrammarMatcher":
         """The same state, for another thread."""
@@ -132,10 +134,18 @@ class GrammarMatcher(Constraint):
         end = self.shortest()
         return end is None or len(end) <= left
 
+    def beyond(self, left: int) -> bool:
+        """Whether none of the ends that are likely to be the shortest is within `left` tokens; none is tried."""
+        if self._distance <= left or self._parent is None:
+            return False
+        if self._end is not None:
+            return len(self._end) > left
+        return all(len(way) > left for way in self._likely_ends())
+
     def shortest(self) -> tuple[int, ...] | None:
         """The fewest tokens known to make the response whole; `None` where none are known to."""
         if self._end is None and self._tokens.closer is not None and self._distance > -_FAR:
-            for end in self._tokens.closer.ends(self._text()):
+            for end in self._likely_ends():
                 if self._leads_to_an_end(end):
                     self._end = tuple(end)
                     self._distance = len(end)
@@ -144,6 +154,12 @@ class GrammarMatcher(Constraint):
                 # what is unknown of the empty response will not be known of any other
                 self._distance = -_FAR
         return self._end
+
+    def _likely_ends(self) -> list[list[int]]:
+        closer = self._tokens.closer
+        if self._ways is None:
+            self._ways = [] if closer is None else closer.ends(self._text())
+        return self._ways
 
     def _leads_to_an_end(self, tokens: Sequence[int]) -> bool:
         if not tokens:

@@ -15,8 +15,8 @@ from langchain_saffron.search.node import ROOT, Node
 from langchain_saffron.search.protocol import Answer, Expand, FinishReason, Scores, Search, SearchInputs
 from langchain_saffron.search.refusing import Opening, held_back, refusing_settings
 from langchain_saffron.search.room import Room
+from langchain_saffron.search.rules import Rules
 from langchain_saffron.search.sampling import seeded
-from langchain_saffron.search.selection import Rules
 from langchain_saffron.search.verifying import Verifier
 
 

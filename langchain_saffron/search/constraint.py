@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import torch
 
+from langchain_saffron.search.branchless import or_never
+
 
 class Constraint(ABC):
     """What may follow one response. It never changes: `advance` gives another one."""
@@ -45,6 +47,14 @@ class Constraint(ABC):
         """Whether a whole answer can be reached in `left` more tokens; `True` where that is not known."""
         return True
 
+    def beyond(self, left: int) -> bool:
+        """Whether it is clear without much ado that no way to a whole answer is known in `left` more tokens."""
+        return False
+
+    def must_close(self, left: int) -> bool:
+        """Whether a whole answer takes all of `left` more tokens, as far as is known."""
+        return not self.beyond(left) and not self.fits(left - 1) and self.fits(left)
+
     def shortest(self) -> tuple[int, ...] | None:
         """The fewest tokens that make the response a whole one; `None` where that is not known."""
         return None
@@ -70,7 +80,7 @@ def permitted(
         others = mask.index_fill(1, torch.tensor(end_tokens), False)
         mask = torch.where(others.any(dim=1, keepdim=True), others, mask)
     for row, state in enumerate(states if left is not None else ()):
-        if left and not state.fits(left - 1) and state.fits(left):
+        if left and state.must_close(left):
             mask[row] = only_closing(state, mask.shape[1], end_tokens)
     return mask
 
@@ -104,7 +114,7 @@ def leaves_room(state: Constraint, child: Constraint, left: int, end_tokens: Seq
         left: How many tokens may be written behind that one.
         end_tokens: Tokens that end a turn.
     """
-    if child.done or child.fits(left):
+    if child.done or state.beyond(left + 1) or child.fits(left):
         return True
     end = state.shortest()
     return end is None or len(end) > left + 1 or not (end or end_tokens)
@@ -121,6 +131,8 @@ def constrain(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         float32 [beams, vocabulary]. Where the policy holds all that is allowed for impossible, all of it is
         equally likely: the grammar wins.
     """
-    constrained = logits.masked_fill(~mask, -torch.inf)
+    constrained = or_never(logits, mask)
+    if logits.device.type == "cpu" and bool((constrained.amax(dim=1) > -torch.inf).all()):
+        return constrained
     impossible = (constrained == -torch.inf).all(dim=1, keepdim=True)
     return torch.where(impossible & mask, 0.0, constrained)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from langchain_saffron.runtime.devices import upload
+from langchain_saffron.search.branchless import or_never
 
 # what an unseen token costs under the soft mask, in points of missing reward: without it, words that no reward model
 # knows break through; at 1.5, a search with a small reward model no longer finds refusals whose words it never saw
@@ -79,7 +80,7 @@ def prefer_seen(likely: torch.Tensor, unseen: torch.Tensor, inside: torch.Tensor
         float32 [beams, columns].
     """
     tilted = likely - cost * unseen
-    before, after = likely.masked_fill(~inside, -torch.inf), tilted.masked_fill(~inside, -torch.inf)
+    before, after = or_never(likely, inside), or_never(tilted, inside)
     kept = before.logsumexp(-1, keepdim=True) - after.logsumexp(-1, keepdim=True)
     # a beam without a nucleus has nothing to keep
     return tilted + kept.nan_to_num(nan=0.0)

@@ -11,7 +11,8 @@ from langchain_saffron.search.beams import Beam
 from langchain_saffron.search.constraint import constrain
 from langchain_saffron.search.node import Node
 from langchain_saffron.search.rewards import Rewards
-from langchain_saffron.search.selection import Candidate, Rules, Selection
+from langchain_saffron.search.rules import Rules
+from langchain_saffron.search.selection import Candidate, Selection
 from langchain_saffron.search.trace import Fate, Trace, TraceNode, TraceStep
 from langchain_saffron.settings import SearchSettings
 

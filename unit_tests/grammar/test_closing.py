@@ -13,6 +13,8 @@ from langchain_saffron.grammar.check import check_schema
 from langchain_saffron.grammar.compiler import GrammarCompiler
 from langchain_saffron.grammar.json_text import value_end
 from langchain_saffron.grammar.lark import shape_of
+from langchain_saffron.grammar.matcher import GrammarMatcher
+from langchain_saffron.search.constraint import leaves_room, permitted
 from unit_tests.builders import byte_level_tokenizer
 from unit_tests.grammar.test_grammar import SCHEMAS, TOOL, Model, calls, hermes, llama
 
@@ -80,6 +82,13 @@ def test_every_response_has_an_end_that_is_found(model: Model, schema: dict[str,
         assert checks.is_valid(json.loads(text)), text
         assert state.fits(len(end))
         assert not end or not state.fits(len(end) - 1)
+        fresh = model.compiler.compile(Grammar.json_schema(schema))
+        for token in written:
+            fresh = fresh.advance(token)
+        # of a state whose ends nobody has tried, too
+        for left in range(1, len(end) + 3):
+            assert fresh.must_close(left) == (left == len(end))
+            assert not fresh.beyond(left) or left < len(end)
         allowed = state.allowed([state])[0]
         allowed[list(model.compiler.end_tokens)] = False
         if state.done or not allowed.any():
@@ -87,6 +96,31 @@ def test_every_response_has_an_end_that_is_found(model: Model, schema: dict[str,
         token = chance.choice(allowed.nonzero().flatten().tolist())
         state = state.advance(token)
         written.append(token)
+
+
+def test_ends_that_are_too_far_away_are_not_tried(model: Model, monkeypatch: pytest.MonkeyPatch):
+    tried: list[int] = []
+    real = GrammarMatcher._leads_to_an_end
+    monkeypatch.setattr(GrammarMatcher, "_leads_to_an_end", lambda self, end: tried.append(len(end)) or real(self, end))
+    items = {"type": "array", "items": {"type": "integer"}, "minItems": 50}
+    root = model.compiler.compile(Grammar.json_schema(items))
+    assert permitted([root], [], True, 20).any()
+    assert len(tried) == 1, "what is unknown of the empty response is unknown of all"
+    state: Any = root
+    chance = Random(0)
+    for step in range(8):
+        token = chance.choice(state.allowed([state])[0].nonzero().flatten().tolist())
+        child = state.advance(token)
+        assert leaves_room(state, child, 20 - step, [])
+        assert permitted([child], [], True, 20 - step).any()
+        state = child
+    assert len(tried) == 1
+    end = state.shortest()
+    assert end is not None
+    assert len(tried) == 2
+    for token in state.allowed([state])[0].nonzero().flatten().tolist()[:40]:
+        child = state.advance(token)
+        assert leaves_room(state, child, len(end) - 1, []) == (len(child.shortest() or ()) < len(end))
 
 
 def test_the_shortest_of_several(model: Model):

@@ -1,12 +1,15 @@
 """Nucleus, mask, fallback, ranking: one step of the search on tables."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 
-from langchain_saffron.search import selection
-from langchain_saffron.search.selection import CHUNK, FIRST_LOOK, Rules, likeliest, nucleus, select
+from langchain_saffron.search import looks, selection
+from langchain_saffron.search.nucleus import CHUNK, likeliest, nucleus
+from langchain_saffron.search.rules import Rules
+from langchain_saffron.search.selection import select
 from unit_tests.tables import rules
 
 INF = math.inf
@@ -39,7 +42,7 @@ def test_the_nucleus_is_that_of_the_definition(top_p: float, scale: float):
     inside = nucleus(logprobs, top_p)
     for row in range(6):
         assert torch.equal(inside[row], inside_by_definition(logprobs[row].exp(), top_p))
-    for look in (FIRST_LOOK, CHUNK):
+    for look in (64, CHUNK):
         _, tokens, among, wider = likeliest(logprobs, top_p, look)
         for row in range(6):
             members = set(tokens[row][among[row]].tolist())
@@ -47,15 +50,59 @@ def test_the_nucleus_is_that_of_the_definition(top_p: float, scale: float):
         assert bool(wider) == bool((inside.sum(-1) >= look).any())
 
 
-@pytest.mark.parametrize("scale", [1.0, 3.0, 8.0])
-def test_what_is_selected_does_not_depend_on_how_many_tokens_are_looked_at_first(monkeypatch, scale: float):
+@pytest.mark.parametrize("soft", [True, False])
+@pytest.mark.parametrize("beams", [2, 8])
+@pytest.mark.parametrize("scale", [0.5, 1.0, 3.0, 8.0])
+def test_what_is_selected_does_not_depend_on_where_it_is_looked_for(monkeypatch, scale: float, beams: int, soft: bool):
     generator = torch.Generator().manual_seed(5)
-    logits, rewards = (torch.randn(4, 5 * CHUNK, generator=generator) * size for size in (scale, 3.0))
-    found = select(logits, rewards, [0.0] * 4, [0.0] * 4, rules(top_p=0.8), 12, True).candidates
-    monkeypatch.setattr(selection, "_looks", lambda *of: [None])
-    expected = select(logits, rewards, [0.0] * 4, [0.0] * 4, rules(top_p=0.8), 12, True).candidates
-    assert [(one.beam, one.token) for one in found] == [(one.beam, one.token) for one in expected]
-    assert [one.score for one in found] == pytest.approx([one.score for one in expected])
+    logits, rewards = (torch.randn(beams, 9 * CHUNK, generator=generator) * size for size in (scale, 3.0))
+    # nuclei of very different sizes, and a beam that nothing continues
+    logits[0] /= 4
+    permitted = torch.ones_like(logits, dtype=torch.bool)
+    permitted[1] = False
+    for seen in (None, torch.rand(9 * CHUNK, generator=generator) < 0.5):
+        for mask in (None, permitted):
+            step = partial(select, logits, rewards, [0.0] * beams, [0.0] * beams, permitted=mask)
+            found = step(rules(top_p=0.8, seen=seen, soft=soft), 12, True)
+            with monkeypatch.context() as patch:
+                patch.setattr(selection, "looks", lambda *of: [looks._whole(*of)])
+                expected = step(rules(top_p=0.8, seen=seen, soft=soft), 12, True)
+            assert found.fallbacks == expected.fallbacks
+            pairs = list(zip(found.candidates, expected.candidates, strict=True))
+            assert [(one.beam, one.token) for one, _ in pairs] == [(other.beam, other.token) for _, other in pairs]
+            assert [one.score for one, _ in pairs] == pytest.approx([other.score for _, other in pairs])
+            assert [one.risk for one, _ in pairs] == pytest.approx([other.risk for _, other in pairs], abs=1e-5)
+
+
+@pytest.mark.parametrize("top_p", [0.05, 0.8, 0.99, 0.9999])
+@pytest.mark.parametrize("scale", [0.1, 1.0, 2.0, 4.0, 8.0])
+def test_a_cpu_takes_out_the_nucleus_and_little_else(top_p: float, scale: float):
+    logits = torch.randn(6, 12 * CHUNK, generator=torch.Generator().manual_seed(4), dtype=torch.float64) * scale
+    logits[1] /= 3
+    for logprobs in (torch.log_softmax(logits, -1), torch.log_softmax(logits[:3], -1)):
+        look = next(looks.looks(logprobs, top_p))
+        for row, chances in enumerate(logprobs.exp()):
+            ordered = chances.sort(descending=True).values
+            least = ordered[ordered.cumsum(-1) - ordered < top_p][-1]
+            inside = look.inside[row].nonzero().flatten()
+            found = inside if look.tokens is None else look.tokens[row][inside]
+            assert set(found.tolist()) == set((chances >= least).nonzero().flatten().tolist())
+            assert torch.equal(look.mass[row][inside], chances[found])
+
+
+def test_the_noise_of_a_seed_is_that_of_the_likeliest_tokens():
+    """However the nucleus was found, and however many tokens had to be looked at for it."""
+    logits = torch.randn(5, 20 * CHUNK, generator=torch.Generator().manual_seed(4)) * 5
+    drawn = rules(temperature=0.7)
+    noise = torch.rand(5, 64, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    rewards = torch.zeros_like(logits)
+    for beams in (1, 5):
+        step = partial(select, logits[:beams], rewards[:beams], [0.0] * beams, [0.0] * beams, drawn, 200, True)
+        order = logits.sort(descending=True).indices
+        for one in step(generator=torch.Generator().manual_seed(1)).candidates:
+            place = int((order[one.beam] == one.token).nonzero())
+            gumbel = -math.log(-math.log(noise[one.beam, place]))
+            assert one.score == pytest.approx(one.logprob + gumbel, abs=1e-4)
 
 
 def test_equally_likely_tokens_are_in_or_out_together():
