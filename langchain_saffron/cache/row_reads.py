@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from langchain_saffron.cache.attention_mask import SlotColumns, few_holes, paths_above, seen_columns
+from langchain_saffron.cache.attention_mask import SlotColumns, paths_above, seen_columns
+from langchain_saffron.cache.placement import few_holes
 from langchain_saffron.cache.prefix_forest import TokenForest
 
 

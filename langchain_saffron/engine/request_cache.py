@@ -177,6 +177,7 @@ class RequestCache:
         # all but its end, as every step looks at it
         self._body = np.array(self._prompt[:-1], dtype=np.int64)
         self._slots[ROOT] = self._prompt[-1]
+        self._home = self.decoder.forest.home(self._prompt[-1])
 
     def _hold_all(self, nodes: Iterable[Node]) -> None:
         for node in nodes:
@@ -192,7 +193,8 @@ class RequestCache:
             tokens.append(above.token)
             assert above.parent is not None
             above = above.parent
-        self._slots[node] = self.decoder.forest.insert(tokens[::-1], parent=self._slots[above])[-1]
+        home = self._home if above is ROOT else None
+        self._slots[node] = self.decoder.forest.insert(tokens[::-1], parent=self._slots[above], home=home)[-1]
 
     def _above(self, nodes: Iterable[Node]) -> set[Node]:
         """What has slots and spares some nodes the most work: themselves, or what they grow from."""
