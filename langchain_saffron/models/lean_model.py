@@ -3,6 +3,7 @@
 For a few rows, a step of a small model goes into launching small operations, and into the Python around them.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -17,14 +18,19 @@ from langchain_saffron.models.lean_norm import LeanNorm
 from langchain_saffron.models.lean_rotation import LeanRotation
 from langchain_saffron.models.packing import is_hooked
 
-# of what a layer adds to its input, how much may come out differently: in float32 the last bits; in the narrow types, and
-# where rows are rounded to int8, a share of the steps
+logger = logging.getLogger(__name__)
+
+# of what a layer adds to its input, how much may come out differently: in float32 the last bits; in the narrow types,
+# and where rows are rounded to int8, the last bit of some
 _EXACT, _ROUNDED = 1e-4, 0.03
 _DTYPES = {torch.float32: _EXACT, torch.bfloat16: _ROUNDED, torch.float16: _ROUNDED}
 
 
 class LeanModel:
     """The layers of a Llama and its like over rows of the cache.
+
+    Hooks on whole layers are called, as a tap needs; those on parts of one are not, and a model that comes with any is
+    not computed so.
 
     Attributes:
         layers: One for each of the model's.
@@ -52,11 +58,15 @@ class LeanModel:
             `None` where the model is of another kind, is moved about by accelerate, or comes out differently.
         """
         base = getattr(model, "base_model", None)
-        if base is None or model.dtype not in _DTYPES or is_hooked(model) or not _knows(base):
+        try:
+            if model.dtype not in _DTYPES or is_hooked(model) or not _knows(base):
+                return None
+            made = cls(base, pool)
+        except (AttributeError, TypeError) as error:
+            # a version of transformers whose modules have other parts
+            logger.debug("layers are computed as the model does: %s", error)
             return None
-        made = cls(base, pool)
-        first = made.layers[0]
-        alike = all((one.heads, one.kv_heads, one.scaling) == (first.heads, first.kv_heads, first.scaling) for one in made.layers)
+        alike = len({(one.heads, one.kv_heads, one.scaling) for one in made.layers}) == 1
         return made if alike and made._agrees(tree, _ROUNDED if rounds else _DTYPES[model.dtype]) else None
 
     @torch.inference_mode()
@@ -73,23 +83,27 @@ class LeanModel:
         rotation = self._rotation(*self._base.rotary_emb(rows[None], position_ids=positions))
         for layer in self.layers:
             rows = layer(rows, rotation, plan, self._pool)
-            # such as a tap's
-            for hook in tuple(layer.module._forward_hooks.values()):
-                hook(layer.module, (), rows[None])
+            if layer.module._forward_hooks:
+                rows = _heard(layer.module, rows)
         return self._norm(rows)[None]
 
     @contextmanager
     def inside(self) -> Iterator[None]:
         """Within it, the model's own forward computes its layers so."""
 
-        def forward(input_ids: torch.Tensor, position_ids: torch.Tensor, **others: Any) -> BaseModelOutputWithPast:
-            return BaseModelOutputWithPast(last_hidden_state=self(input_ids, position_ids))
+        plain = self._base.forward
+
+        def forward(*inputs: Any, **options: Any) -> Any:
+            if active_plan() is None:
+                # another thread's, to whom the model belongs
+                return plain(*inputs, **options)
+            return BaseModelOutputWithPast(last_hidden_state=self(options["input_ids"], options["position_ids"]))
 
         self._base.forward = forward
         try:
             yield
         finally:
-            del self._base.forward
+            vars(self._base).pop("forward", None)
 
     def _rotation(self, cosines: torch.Tensor, sines: torch.Tensor) -> LeanRotation:
         first = self.layers[0]
@@ -140,7 +154,17 @@ def _knows(base: Any) -> bool:
         and type(base.embed_tokens) is torch.nn.Embedding
         and len(base.layers) == base.config.num_hidden_layers
         and all(LeanLayer.knows(layer) for layer in base.layers)
+        and not any(module._forward_hooks or module._forward_pre_hooks for module in base.modules())
     )
+
+
+def _heard(layer: Any, rows: torch.Tensor) -> torch.Tensor:
+    """What the hooks of a layer make of its output."""
+    for number, hook in tuple(layer._forward_hooks.items()):
+        named: tuple[dict[str, Any], ...] = ({},) if number in layer._forward_hooks_with_kwargs else ()
+        changed = hook(layer, (), *named, rows[None])
+        rows = rows if changed is None else (changed[0] if isinstance(changed, tuple) else changed)[0]
+    return rows
 
 
 def _close(found: torch.Tensor, expected: torch.Tensor, tolerance: float) -> bool:
