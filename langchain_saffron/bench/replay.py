@@ -59,4 +59,4 @@ class Replay:
         """All recorded forwards, one after the other."""
         for decoder, context, inputs in self._steps:
             with context.over(decoder.pool) as masks:
-                decoder.compute(*inputs, masks)
+                decoder.compute(*inputs, masks=masks)

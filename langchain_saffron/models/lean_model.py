@@ -90,7 +90,6 @@ class LeanModel:
     @contextmanager
     def inside(self) -> Iterator[None]:
         """Within it, the model's own forward computes its layers so."""
-
         plain = self._base.forward
 
         def forward(*inputs: Any, **options: Any) -> Any:
