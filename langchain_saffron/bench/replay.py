@@ -10,6 +10,9 @@ import torch
 from langchain_saffron.cache.forward_context import ForwardContext
 from langchain_saffron.models.decoder import TrieDecoder
 
+# tokens, positions, the rows that are scored, whether states are wanted
+Inputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor, bool]
+
 
 class Replay:
     """Records what a search asks of its models, and asks the same again.
@@ -20,7 +23,7 @@ class Replay:
 
     def __init__(self, decoders: list[TrieDecoder]) -> None:
         self._decoders = decoders
-        self._steps: list[tuple[TrieDecoder, ForwardContext, tuple[Any, ...]]] = []
+        self._steps: list[tuple[TrieDecoder, ForwardContext, Inputs]] = []
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -59,4 +62,4 @@ class Replay:
         """All recorded forwards, one after the other."""
         for decoder, context, inputs in self._steps:
             with context.over(decoder.pool) as masks:
-                decoder.compute(*inputs, masks=masks)
+                decoder.compute(*inputs, masks)
