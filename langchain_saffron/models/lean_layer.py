@@ -8,6 +8,7 @@ from langchain_saffron.cache.attention import attend
 from langchain_saffron.cache.attention_plan import AttentionPlan
 from langchain_saffron.cache.kv_pool import KeyValuePool
 from langchain_saffron.cache.static_plan import StaticPlan
+from langchain_saffron.models.lean_head_norm import LeanHeadNorm
 from langchain_saffron.models.lean_norm import LeanNorm
 from langchain_saffron.models.lean_product import lean_product
 from langchain_saffron.models.lean_rotation import LeanRotation
@@ -39,17 +40,14 @@ class LeanLayer:
         self.kv_heads = attention.k_proj.out_features // self.size
         self.scaling: float = attention.scaling
         self._kinds = [self.heads, self.kv_heads, self.kv_heads]
-        self._first, self._second = (LeanNorm.of(getattr(module, name)) for name in _NORMS)
+        self._first, self._second = (LeanNorm(getattr(module, name)) for name in _NORMS)
         self._head_norm = None
         if hasattr(attention, "q_norm"):
-            counts = {"q_norm": self.heads, "k_norm": self.kv_heads}
-            weights = [getattr(attention, name).weight.detach().expand(count, -1) for name, count in counts.items()]
-            self._head_norm = LeanNorm(torch.cat(weights), attention.q_norm.variance_epsilon)
+            self._head_norm = LeanHeadNorm(attention, self.heads, self.kv_heads)
         self._heads_of = lean_product([attention.q_proj, attention.k_proj, attention.v_proj])
         self._output, self._down = lean_product([attention.o_proj]), lean_product([mlp.down_proj])
         self._gates_of, self._inner = lean_product([mlp.gate_proj, mlp.up_proj]), mlp.gate_proj.out_features
-        # the function itself costs less than a module around it
-        self._activation = torch.nn.functional.silu if isinstance(mlp.act_fn, torch.nn.SiLU) else mlp.act_fn
+        self._activation = mlp.act_fn
 
     @staticmethod
     def knows(module: Any) -> bool:
@@ -72,8 +70,7 @@ class LeanLayer:
         count = len(rows)
         heads_RHD = self._heads_of(self._first(rows)).view(count, -1, self.size)
         if self._head_norm is not None:
-            turned_RHD = heads_RHD.narrow(1, 0, self.heads + self.kv_heads)
-            turned_RHD.copy_(self._head_norm(turned_RHD))
+            self._head_norm(heads_RHD)
         heads_RHD = rotation.turn(heads_RHD)
         if pool.dtype is not None:
             heads_RHD = heads_RHD.to(pool.dtype)

@@ -40,7 +40,7 @@ class LeanModel:
         """Take the model below an unembedding, of a kind that is known here."""
         self._base, self._pool = base, pool
         self.layers = [LeanLayer(layer) for layer in base.layers]
-        self._norm = LeanNorm.of(base.norm)
+        self._norm = LeanNorm(base.norm)
 
     @classmethod
     def of(
