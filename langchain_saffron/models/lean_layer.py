@@ -12,10 +12,12 @@ from langchain_saffron.models.lean_head_norm import LeanHeadNorm
 from langchain_saffron.models.lean_norm import LeanNorm
 from langchain_saffron.models.lean_product import lean_product
 from langchain_saffron.models.lean_rotation import LeanRotation
+from langchain_saffron.models.packed_product import join
 
 # families whose forwards are known to be what is computed here: normalise, attend, add, normalise, gate, add
 FAMILIES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
 _NORMS = ("input_layernorm", "post_attention_layernorm")
+_HEADS, _GATES = ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")
 _PARTS = {"self_attn": "Attention", "mlp": "MLP", **dict.fromkeys(_NORMS, "RMSNorm")}
 
 
@@ -44,10 +46,22 @@ class LeanLayer:
         self._head_norm = None
         if hasattr(attention, "q_norm"):
             self._head_norm = LeanHeadNorm(attention, self.heads, self.kv_heads)
-        self._heads_of = lean_product([attention.q_proj, attention.k_proj, attention.v_proj])
         self._output, self._down = lean_product([attention.o_proj]), lean_product([mlp.down_proj])
-        self._gates_of, self._inner = lean_product([mlp.gate_proj, mlp.up_proj]), mlp.gate_proj.out_features
+        self._inner: int = mlp.gate_proj.out_features
         self._activation = mlp.act_fn
+        self.take_products()
+
+    def take_products(self) -> None:
+        """Look at which of its linear layers are one product."""
+        attention, mlp = self.module.self_attn, self.module.mlp
+        self._heads_of = lean_product([getattr(attention, name) for name in _HEADS])
+        self._gates_of = lean_product([getattr(mlp, name) for name in _GATES])
+
+    def join(self) -> None:
+        """Make products of packed layers that read the same rows; the model's layers are replaced."""
+        join(self.module.self_attn, _HEADS)
+        join(self.module.mlp, _GATES)
+        self.take_products()
 
     @staticmethod
     def knows(module: Any) -> bool:

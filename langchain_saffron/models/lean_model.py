@@ -49,7 +49,8 @@ class LeanModel:
         """That of a model, if every layer of it gives what the model's own does.
 
         Args:
-            model: A transformers causal LM under the tree's own attention.
+            model: A transformers causal LM under the tree's own attention. Those of its layers that are packed, and so
+                are a decoder's own, are joined.
             pool: Its keys and values.
             tree: Runs it over a small tree; `None` where that fails.
             rounds: Whether layers of it round their input to int8.
@@ -67,7 +68,11 @@ class LeanModel:
             logger.debug("layers are computed as the model does: %s", error)
             return None
         alike = len({(one.heads, one.kv_heads, one.scaling) for one in made.layers}) == 1
-        return made if alike and made._agrees(tree, _ROUNDED if rounds else _DTYPES[model.dtype]) else None
+        if not alike or not made._agrees(tree, _ROUNDED if rounds else _DTYPES[model.dtype]):
+            return None
+        for layer in made.layers:
+            layer.join()
+        return made
 
     @torch.inference_mode()
     def __call__(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from langchain_saffron.models.quantized_linear import QuantizedLinear
+from langchain_saffron.models.packed_product import PackedPart, PackedProduct
+from langchain_saffron.models.quantized_linear import IntegerProduct, QuantizedLinear
 
 Product = Callable[[torch.Tensor], torch.Tensor]
 
@@ -17,10 +18,10 @@ def lean_product(layers: Sequence[Any]) -> Product:
         layers: Linear layers, or what stands in for them.
     """
     first = layers[0]
-    if isinstance(first, QuantizedLinear) and len(first.product.sizes) == len(layers):
-        alike = [one.product if isinstance(one, QuantizedLinear) else None for one in layers]
-        if all(product is first.product for product in alike):
-            return first.product
+    if isinstance(first, QuantizedLinear | PackedPart) and len(first.product.sizes) == len(layers):
+        joined: IntegerProduct | PackedProduct = first.product
+        if all(isinstance(one, type(first)) and one.product is joined for one in layers):
+            return joined
     if len(layers) == 1:
         called: Product = first
         return called
