@@ -7,6 +7,9 @@ import torch
 
 from langchain_saffron.models.packing import PackedLinear
 
+# weights in one product; beyond, a call is nothing beside its sums, and to lay weights out once more takes seconds
+MOST_WEIGHTS = 2**24
+
 
 class PackedProduct:
     """The columns of several layers, one after the other, in oneDNN's own layout.
@@ -76,7 +79,7 @@ class PackedPart(torch.nn.Module):
 @torch.inference_mode(False)
 @torch.no_grad()
 def join(parent: torch.nn.Module, names: Sequence[str]) -> None:
-    """Make one product of the packed layers that a module has under some names, if all are, and no hook sees them.
+    """Make one product of the packed layers that a module has under some names, if that pays and no hook sees them.
 
     Args:
         parent: Whose layers all read the same rows; it is changed.
@@ -86,6 +89,8 @@ def join(parent: torch.nn.Module, names: Sequence[str]) -> None:
     if not all(type(one) is PackedLinear and not one._forward_hooks and not one._forward_pre_hooks for one in layers):
         return
     if len({(one.in_features, one.weight.dtype) for one in layers}) != 1:
+        return
+    if sum(one.in_features * one.out_features for one in layers) > MOST_WEIGHTS:
         return
     product = PackedProduct(layers)
     rows = torch.randn(3, layers[0].in_features, generator=torch.Generator().manual_seed(0)).to(layers[0].weight.dtype)

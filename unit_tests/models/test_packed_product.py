@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from langchain_saffron.models import packing
+from langchain_saffron.models import packed_product, packing
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.models.packed_product import PackedPart, PackedProduct, join
 from langchain_saffron.models.packing import PackedLinear
@@ -64,6 +64,11 @@ def test_what_cannot_be_joined_stays(monkeypatch: pytest.MonkeyPatch):
     for module in (mixed, heard):
         join(module, NAMES)
         assert parts(module) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(packed_product, "MOST_WEIGHTS", 224 * 80 - 1)
+        large = three()
+        join(large, NAMES)
+        assert parts(large) == 0
     monkeypatch.setattr(PackedProduct, "__call__", lambda self, rows: own(self, rows).roll(1, -1))
     wrong = three()
     join(wrong, NAMES)
