@@ -20,7 +20,7 @@ def bench(
         list[str] | None,
         typer.Option(
             metavar="PART",
-            help="Measure only search, beams, chats, grammars, bfloat16, int8 or annotation; several.",
+            help="Measure only search, sharp, beams, chats, grammars, bfloat16, int8 or annotation; several.",
         ),
     ] = None,
     peer: Annotated[

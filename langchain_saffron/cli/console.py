@@ -54,11 +54,12 @@ def option_names(command: Any) -> dict[str, str]:
 
 
 def _with_options(text: str, names: Mapping[str, str]) -> str:
-    """A field's name, as `name=` anywhere or as `name:` in front, becomes the option that sets it."""
+    """`name=` anywhere, or `name:` in front, becomes the option that sets the field; flags have no value."""
     any_of = "|".join(map(re.escape, names))
     if not any_of:
         return text
-    field = rf"\b({any_of})=|(?:^|(?<=; ))({any_of})(?=: )"
+    flag, field = rf"\b({any_of})=True\b", rf"\b({any_of})=|(?:^|(?<=; ))({any_of})(?=: )"
+    text = re.sub(flag, lambda match: names[match[1]], text)
     return re.sub(field, lambda match: f"{names[match[1] or match[2]]} ", text)
 
 

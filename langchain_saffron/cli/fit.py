@@ -1,7 +1,7 @@
 """`saffron fit`: a reward model for the policy at hand, from the guard at hand, in one command."""
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -168,7 +168,7 @@ def fit(
     device = device or default_device()
     kind = HeadSettings if on == "head" else TrainSettings
     quieten(keep_progress=False, keep_warnings=False)
-    with ExitStack() as bars:
+    with ExitStack() as bars, _guard_as():
         figures = run(
             policy,
             function or guard,
@@ -204,6 +204,17 @@ def fit(
         + ("; a head on the policy" if figures["on"] == "head" else f"; an adapter on the {figures['on']}")
     )
     print(held_out_line(out, figures))
+
+
+@contextmanager
+def _guard_as() -> Iterator[None]:
+    """What models are told about `guard=`, how one is asked, is `--guard-as` here: `--guard` names the model."""
+    try:
+        yield
+    except SettingsError as error:
+        if not str(error).startswith("guard: how is "):
+            raise
+        raise SettingsError(f"guard_as: {str(error).removeprefix('guard: ')}") from error
 
 
 def _progress(bars: ExitStack) -> Callable[[str, int, int, float], None]:

@@ -22,14 +22,19 @@ class Heading:
     Attributes:
         object: Its kind.
         model: What the model is called.
-        id: Of the response.
+        key: Tells responses apart.
         created: Seconds since 1970.
     """
 
     object: str
     model: str
-    id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
+    key: str = field(default_factory=lambda: uuid.uuid4().hex)
     created: int = field(default_factory=lambda: int(time.time()))
+
+    @property
+    def id(self) -> str:
+        """Of the response; by its beginning OpenAI's clients tell chats from completions."""
+        return f"{'chatcmpl' if self.object.startswith('chat') else 'cmpl'}-{self.key}"
 
     def around(self, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
         """A response, or a chunk of one."""

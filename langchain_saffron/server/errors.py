@@ -28,6 +28,23 @@ logger = logging.getLogger("langchain_saffron.server")
 INVALID, SERVER = "invalid_request_error", "server_error"
 # seconds after which a client that was turned away may ask again
 RETRY_AFTER = 2
+# what a client can ask for here
+ROUTES = "/v1/chat/completions, /v1/completions and /v1/models"
+# FastAPI's words for a body that no parser of JSON can read
+_UNREADABLE = "There was an error parsing the body"
+# fields of OpenAI's that have one value here, and what to do about others
+_ONE_VALUE = {
+    "logprobs": "this server tells no probabilities: leave it out",
+    "top_logprobs": "this server tells no probabilities: leave it out",
+    "n": "one answer a request: send several requests",
+    "best_of": "one answer a request: effort and width say how hard to search for it",
+    "echo": "the prompt is not repeated: leave it out",
+    "suffix": "nothing can be written in front of a text: leave it out",
+    "frequency_penalty": "there is no such penalty here: leave it out",
+    "presence_penalty": "there is no such penalty here: leave it out",
+    "logit_bias": "single tokens cannot be made likelier here: leave it out",
+    "modalities": "this server writes text only",
+}
 _NAMES = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large", 415: "unsupported_media_type"}
 
 
@@ -78,6 +95,10 @@ def api_error(error: BaseException) -> ApiError:
     if isinstance(error, RequestValidationError):
         return _invalid(error.errors())
     if isinstance(error, HTTPException):
+        if error.status_code == 404:
+            return ApiError(404, f"there is no such route: this server has {ROUTES}", _NAMES[404])
+        if error.detail == _UNREADABLE:
+            return ApiError(400, "the body is not JSON", "invalid_json")
         return ApiError(error.status_code, str(error.detail), _NAMES.get(error.status_code), headers=error.headers)
     if isinstance(error, ContextOverflowError):
         return ApiError(400, str(error), "context_length_exceeded", "messages")
@@ -141,6 +162,8 @@ def _line(problem: Any) -> str:
     text = str(problem["msg"])
     if problem["type"] == "extra_forbidden":
         text = "there is no such field"
+    elif (why := _ONE_VALUE.get(where.partition(".")[0])) is not None:
+        text = why
     return f"{where[:200]}: {text[:500]}" if where else text[:500]
 
 

@@ -171,6 +171,7 @@ class ChatRequest(Decoding):
     # taken and not used: what other servers do with them
     logprobs: Literal[False] | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=0)] | None = None
+    modalities: Annotated[list[Literal["text"]], Field(min_length=1)] | None = None
     metadata: dict[str, Any] | None = None
     store: bool | None = None
     service_tier: str | None = None

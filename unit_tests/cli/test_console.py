@@ -8,6 +8,7 @@ import time
 import pytest
 import typer
 
+from langchain_saffron.bench.report import PARTS
 from langchain_saffron.cli import console
 from langchain_saffron.cli.app import app
 from langchain_saffron.cli.console import one_line, option_names, told_if_slow
@@ -34,6 +35,7 @@ def test_fields_become_options_where_they_are_named():
         "--width: too small; pass --reward-model (not search=), see on_exhausted: it says so"
     )
     assert one_line(SettingsError("max_retries: x; seed: y"), NAMES) == "max_retries: x; --seed: y"
+    assert one_line(SettingsError("run again, or pass skip_failed=True."), NAMES) == "run again, or pass --skip-failed."
     assert one_line(error) == str(error)
     assert one_line(ValueError("nobody expected this"), NAMES) is None
 
@@ -62,3 +64,9 @@ def test_threads_wait_passively_beside_other_programs_but_for_an_engine_s(comman
     environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert f"policy: {expected}" in ended.stdout
+
+
+def test_the_bench_names_all_of_its_parts():
+    bench = typer.main.get_command(app).commands["bench"]
+    (only,) = (parameter for parameter in bench.params if parameter.name == "only")
+    assert all(part in only.help for part in PARTS)

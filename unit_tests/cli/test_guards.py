@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from langchain_saffron.cli.app import main
 from langchain_saffron.cli.guards import named_function
+from langchain_saffron.embedded import KITCHEN
 from langchain_saffron.errors import SettingsError
 
 
@@ -56,3 +58,13 @@ def test_what_cannot_be_imported_is_said(here: Path, text: str, complaint: str):
     (here / "good_rule.py").write_text("LIMIT = 3\ndef rule(prompt, answer): return LIMIT\n")
     with pytest.raises(SettingsError, match=complaint):
         named_function("prm", text)
+
+
+@pytest.mark.slow
+def test_fit_is_told_of_its_own_option_for_how_a_guard_is_asked(tmp_path, capsys):
+    """Its `--guard` names the model, which that of `saffron annotate` does not."""
+    (tmp_path / "prompts.txt").write_text("Hello!\n")
+    # a directory: nothing asks the hub
+    given = ["--guard", str(KITCHEN / "policy"), "--prompts", str(tmp_path / "prompts.txt"), "--out", str(tmp_path)]
+    assert main(["fit", "kitchen", *given]) == 2
+    assert "saffron: --guard-as: how is " in capsys.readouterr().err

@@ -20,8 +20,10 @@ HELLO = [{"role": "user", "content": "Hello!"}]
         ({"messages": [{"role": "tool", "content": "x"}]}, 400, "messages.0", "tool_call_id"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "messages", "text model"),
         ({"model": "gpt-9"}, 404, "model", "'gpt-9' is not served here: ask for 'kitchen'"),
-        ({"n": 2}, 400, "n", "less than or equal to 1"),
-        ({"logprobs": True}, 400, "logprobs", "False"),
+        ({"n": 2}, 400, "n", "n: one answer a request"),
+        ({"logprobs": True}, 400, "logprobs", "logprobs: this server tells no probabilities"),
+        ({"logit_bias": {"1": 2}}, 400, "logit_bias", "single tokens"),
+        ({"modalities": ["text", "audio"]}, 400, "modalities.1", "text only"),
         ({"efort": "low"}, 400, "efort", "no such field"),
         ({"effort": "huge"}, 400, "effort", "'off', 'low'"),
         ({"stop": ["x"] * 10_000}, 400, "stop", "at most 64"),
@@ -54,13 +56,17 @@ def test_what_is_wrong_with_a_request_is_said(client, more, status, param, told,
     ("method", "path", "status", "code"),
     [
         ("GET", "/nowhere", 404, "not_found"),
+        ("POST", "/v1/embeddings", 404, "not_found"),
+        ("POST", "/v1/responses", 404, "not_found"),
         ("GET", CHAT, 405, "method_not_allowed"),
         ("GET", "/v1/models/x", 404, "model_not_found"),
     ],
 )
 def test_wrong_places_and_methods(client, method, path, status, code):
     response = client.request(method, path)
-    assert (response.status_code, response.json()["error"]["code"]) == (status, code)
+    error = response.json()["error"]
+    assert (response.status_code, error["code"]) == (status, code)
+    assert ("this server has /v1/chat/completions" in error["message"]) == (code == "not_found")
 
 
 def test_a_prompt_that_is_too_long(client):
@@ -75,7 +81,15 @@ def test_a_prompt_that_is_too_long(client):
 def test_a_body_that_is_none(client, body):
     response = client.post(CHAT, content=body, headers={"Content-Type": "application/json"})
     assert response.status_code == 400
-    assert response.json()["error"]["message"]
+    assert response.json()["error"]["code"] in ("invalid_json", "invalid_value")
+
+
+def test_a_client_that_says_it_wants_text_gets_text(client):
+    response = client.post(CHAT, json={"messages": HELLO, "modalities": ["text"], "max_tokens": 1})
+    assert response.status_code == 200
+    assert response.json()["id"].startswith("chatcmpl-")
+    completed = client.post("/v1/completions", json={"prompt": "Hello!", "max_tokens": 1})
+    assert completed.json()["id"].startswith("cmpl-")
 
 
 def test_what_is_no_json_by_its_type(client):
