@@ -3,7 +3,7 @@
 import time
 import warnings
 from collections.abc import Sequence
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 from langchain_saffron.engine.detokenizer import MarkerSigns, StopChecker, TextStream
 from langchain_saffron.engine.handle import AsyncHandle, Handle
@@ -86,6 +86,7 @@ class Admission:
         self._policy = policy
         self.tokenizer = tokenizer
         self._reward_model = reward_model
+        self._mask: Literal["strict", "soft"] | None = None
         self._rewards = rewards
         self._prm = prm
         self.generation_config = generation_config
@@ -236,7 +237,10 @@ class Admission:
             threshold = DEFAULT_SAFETY_THRESHOLD
         mask = settings.mask
         if mask == "auto":
-            mask = self._reward_model.mask if self._reward_model is not None else "strict"
+            # counted once: on a device, asking how many tokens were seen waits for all that is being computed
+            if self._mask is None:
+                self._mask = self._reward_model.mask if self._reward_model is not None else "strict"
+            mask = self._mask
         filled = {"max_tokens": min(max_tokens, room), "safety_threshold": threshold, "mask": mask}
         return settings.model_copy(update=filled)
 
