@@ -243,8 +243,8 @@ class TokenForest:
         """Drop kept prompts until so many slots are free, and room besides, as far as that goes."""
         if count > self.available:
             raise CacheFullError(
-                f"all {self.capacity} slots of the KV cache are in use: raise max_cache_tokens, or lower width, max_tokens "
-                "or what keeps a search from becoming narrower: its min_width or width_floor, or a rule's at_least"
+                f"all {self.capacity} slots of the KV cache are in use: raise max_cache_tokens, or lower width, "
+                "max_tokens or what keeps a search from becoming narrower: its min_width or width_floor, or a rule's at_least"
             )
         while self._kept and self._slots.count < count + room:
             self._evict()
