@@ -128,8 +128,23 @@ def make_way(free: np.ndarray, busy: np.ndarray, path: Path, count: int, room: i
     return None
 
 
+def rooms(free: np.ndarray, busy: np.ndarray, room: int) -> int:
+    """How many free slots lie behind those with which somebody works, for what grows there.
+
+    Args:
+        free: bool array [slots].
+        busy: bool array [slots].
+        room: How far a room reaches.
+    """
+    return int(np.count_nonzero(_within(np.flatnonzero(free), np.append(0, np.cumsum(busy)), room)))
+
+
+def _within(slots: np.ndarray, growing: np.ndarray, room: int) -> np.ndarray:
+    """Which slots lie in somebody's room, by how many before each are worked with."""
+    return growing[slots] > growing[np.maximum(slots - room, 0)]
+
+
 def _lodgings(spare: np.ndarray, growing: np.ndarray, room: int, count: int) -> np.ndarray:
     """So many of some slots for what is kept: those behind which somebody grows last."""
     slots = np.flatnonzero(spare)
-    near = growing[slots] > growing[np.maximum(slots - room, 0)]
-    return slots[np.argsort(near, kind="stable")][:count]
+    return slots[np.argsort(_within(slots, growing, room), kind="stable")][:count]

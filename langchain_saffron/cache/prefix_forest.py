@@ -12,10 +12,12 @@ import numpy as np
 
 from langchain_saffron.cache.free_slots import FreeSlots
 from langchain_saffron.cache.kept_prompts import KeptPrompts
-from langchain_saffron.cache.placement import Path, make_way
+from langchain_saffron.cache.placement import Path, make_way, rooms
 from langchain_saffron.errors import CacheFullError, SettingsError
 
 NO_PARENT = -1
+# the rooms of all that run are one in so many of all slots at most
+ROOMS_PART = 8
 
 
 class TokenForest:
@@ -241,8 +243,8 @@ class TokenForest:
         """Drop kept prompts until so many slots are free, and room besides, as far as that goes."""
         if count > self.available:
             raise CacheFullError(
-                f"all {self.capacity} slots of the KV cache are in use: raise max_cache_tokens, "
-                "or use a smaller width, min_width or max_tokens"
+                f"all {self.capacity} slots of the KV cache are in use: raise max_cache_tokens, or lower width, "
+                "max_tokens or what keeps a search from becoming narrower: its min_width or width_floor, or a rule's at_least"
             )
         while self._kept and self._slots.count < count + room:
             self._evict()
@@ -258,7 +260,7 @@ class TokenForest:
         slots: list[int] = []
         try:
             # where nothing moves, more free slots are no run
-            self._make_room(len(rest), self._slots.most_room(room) if self._move else 0)
+            self._make_room(len(rest), self._rooms(nodes[shared:], room) if self._move and room else 0)
             nodes, start = self._gather(nodes, shared, len(rest), room)
             if rest:
                 slots = self._take_run(nodes, start, len(rest), room)
@@ -291,13 +293,29 @@ class TokenForest:
         if self._move is None or (start is not None and path.reads_well(start, count)):
             return nodes, start
         end = slots.end(count)
-        busy = np.frombuffer(self._pins, dtype=np.int64)[:end] > 0
-        busy[nodes[shared:]] = False
+        busy = self._busy(nodes[shared:], end)
         if (found := make_way(slots.free[:end], busy, path, count, slots.most_room(room))) is None:
             return nodes, start
         self._relocate(found.sources, found.targets)
         begin = found.start + len(path.tail)
         return [*path.head.tolist(), *range(found.start, begin)], begin
+
+    def _busy(self, mine: list[int], end: int) -> np.ndarray:
+        """With which of the slots below `end` somebody works: bool array.
+
+        Args:
+            mine: Nodes that only the prompt being inserted works with.
+            end: Above all of them.
+        """
+        busy: np.ndarray = np.frombuffer(self._pins, dtype=np.int64)[:end] > 0
+        busy[mine] = False
+        return busy
+
+    def _rooms(self, mine: list[int], room: int) -> int:
+        """Slots that should be free besides those of a prompt's rest: its own room, and what is left of others'."""
+        slots = self._slots
+        room, end = slots.most_room(room), slots.reached
+        return room + min(rooms(slots.free[:end], self._busy(mine, end), room), self.capacity // ROOMS_PART)
 
     def _take_run(self, shared: list[int], start: int | None, count: int, room: int) -> list[int]:
         """Slots for the rest of a prompt that shares some nodes: from `start` on, if there is a run."""

@@ -1,6 +1,7 @@
 """What the models that answer a request allow, need and cost."""
 
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
 
 from langchain_saffron.engine.prm_cache import PrmScorer
 from langchain_saffron.engine.prm_function import FunctionScorer
@@ -57,6 +58,11 @@ class ModelLimits:
         error = None if self._reward_model is None else self._reward_model.error
         return DEFAULT_REWARD_ERROR if error is None else error
 
+    @cached_property
+    def _mask(self) -> Literal["strict", "soft"]:
+        # counted once: on a device, asking how many tokens were seen waits for all that is being computed
+        return "strict" if self._reward_model is None else self._reward_model.mask
+
     def resolve(self, settings: SearchSettings, lengths: Lengths) -> SearchSettings:
         """Fill in what the models decide: `max_tokens`, `safety_threshold` and `mask`.
 
@@ -81,7 +87,7 @@ class ModelLimits:
             threshold = DEFAULT_SAFETY_THRESHOLD
         mask = settings.mask
         if mask == "auto":
-            mask = "strict" if reward_model is None else reward_model.mask
+            mask = self._mask
         filled = {"max_tokens": min(max_tokens, room), "safety_threshold": threshold, "mask": mask}
         return settings.model_copy(update=filled)
 

@@ -215,17 +215,23 @@ def test_the_next_turn_lies_behind_the_last_and_a_second_question_behind_its_roo
     assert runs(turn) == [len(turn)]
 
 
-def test_two_requests_with_one_prompt_share_it_and_the_room_behind_it():
+def test_two_requests_with_one_prompt_share_it_and_each_has_its_own_room():
     forest = TokenForest(8000)
-    prompt = forest.insert(list(range(50)), room=100)
-    assert forest.insert(list(range(50)), room=100) == prompt
+    homes, prompt = [], list[int]()
+    for _ in range(2):
+        prompt = forest.insert(list(range(50)), room=100)
+        homes.append(forest.home(prompt[-1]))
     assert forest.used == 50
-    a = forest.insert([100, 101], parent=prompt[-1])
-    b = forest.insert([100, 102], parent=prompt[-1])
-    assert sorted({*a, *b}) == [50, 51, 52]
-    for node in (a[-1], b[-1], prompt[-1], prompt[-1]):
+    assert homes == [50, 150]
+    beams = [forest.insert([100, i], parent=prompt[-1], home=home) for i, home in enumerate(homes)]
+    # what they share lies in the room of the first
+    assert beams == [[50, 51], [50, 52]]
+    grown = [forest.insert([200 + i, 300], parent=prompt[-1], home=home) for i, home in enumerate(homes)]
+    assert grown == [[53, 54], [150, 151]]
+    assert [forest.insert([400 + i], parent=tip)[0] for i, (_, tip) in enumerate(grown)] == [55, 152]
+    for node in (*prompt[-1:] * 2, *(nodes[-1] for nodes in (*beams, *grown))):
         forest.release(node)
-    assert forest.used == 0
+    assert forest.used == 2
 
 
 def test_what_fails_for_want_of_slots_evicts_nobody():
