@@ -10,6 +10,9 @@ import torch
 from langchain_saffron.cache.forward_context import ForwardContext
 from langchain_saffron.models.decoder import TrieDecoder
 
+# tokens, positions, the rows that are scored, whether states are wanted
+Inputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor, bool]
+
 
 class Replay:
     """Records what a search asks of its models, and asks the same again.
@@ -20,7 +23,7 @@ class Replay:
 
     def __init__(self, decoders: list[TrieDecoder]) -> None:
         self._decoders = decoders
-        self._steps: list[tuple[TrieDecoder, ForwardContext, dict[str, torch.Tensor]]] = []
+        self._steps: list[tuple[TrieDecoder, ForwardContext, Inputs]] = []
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -46,13 +49,10 @@ class Replay:
         ) -> torch.Tensor:
             outputs = forward(rows, scored, groups, states)
             slots = np.asarray(rows)
-            inputs = {
-                "input_ids": torch.tensor([[decoder.forest.token(slot) for slot in rows]], device=decoder.device),
-                "position_ids": torch.from_numpy(decoder.forest.depth[slots])[None].to(decoder.device),
-            }
-            if not states:
-                inputs["logits_to_keep"] = torch.tensor(scored, dtype=torch.long, device=decoder.device)
-            self._steps.append((decoder, seen[-1], inputs))
+            tokens = torch.tensor([[decoder.forest.token(slot) for slot in rows]], device=decoder.device)
+            positions = torch.from_numpy(decoder.forest.depth[slots])[None].to(decoder.device)
+            keep = torch.tensor(scored, dtype=torch.long, device=decoder.device)
+            self._steps.append((decoder, seen[-1], (tokens, positions, keep, states)))
             return outputs
 
         decoder.forward, decoder.forward_context = record_forward, record_context  # type: ignore[method-assign,assignment]
@@ -62,5 +62,4 @@ class Replay:
         """All recorded forwards, one after the other."""
         for decoder, context, inputs in self._steps:
             with context.over(decoder.pool) as masks:
-                model = decoder.model if "logits_to_keep" in inputs else decoder.model.base_model
-                model(**inputs, attention_mask=masks, **decoder.cache_arguments)
+                decoder.compute(*inputs, masks)

@@ -84,23 +84,59 @@ def tree_attention(
         return torch.stack(each).transpose(1, 2).contiguous(), None
     if kwargs.get("position_bias") is not None:
         raise NotImplementedError("a position bias depends on more than depth")
-    store = plan.pool.layer(module.layer_idx)  # type: ignore[arg-type]
+    layer: int = module.layer_idx  # type: ignore[assignment]
+    return attend(plan, layer, query[0], query.dtype, scaling, softcap, s_aux)[None], None
+
+
+def active_plan() -> AttentionPlan | StaticPlan | None:
+    """The plan by which the current thread's forwards attend."""
+    plan: AttentionPlan | StaticPlan | None = getattr(_active, "plan", None)
+    return plan
+
+
+def attend(
+    plan: AttentionPlan | StaticPlan,
+    layer: int,
+    query_HRD: torch.Tensor,
+    dtype: torch.dtype,
+    scaling: float,
+    softcap: float | None = None,
+    sinks_H: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """What the rows of a forward attend to in one layer.
+
+    Args:
+        plan: What they read.
+        layer: Which layer.
+        query_HRD: [heads, rows, size].
+        dtype: Of what is returned.
+        scaling: Factor of the scores.
+        softcap: Their bound.
+        sinks_H: A further score a head, as `s_aux`.
+
+    Returns:
+        [rows, heads, size].
+    """
+    store = plan.pool.layer(layer)
     # the pool may hold a narrower type than the model computes in
-    dtype, query = query.dtype, query.to(store.keys.dtype)
+    query_HRD = query_HRD.to(store.keys.dtype)
     if isinstance(plan, StaticPlan):
-        batch = plan.of_layer(module.layer_idx)  # type: ignore[arg-type]
-        rows = query[0].index_select(1, batch.rows)
-        attended = _attend_batch(rows, store, batch, scaling, softcap, s_aux)
-        return attended.index_select(1, plan.places).transpose(0, 1)[None].contiguous().to(dtype), None
-    out = query.new_empty(1, query.shape[2], query.shape[1], store.values.shape[-1], dtype=dtype)
-    for group in plan.of_layer(module.layer_idx, query.device):  # type: ignore[arg-type]
-        rows = query[0, :, group.rows]
+        batch = plan.of_layer(layer)
+        attended = _attend_batch(query_HRD.index_select(1, batch.rows), store, batch, scaling, softcap, sinks_H)
+        return attended.index_select(1, plan.places).transpose(0, 1).contiguous().to(dtype)
+    heads, rows, _ = query_HRD.shape
+    groups = plan.of_layer(layer, query_HRD.device)
+    if rows == 1 and isinstance(groups[0], Group):
+        return _attend(query_HRD, store, groups[0], scaling, softcap, sinks_H).transpose(0, 1).to(dtype)
+    out = query_HRD.new_empty(rows, heads, store.values.shape[-1], dtype=dtype)
+    for group in groups:
+        own = query_HRD[:, group.rows]
         if isinstance(group, Batch):
-            attended = _attend_batch(rows, store, group, scaling, softcap, s_aux)
+            # places that padding repeats get the same once more
+            out[group.rows] = _attend_batch(own, store, group, scaling, softcap, sinks_H).transpose(0, 1).to(dtype)
         else:
-            attended = _attend(rows, store, group, scaling, softcap, s_aux)
-        out[0, group.rows] = attended.transpose(0, 1).to(out.dtype)
-    return out, None
+            out[group.rows].copy_(_attend(own, store, group, scaling, softcap, sinks_H).transpose(0, 1))
+    return out
 
 
 def _dense_masks(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
@@ -125,6 +161,7 @@ def _attend(
     heads, rows, size = query_HRD.shape
     kv_heads = store.keys.shape[0]
     queries_per_kv = heads // kv_heads
+    group = group.even(store.keys.shape[1]) if store.upright is not None else group
     parts = group.parts
     plain = softcap is None and sinks_H is None and store.upright is None
     if plain and (rows >= FUSED_ROWS or _fuses(query_HRD, parts)):
@@ -138,18 +175,20 @@ def _attend(
             scale=scaling,
         )
         return fused.view(heads, rows, -1)
-    query_KFD = (query_HRD * scaling).reshape(kv_heads, queries_per_kv * rows, size)
+    query_KFD = (query_HRD if scaling == 1 else query_HRD * scaling).reshape(kv_heads, queries_per_kv * rows, size)
     products = [torch.bmm(query_KFD, store.transposed_keys(part)) for part in parts]
     scores_KFV = products[0] if len(parts) == 1 else torch.cat(products, dim=-1)
     mask = None if group.is_open else group.mask
     weights_KQRV = _weights(scores_KFV.view(kv_heads, queries_per_kv, rows, -1), mask, softcap, sinks_H)
     weights_KFV = weights_KQRV.to(store.values.dtype).reshape(kv_heads, queries_per_kv * rows, -1)
+    if len(parts) == 1:
+        return torch.bmm(weights_KFV, store.read(store.values, parts[0])).view(heads, rows, -1)
     sizes = [product.shape[-1] for product in products]
     attended = [
         torch.bmm(weights, store.read(store.values, part))
         for weights, part in zip(weights_KFV.split(sizes, -1), parts, strict=True)
     ]
-    return (attended[0] if len(parts) == 1 else attended[0] + attended[1]).view(heads, rows, -1)
+    return (attended[0] + attended[1]).view(heads, rows, -1)
 
 
 def _attend_batch(
@@ -196,7 +235,8 @@ def _weights(
     if softcap is not None:
         scores_KQRV = softcap * torch.tanh(scores_KQRV / softcap)
     if mask is not None:
-        scores_KQRV[..., scores_KQRV.shape[-1] - mask.shape[-1] :] += mask
+        visible, masked = scores_KQRV.shape[-1], mask.shape[-1]
+        scores_KQRV.narrow(-1, visible - masked, masked).add_(mask)
     if sinks_H is not None:
         kv_heads, queries_per_kv, rows = scores_KQRV.shape[-4:-1]
         shape = (*scores_KQRV.shape[:-4], kv_heads, queries_per_kv, rows, 1)

@@ -22,6 +22,17 @@ FoldedMasks = dict[int, torch.Tensor]
 BATCH_SLOTS = 512
 BATCH_ROWS = 48
 
+# oneDNN compiles a product anew for every number of slots: half a millisecond, which a step of a small model feels.
+# Numbers that are multiples of this, or of a larger power of two where that is a small share, last for many steps.
+EVEN_SLOTS = 64
+_EVEN_SHARE_BITS = 5
+
+
+def even_slots(count: int) -> int:
+    """The number of slots to read in place of `count`."""
+    multiple = max(EVEN_SLOTS, 1 << max(0, count.bit_length() - _EVEN_SHARE_BITS))
+    return count + -count % multiple
+
 
 class Pool(Protocol):
     """What the attention needs of a pool."""
@@ -48,6 +59,7 @@ class Group:
     mask: torch.Tensor
     is_open: bool = False
     _folded: FoldedMasks = field(default_factory=dict, repr=False, compare=False)
+    _even: dict[int, "Group"] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def parts(self) -> list[slice | torch.Tensor]:
@@ -70,6 +82,28 @@ class Group:
         """What a request reads, with its mask."""
         tail = reads.tail if isinstance(reads.tail, tuple) else torch.from_numpy(reads.tail)
         return cls(reads.rows, reads.prefix, tail, to_mask(reads.allowed), bool(reads.allowed.all()))
+
+    def even(self, slots: int) -> "Group":
+        """The same, but that a tail read in place goes on over slots that no row sees, up to an even number of them.
+
+        Args:
+            slots: How many there are in the pool.
+        """
+        if slots not in self._even:
+            self._even[slots] = self._made_even(slots)
+        return self._even[slots]
+
+    def _made_even(self, slots: int) -> "Group":
+        if not isinstance(self.tail, tuple):
+            return self
+        last = self.parts[-1]
+        assert isinstance(last, slice)
+        count, high = last.stop - last.start, self.tail[1]
+        more = min(even_slots(count) - count, slots - high)
+        if more <= 0:
+            return self
+        mask = torch.nn.functional.pad(self.mask, (0, more), value=-torch.inf)
+        return Group(self.rows, self.prefix, (self.tail[0], high + more), mask)
 
     def to(self, device: torch.device) -> "Group":
         """The same on a device."""
@@ -136,6 +170,7 @@ def plan_attention(
     kinds: list[str],
     window: int | None,
     to_mask: ToMask,
+    even: bool = False,
 ) -> AttentionPlan:
     """Work out what a forward reads.
 
@@ -147,18 +182,19 @@ def plan_attention(
         kinds: Each layer's kind of attention.
         window: The window of those that are `"sliding_attention"`.
         to_mask: From allowed [rows, slots] to an additive mask in the model's dtype.
+        even: Whether what attends together reads an even number of slots each.
     """
     starts = np.cumsum([0, *groups]).tolist()
 
     def of(kind: str) -> list[Group | Batch]:
         near = window if kind == "sliding_attention" else None
         reads = [read_rows(forest, slots[start:end], start, near) for start, end in pairwise(starts)]
-        return _merge_small(reads, to_mask)
+        return _merge_small(reads, to_mask, even)
 
     return AttentionPlan(pool, {kind: of(kind) for kind in sorted(set(kinds))}, kinds)
 
 
-def _merge_small(reads: list[Reads], to_mask: ToMask) -> list[Group | Batch]:
+def _merge_small(reads: list[Reads], to_mask: ToMask, even: bool) -> list[Group | Batch]:
     """Put small groups of similar size together, so that the calls of a layer do not grow with the requests."""
     alike: dict[int, list[Reads]] = {}
     merged: list[Group | Batch] = []
@@ -169,13 +205,14 @@ def _merge_small(reads: list[Reads], to_mask: ToMask) -> list[Group | Batch]:
         else:
             merged.append(Group.of(read, to_mask))
     for members in alike.values():
-        merged.append(Group.of(members[0], to_mask) if len(members) == 1 else _batch(members, to_mask))
+        merged.append(Group.of(members[0], to_mask) if len(members) == 1 else _batch(members, to_mask, even))
     return merged
 
 
-def _batch(members: list[Reads], to_mask: ToMask) -> Batch:
+def _batch(members: list[Reads], to_mask: ToMask, even: bool) -> Batch:
     rows = max(len(read.allowed) for read in members)
     visible = max(read.count for read in members)
+    visible = even_slots(visible) if even else visible
     places = np.empty((len(members), rows), dtype=np.int64)
     slots = np.empty((len(members), visible), dtype=np.int64)
     allowed = np.zeros((len(members), rows, visible), dtype=bool)

@@ -130,15 +130,8 @@ class KeyValuePool(Cache):
             Keys and values, [1, kv heads, visible slots, size]; a view where the slots lie together. The new rows
             themselves where the attention function reads the pool.
         """
-        if layer_idx not in self._keys:
-            self.generation += 1
-            for store, slots in self._stores():
-                store[layer_idx] = self._allocate(value_states if store is self._values else key_states, slots)
+        self.write(key_states[0], value_states[0], layer_idx)
         keys, values = self._keys[layer_idx], self._values[layer_idx]
-        self._put(keys, key_states[0], 1)
-        self._put(values, value_states[0], 1)
-        if self._upright is not None:
-            self._put(self._upright[layer_idx], key_states[0].transpose(1, 2), 2)
         if self._span is not None:
             low, high = self._span
             return keys[None, :, low:high], values[None, :, low:high]
@@ -147,6 +140,23 @@ class KeyValuePool(Cache):
         self.gathers += 1
         read = self._placed(self._read, keys.device)
         return keys.index_select(1, read)[None], values.index_select(1, read)[None]
+
+    def write(self, keys: torch.Tensor, values: torch.Tensor, layer: int) -> None:
+        """Write the new rows of one layer, whose attention function reads the pool itself.
+
+        Args:
+            keys: [kv heads, rows, size].
+            values: Likewise.
+            layer: The layer.
+        """
+        if layer not in self._keys:
+            self.generation += 1
+            for store, slots in self._stores():
+                store[layer] = self._allocate(values if store is self._values else keys, slots)
+        self._put(self._keys[layer], keys, 1)
+        self._put(self._values[layer], values, 1)
+        if self._upright is not None:
+            self._put(self._upright[layer], keys.transpose(1, 2), 2)
 
     def rows(self, slots: np.ndarray) -> list[torch.Tensor]:
         """A copy of what lies in `slots`: keys and values of every layer, [kv heads, slots, size]."""
@@ -196,7 +206,7 @@ class KeyValuePool(Cache):
             tensor.index_copy_(dimension, self._placed(self._write, tensor.device), rows.to(tensor.dtype))
 
     def _allocate(self, like: torch.Tensor, dimension: int) -> torch.Tensor:
-        _, heads, _, size = like.shape
+        heads, _, size = like.shape
         shape = (heads, self._slots, size) if dimension == 1 else (heads, size, self._slots)
         # zeros, not empty: masked slots are multiplied by a zero weight, which NaN would survive
         return like.new_zeros(shape, dtype=self.dtype or like.dtype)

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,7 @@ from langchain_saffron.models.cuda_recording import CudaRecording
 from langchain_saffron.models.flops import FlopCounter
 from langchain_saffron.models.graph_runner import GraphRunner, Record
 from langchain_saffron.models.layer_tap import LayerTap
+from langchain_saffron.models.lean_model import LeanModel
 from langchain_saffron.models.packing import is_hooked, shared_copy
 from langchain_saffron.models.quantization import Quantized, quantize
 from langchain_saffron.models.quantized_linear import QuantizedLinear
@@ -44,6 +46,7 @@ class TrieDecoder:
         quantized: What became of its weights, where int8 was asked for.
         unembedding: What makes logits of states, where `split` was called and the model can be taken apart so.
         tap: Takes the states of a layer from every forward, where a reward head reads them.
+        lean: Computes the layers in fewer operations, where they give what the model's own do.
         graphs: Computes decode steps by CUDA graphs, where `capture_steps` found that it can.
         cache_arguments: What makes a forward of the model read and write the pool.
         capacity: Slots of the KV cache.
@@ -101,6 +104,7 @@ class TrieDecoder:
         self.quantized: Quantized | None = None
         self.unembedding: Unembedding | None = None
         self.tap: LayerTap | None = None
+        self.lean: LeanModel | None = None
         self.graphs: GraphRunner | None = None
         check = TreeCheck(self)
         if int8_text is not None:
@@ -112,6 +116,7 @@ class TrieDecoder:
         chosen, expected = check.choose_attention(attn_implementation, owned)
         if chosen == TREE_ATTENTION:
             check.hold_narrow(expected, int8_text or ())
+            self.lean = check.lean()
         self.capacity = max_cache_tokens
         self.context = min(_context(model.config) or max_cache_tokens, max_cache_tokens)
 
@@ -194,7 +199,7 @@ class TrieDecoder:
             memory, stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
             record = partial(CudaRecording, device=device, memory=memory, stream=stream)
         self.graphs = GraphRunner(
-            self._run,
+            self.compute,
             self.pool,
             record,
             TreeCheck(self).is_close,
@@ -222,15 +227,31 @@ class TrieDecoder:
         positions = upload(torch.from_numpy(self.forest.depth[slots]), torch.long, device)[None]
         keep = upload(scored, torch.long, device)
         with self.forward_context(slots, groups).over(self.pool) as masks:
-            return self._run(tokens, positions, keep, states, masks)
+            return self.compute(tokens, positions, keep, states, masks)
 
-    def _run(
+    def compute(
         self, tokens: torch.Tensor, positions: torch.Tensor, keep: torch.Tensor, states: bool, masks: Any = None
     ) -> torch.Tensor:
-        """The model's own forward: logits or states [kept, …] as it gives them."""
+        """The model's forward, once it is known what its rows read.
+
+        Args:
+            tokens: [1, rows].
+            positions: [1, rows].
+            keep: The rows that are scored.
+            states: Whether the states below the unembedding are wanted in place of logits.
+            masks: For the model's attention, where it is not the tree's own.
+
+        Returns:
+            Logits or states [kept, …] as the model gives them.
+        """
+        if states and self.lean is not None:
+            return self.lean(tokens, positions)[0, keep]
         runs = self.model.base_model if states else self.model
         extra = {"logits_to_keep": keep} if self._keep_argument and not states else {}
-        output = runs(input_ids=tokens, position_ids=positions, attention_mask=masks, **self.cache_arguments, **extra)
+        with nullcontext() if self.lean is None else self.lean.inside():
+            output = runs(
+                input_ids=tokens, position_ids=positions, attention_mask=masks, **self.cache_arguments, **extra
+            )
         found: torch.Tensor = output.last_hidden_state[0] if states else output.logits[0]
         return found if extra else found[keep]
 
@@ -259,7 +280,8 @@ class TrieDecoder:
         """What the rows of a forward over `slots` attend to."""
         if self.reads_in_place:
             window = self._layers.window
-            plan = plan_attention(self.forest, self.pool, slots, groups, self._kinds, window, self._additive)
+            even = self.pool.is_upright
+            plan = plan_attention(self.forest, self.pool, slots, groups, self._kinds, window, self._additive, even)
             self.forest.remember_leaves(slots)
             return ForwardContext(slots, plan)
         visibility = visible_rows(self.forest, slots, windowed=self._layers.window is not None)

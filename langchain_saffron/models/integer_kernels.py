@@ -11,6 +11,11 @@ from functools import partial
 
 import torch
 
+# So large that what is added to it is rounded to a whole number, half to even, and stands in the lowest byte; with 128
+# more, as an unsigned number around 128. A tensor, since torch takes a microsecond to make one of a Python number; and
+# not round(), which wakes torch's other threads for the fewest numbers: that takes them 50 µs if they sleep.
+_ROUNDING = torch.tensor(1.5 * 2**23)
+_ROUNDING_AROUND_128 = torch.tensor(1.5 * 2**23 + 128)
 # rows of a plain step and of a wide one
 _ROWS = (1, 16)
 _RUNS = 5
@@ -22,6 +27,11 @@ _CACHES = 48 * 2**20
 _MOST_COPIES = 64
 # how much slower the best kernel has to be than the best one for each number of rows, to be worth memory for two
 _WORTH_TWO = 0.25
+
+
+def whole_numbers(quotients: torch.Tensor) -> torch.Tensor:
+    """float32 within ±127, which is overwritten, rounded to int8."""
+    return quotients.add_(_ROUNDING).view(torch.int32).char()
 
 
 class IntegerKernel(ABC):
@@ -42,6 +52,10 @@ class IntegerKernel(ABC):
     @abstractmethod
     def __call__(self, numbers: torch.Tensor) -> torch.Tensor:
         """The sums times `scales`, float32 [..., outputs], of int8 [..., inputs]."""
+
+    def of_quotients(self, quotients: torch.Tensor) -> torch.Tensor:
+        """The same of float32 [..., inputs] within ±127, which is rounded and overwritten."""
+        return self(whole_numbers(quotients))
 
     @abstractmethod
     def dense(self) -> torch.Tensor:
@@ -78,10 +92,16 @@ class PackedKernel(IntegerKernel):
 
     def __call__(self, numbers: torch.Tensor) -> torch.Tensor:
         """The sums times `scales`."""
+        return self._product(numbers.view(torch.uint8).bitwise_xor(128))
+
+    def of_quotients(self, quotients: torch.Tensor) -> torch.Tensor:
+        """The same of float32 within ±127."""
+        return self._product(quotients.add_(_ROUNDING_AROUND_128).view(torch.int32).byte())
+
+    def _product(self, around_128: torch.Tensor) -> torch.Tensor:
         output: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
-            numbers.view(torch.uint8).bitwise_xor(128), 1.0, 128, self.weight, self.scales, self._zeros,
-            None, 1.0, 0, torch.float32, "none", [], "",
-        )  # fmt: skip
+            around_128, 1.0, 128, self.weight, self.scales, self._zeros, None, 1.0, 0, torch.float32, "none", [], ""
+        )
         return output
 
     def dense(self) -> torch.Tensor:
@@ -102,7 +122,14 @@ class PairedKernel(IntegerKernel):
 
     def __call__(self, numbers: torch.Tensor) -> torch.Tensor:
         """The sums times `scales`."""
-        return (self._one if numbers.numel() == numbers.shape[-1] else self._many)(numbers)
+        return self._of(numbers)(numbers)
+
+    def of_quotients(self, quotients: torch.Tensor) -> torch.Tensor:
+        """The same of float32 within ±127."""
+        return self._of(quotients).of_quotients(quotients)
+
+    def _of(self, rows: torch.Tensor) -> IntegerKernel:
+        return self._one if rows.numel() == rows.shape[-1] else self._many
 
     def dense(self) -> torch.Tensor:
         """The weights."""

@@ -6,13 +6,11 @@ from typing import Any
 import torch
 from transformers.pytorch_utils import Conv1D
 
-from langchain_saffron.models.integer_kernels import lay_out
+from langchain_saffron.models.integer_kernels import lay_out, whole_numbers
 
 LARGEST = 127
 # a row of zeros has no scale of its own
 _SMALLEST_SCALE = torch.tensor(1e-30)
-# so large that what is added to it is rounded to a whole number, half to even, and stands in the lowest bits
-_ROUNDING = 1.5 * 2**23
 
 
 class IntegerProduct:
@@ -41,8 +39,8 @@ class IntegerProduct:
         if rows.numel() == 0:
             # a forward that only fills the cache scores nothing
             return rows.new_empty(*rows.shape[:-1], len(self.kernel.scales))
-        numbers, scale = _quantized_inputs(rows)
-        output = self.kernel(numbers).mul_(scale)
+        quotients, scale = _in_steps(rows)
+        output = self.kernel.of_quotients(quotients).mul_(scale)
         if self.bias is not None:
             output.add_(self.bias)
         return output.to(rows.dtype)
@@ -122,7 +120,8 @@ def integer_rows(
     Returns:
         [rows, outputs], in the dtype of `rows`.
     """
-    numbers, scale = _quantized_inputs(rows)
+    quotients, scale = _in_steps(rows)
+    numbers = whole_numbers(quotients)
     # sums of integers: exact in float64, and in float32 as long as they are small
     exact = torch.float32 if weight.shape[1] * LARGEST**2 < 2**24 else torch.float64
     sums = torch.nn.functional.linear(numbers.to(exact), weight.to(exact))
@@ -130,13 +129,11 @@ def integer_rows(
     return (output if bias is None else output.add_(bias)).to(rows.dtype)
 
 
-def _quantized_inputs(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Whole numbers, int8 [..., inputs], and what one step of each row is worth."""
+def _in_steps(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows in steps, float32 [..., inputs], within ±127 and not rounded yet, and what one step of each is worth."""
     numbers = rows.float()
     scale = torch.add(_SMALLEST_SCALE, numbers.abs().amax(dim=-1, keepdim=True), alpha=1 / LARGEST)
-    # round() wakes torch's other threads for the fewest numbers, which takes them 50 µs if they sleep
-    rounded = numbers.div(scale).add_(_ROUNDING)
-    return rounded.view(torch.int32).to(torch.int8), scale
+    return numbers.div(scale), scale
 
 
 def _dense(layer: torch.nn.Linear | Conv1D) -> torch.Tensor:

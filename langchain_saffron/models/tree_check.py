@@ -8,6 +8,7 @@ import torch
 from langchain_saffron.cache import KeyValuePool, TokenForest
 from langchain_saffron.cache.attention import NAME as TREE_ATTENTION
 from langchain_saffron.errors import NumericalError, UnsupportedModelError
+from langchain_saffron.models.lean_model import LeanModel
 from langchain_saffron.models.packing import pack, unpack
 from langchain_saffron.models.quantization import Quantized
 from langchain_saffron.runtime.devices import computes_bfloat16
@@ -132,6 +133,15 @@ class TreeCheck:
             held = quantized.holds(plain, decoder.forward(path, range(len(path))), rewards)
             decoder.forest.release(path[-1])
         decoder.pool.hold_in(torch.bfloat16 if held else None, upright=held)
+
+    @on_own_thread
+    @torch.inference_mode()
+    def lean(self) -> LeanModel | None:
+        """The decoder's layers in fewer operations, where they give the same over the tree."""
+        decoder = self._decoder
+        rounds = decoder.quantized is not None and decoder.quantized.layers > 0
+        rounds = rounds or decoder.pool.dtype is not None
+        return LeanModel.of(decoder.model, decoder.pool, self.of_tree, rounds)
 
     def is_close(self, found: torch.Tensor, expected: torch.Tensor) -> bool:
         """Whether logits differ by rounding alone."""

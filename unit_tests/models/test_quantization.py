@@ -15,6 +15,7 @@ from langchain_saffron.kitchen import WEIGHTS
 from langchain_saffron.models import integer_kernels, packing, quantization, quantized_linear
 from langchain_saffron.models.decoder import TrieDecoder
 from langchain_saffron.models.integer_kernels import IntegerKernel, PackedKernel, PairedKernel, PlainKernel, fastest
+from langchain_saffron.models.packed_product import PackedPart
 from langchain_saffron.models.quantization import quantize
 from langchain_saffron.models.quantized_linear import IntegerProduct, QuantizedLinear
 from langchain_saffron.settings import Quantization
@@ -159,7 +160,7 @@ def test_the_bound_on_the_whole_gives_layers_back(all_sizes: None, monkeypatch: 
 def test_a_decoder_packs_what_stays(all_sizes: None, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(quantization, "MOST_DIVERGENCE", 0.003)
     decoder = TrieDecoder(random_model("llama"), "policy", max_cache_tokens=100, int8_text=IDS)
-    packed = sum(isinstance(module, packing.PackedLinear) for module in decoder.model.modules())
+    packed = sum(isinstance(module, packing.PackedLinear | PackedPart) for module in decoder.model.modules())
     assert decoder.quantized is not None
     assert packed == len(decoder.quantized.kept) > 0
     assert decoder.vocabulary == 320

@@ -138,7 +138,7 @@ def test_padding_repeats_the_first_row(counts: list[int]):
     decoder.pool.reserve()
     device = torch.device("cpu")
     static = StaticStep(
-        decoder._run, decoder.pool, step.bucket, decoder._kinds, 7, device, torch.float32, states=False, tap=None
+        decoder.compute, decoder.pool, step.bucket, decoder._kinds, 7, device, torch.float32, states=False, tap=None
     )
     with torch.inference_mode():
         static.fill(step)
