@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from enum import Enum
+from types import UnionType
+from typing import Any, Union, get_origin
 
 from langchain_core.messages import BaseMessage, SystemMessage
 from langchain_core.utils.function_calling import convert_to_json_schema
@@ -104,6 +106,7 @@ def schema_of(schema: Any) -> dict[str, Any]:
     Raises:
         SettingsError: It cannot be read as one.
     """
+    _refuse_plain_types(schema)
     if isinstance(schema, dict):
         named = named_schema(schema)
         if named is not None:
@@ -130,6 +133,7 @@ def as_tool(schema: Any) -> tuple[Any, bool]:
     Raises:
         SettingsError: It cannot be read as one.
     """
+    _refuse_plain_types(schema)
     if not isinstance(schema, dict) and not (isinstance(schema, type) and issubclass(schema, RootModel)):
         return schema, False
     made = schema_of(schema)
@@ -158,6 +162,20 @@ def document_schema(schema: Any) -> dict[str, Any]:
     name = made.get("title") if isinstance(made.get("title"), str) else None
     check_schema(closed_schema(made), f"the schema {name!r}" if name else "the schema")
     return {"type": "json_schema", "json_schema": {"name": name or "answer", "schema": made}}
+
+
+def _refuse_plain_types(schema: Any) -> None:
+    """What LangChain would take for a function: an answer would have to hold the arguments of its constructor."""
+    kind = get_origin(schema) or schema
+    plain = kind in (Union, UnionType) or (
+        isinstance(kind, type) and (kind.__module__ == "builtins" or issubclass(kind, Enum))
+    )
+    if plain:
+        shown = schema.__name__ if isinstance(schema, type) else schema
+        raise SettingsError(
+            f"the type {shown} cannot be read as a schema by itself: make it a field of a Pydantic class, or wrap it: "
+            f"class Answer(RootModel[{shown}])"
+        )
 
 
 def _of_schema(schema: dict[str, Any]) -> ResponseFormat:

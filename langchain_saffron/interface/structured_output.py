@@ -124,6 +124,8 @@ class StructuredOutputParser(BaseTransformOutputParser[Any]):
         reason = message.response_metadata.get("finish_reason", "stop")
         what, text = f"call of {self.tool!r}" if self.tool else "JSON document", message.text or "it is empty"
         told = _REFUSED.format(text=text) if reason == "refusal" else why_cut(reason, f"the {what}")
+        if called := [call["name"] for call in getattr(message, "tool_calls", []) if told is None and not self.tool]:
+            told = f"the model calls {', '.join(called)} first: answer that, or ask for include_raw"
         spoiled = [call["error"] for call in getattr(message, "invalid_tool_calls", []) if call["error"]]
         return "; ".join([told or f"the answer holds no {what}: {text}", *spoiled])
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from enum import Enum
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from jsonschema import validate
 from langchain_core.exceptions import ModelRefusalError, OutputParserException
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage
+from langchain_core.outputs import ChatGeneration
 from langchain_core.tools import tool
 from pydantic import BaseModel, Field, ValidationError
 from typing_extensions import TypedDict
@@ -17,6 +19,7 @@ from typing_extensions import TypedDict
 from langchain_saffron import ChatSaffron, ComputeBudget, MultifurcationRewardModel, SaffronEngine, SaffronLLM
 from langchain_saffron.errors import BudgetError, PromptError, SettingsError
 from langchain_saffron.grammar import Grammar
+from langchain_saffron.interface.structured_output import StructuredOutputParser
 from langchain_saffron.shared_budget import SharedBudget
 from unit_tests.builders import CHATML, byte_level_tokenizer
 from unit_tests.tiny_models import random_model
@@ -55,6 +58,10 @@ class IngredientDict(TypedDict):
 
     kind: Literal["herb", "vegetable"]
     fresh: bool
+
+
+class Course(Enum):
+    SOUP = "soup"
 
 
 @pytest.fixture(scope="module")
@@ -256,6 +263,20 @@ def test_json_mode_needs_no_schema(chat: ChatSaffron):
     found = model.invoke("Hello!")
     assert isinstance(found["parsed"], dict) or "JSON document" in str(found["parsing_error"])
     assert found["raw"].text.startswith("{")
+
+
+@pytest.mark.parametrize("method", ["json_schema", "function_calling"])
+@pytest.mark.parametrize("schema", [Course, int, list[int], dict, int | str, Literal["x"] | None], ids=str)
+def test_a_type_that_is_no_class_of_fields_is_told_how_to_be_one(chat: ChatSaffron, method: Any, schema: Any):
+    """LangChain takes an enumeration for a function of `value`, which holds none of its members."""
+    with pytest.raises(SettingsError, match=r"RootModel\["):
+        chat.with_structured_output(schema, method=method)
+
+
+def test_a_call_in_place_of_a_document_is_named():
+    message = AIMessage("", tool_calls=[{"name": "set_timer", "args": {}, "id": "1"}])
+    with pytest.raises(OutputParserException, match="the model calls set_timer first"):
+        StructuredOutputParser(target=dict).parse_result([ChatGeneration(message=message)])
 
 
 def test_unknown_methods_and_options_are_refused(chat: ChatSaffron):
