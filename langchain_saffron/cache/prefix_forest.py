@@ -244,7 +244,7 @@ class TokenForest:
         if count > self.available:
             raise CacheFullError(
                 f"all {self.capacity} slots of the KV cache are in use: raise max_cache_tokens, or lower width, "
-                "max_tokens or what keeps a search from becoming narrower: its min_width or width_floor, or a rule's at_least"
+                "max_tokens or what keeps a search wide: its min_width or width_floor, or a rule's at_least"
             )
         while self._kept and self._slots.count < count + room:
             self._evict()
