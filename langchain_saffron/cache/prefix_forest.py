@@ -294,6 +294,8 @@ class TokenForest:
             return nodes, start
         end = slots.end(count)
         busy = self._busy(nodes[shared:], end)
+        # once it moves, all of it does that may: one span beats two in every step, and the copy is made once
+        path = Path(path.slots, shared)
         if (found := make_way(slots.free[:end], busy, path, count, slots.most_room(room))) is None:
             return nodes, start
         self._relocate(found.sources, found.targets)
