@@ -244,8 +244,7 @@ class TokenForest:
         if count > self.available:
             raise CacheFullError(
                 f"all {self.capacity} slots of the KV cache are in use: raise max_cache_tokens, or lower width, "
-                "max_tokens or what keeps a search from becoming narrower: its min_width or width_floor, or a rule's "
-                "at_least"
+                "max_tokens or what keeps a search wide: its min_width or width_floor, or a rule's at_least"
             )
         while self._kept and self._slots.count < count + room:
             self._evict()
@@ -295,6 +294,8 @@ class TokenForest:
             return nodes, start
         end = slots.end(count)
         busy = self._busy(nodes[shared:], end)
+        # once it moves, all of it does that may: one span beats two in every step, and the copy is made once
+        path = Path(path.slots, shared)
         if (found := make_way(slots.free[:end], busy, path, count, slots.most_room(room))) is None:
             return nodes, start
         self._relocate(found.sources, found.targets)

@@ -85,7 +85,7 @@ class TrieDecoder:
         model = plain_model(model, name)
         self.model = model.eval()
         self.pool = KeyValuePool(max_cache_tokens)
-        # other devices copy together what lies scattered almost as fast as they read a span
+        # a step that CUDA replays copies what it reads together, wherever it lies
         self.forest = TokenForest(max_cache_tokens, self.pool.move if self.device.type == "cpu" else None)
         self._too_large = (
             f"the {name} ran out of memory: lower max_cache_tokens (now {max_cache_tokens:,}), effort or width, send "

@@ -225,13 +225,14 @@ def test_two_requests_with_one_prompt_share_it_and_each_has_its_own_room():
     assert homes == [50, 150]
     beams = [forest.insert([100, i], parent=prompt[-1], home=home) for i, home in enumerate(homes)]
     # what they share lies in the room of the first
-    assert beams == [[50, 51], [50, 52]]
+    assert beams == [[50, 51], [50, 150]]
     grown = [forest.insert([200 + i, 300], parent=prompt[-1], home=home) for i, home in enumerate(homes)]
-    assert grown == [[53, 54], [150, 151]]
-    assert [forest.insert([400 + i], parent=tip)[0] for i, (_, tip) in enumerate(grown)] == [55, 152]
-    for node in (*prompt[-1:] * 2, *(nodes[-1] for nodes in (*beams, *grown))):
+    assert grown == [[52, 53], [151, 152]]
+    last = [forest.insert([400 + i], parent=tip) for i, (_, tip) in enumerate(grown)]
+    assert last == [[54], [153]]
+    for node in (*prompt[-1:] * 2, *(nodes[-1] for nodes in (*beams, *grown, *last))):
         forest.release(node)
-    assert forest.used == 2
+    assert forest.used == 0
 
 
 def test_what_fails_for_want_of_slots_evicts_nobody():
