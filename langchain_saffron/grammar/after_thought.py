@@ -159,6 +159,16 @@ class AfterThought(Constraint):
         """Whether it is, and nothing may follow."""
         return self._only_inner and all(one.done for one in self._inner)
 
+    @property
+    def blank(self) -> bool:
+        """Whether nothing has been said yet, but for thoughts and white space."""
+        return self._tail is not None or all(one.blank for one in self._inner)
+
+    @property
+    def torn(self) -> bool:
+        """Whether the response ends within a character."""
+        return any(one.torn for one in self._inner)
+
     def accepts(self, text: str) -> bool:
         """Whether the grammar has `text`, without thoughts, as a whole answer."""
         calls = self._rules.calls

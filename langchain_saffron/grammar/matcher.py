@@ -9,6 +9,7 @@ import torch
 
 from langchain_saffron.errors import GrammarError
 from langchain_saffron.grammar.answer_closing import AnswerCloser
+from langchain_saffron.grammar.leaf_closing import character_end
 from langchain_saffron.search.constraint import Constraint
 
 _FAR = float("inf")
@@ -126,6 +127,16 @@ class GrammarMatcher(Constraint):
     def done(self) -> bool:
         """Whether it is, and nothing may follow."""
         return self._done
+
+    @property
+    def blank(self) -> bool:
+        """Whether nothing but white space has been written, as far as is known."""
+        return self._parent is None or (self._tokens.closer is not None and not self._text().strip())
+
+    @property
+    def torn(self) -> bool:
+        """Whether what has been written ends within a character, as far as is known."""
+        return self._tokens.closer is not None and bool(character_end(self._text()))
 
     def fits(self, left: int) -> bool:
         """Whether a whole answer can be reached in `left` more tokens, as far as is known."""

@@ -39,6 +39,16 @@ class Constraint(ABC):
     def done(self) -> bool:
         """Whether it is, and nothing may follow."""
 
+    @property
+    def blank(self) -> bool:
+        """Whether nothing has been said yet, but for thoughts and white space; `False` where that is not known."""
+        return False
+
+    @property
+    def torn(self) -> bool:
+        """Whether the response ends within a character, as far as is known."""
+        return False
+
     @abstractmethod
     def accepts(self, text: str) -> bool:
         """Whether the grammar has `text` as a whole answer; meant for the state of the empty response."""
@@ -106,7 +116,8 @@ def only_closing(state: Constraint, vocabulary: int, end_tokens: Sequence[int]) 
 def leaves_room(state: Constraint, child: Constraint, left: int, end_tokens: Sequence[int]) -> bool:
     """Whether a response may go on so: the document stays one that can be whole in time, if it was one before.
 
-    What is whole already ends rather than begin what would stay half, such as another call.
+    What is whole already ends rather than begin what would stay half, such as another call. Saying nothing at all may
+    be whole, but is no answer: an only call that does not fit is begun, and cut, so that whoever asked is told.
 
     Args:
         state: Of the response.
@@ -117,7 +128,9 @@ def leaves_room(state: Constraint, child: Constraint, left: int, end_tokens: Seq
     if child.done or state.beyond(left + 1) or child.fits(left):
         return True
     end = state.shortest()
-    return end is None or len(end) > left + 1 or not (end or end_tokens)
+    if end is None or len(end) > left + 1:
+        return True
+    return not end and (not end_tokens or (state.blank and not child.torn))
 
 
 def constrain(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
