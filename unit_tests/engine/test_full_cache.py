@@ -61,6 +61,8 @@ def test_no_narrower_than_the_user_allows(engine):
     for least in (floor + 1, 16, 99):
         with pytest.raises(CacheFullError, match="min_width"):
             engine.generate(PROMPTS[4], settings=wide(min_width=least))
+        with pytest.raises(CacheFullError, match="width_floor"):
+            engine.generate(PROMPTS[4], settings=wide(width_floor=least))
         assert slots_held(engine) == 0
     # others are none the worse for one that fails
     with held_up(engine):

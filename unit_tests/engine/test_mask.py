@@ -102,3 +102,17 @@ def test_the_risk_of_a_prompt_is_that_of_seen_tokens_whatever_the_mask(engine: S
     assert not torch.all(engine.reward_model.seen)
     strict, soft = (engine.look_ahead(PROMPTS[3], settings=asked(mask)).expected for mask in ("strict", "soft"))
     assert soft == pytest.approx(strict, abs=1e-4)
+
+
+def test_seen_tokens_are_counted_once_however_many_ask(monkeypatch: pytest.MonkeyPatch):
+    made = engine_of(random_reward_model(1, unseen=VOCABULARY // 2))
+    counted: list[int] = []
+    count = MultifurcationRewardModel.seen_tokens.fget
+    assert count is not None
+    monkeypatch.setattr(
+        MultifurcationRewardModel, "seen_tokens", property(lambda mrm: (counted.append(1), count(mrm))[1])
+    )
+    for prompt in PROMPTS[:3]:
+        made.generate(prompt, settings=asked("auto", max_tokens=2))
+    assert len(counted) == 1
+    made.close()
