@@ -5,11 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from langchain_saffron.cache.placement import few_holes
 from langchain_saffron.cache.prefix_forest import NO_PARENT, TokenForest
 
 # reading a span in place beats copying as long as few strangers lie in it
 SPAN_SLACK = 1.5
+# and one span beats two as long as they are at most so many, or this share of all that is read
+FEW_HOLES = 16
+HOLES_SHARE = 1 / 5
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,11 @@ class SlotColumns:
         """How much deeper each row lies than each column's slot: int [rows, columns]."""
         shown = np.arange(*self.slots) if isinstance(self.slots, tuple) else self.slots
         return forest.depth[rows][:, None] - forest.depth[shown][None, :]
+
+
+def few_holes(span: int, wanted: int) -> bool:
+    """Whether so many slots are to be read where they lie, as one span, for those of them that are wanted."""
+    return span - wanted <= max(FEW_HOLES, HOLES_SHARE * span)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Which slots are free, and which of them to take."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import numpy as np
 
@@ -41,7 +41,7 @@ class FreeSlots:
 
     def take(self, home: int) -> int:
         """The lowest free slot from `home` on, or the lowest of all where that would spread too far."""
-        slot = self._free.find(1, home, self.end(1))
+        slot = self._free.find(1, home, self._end(1))
         if slot < 0:
             slot = self._free.find(1)
         self._free[slot] = 0
@@ -49,16 +49,6 @@ class FreeSlots:
         if slot >= self.reached:
             self.reached = slot + 1
         return slot
-
-    @property
-    def free(self) -> np.ndarray:
-        """Which are free: bool array [capacity], to be read only."""
-        return self._view
-
-    def find_run(self, count: int, home: int, room: int, grows: Callable[[int], bool]) -> int | None:
-        """Where the first run begins that has all of the room that `take_run` is asked for."""
-        lows, highs = self._runs(home)
-        return _fitting(count, lows, highs, self.end(count), self.most_room(room), grows)
 
     def take_run(self, count: int, home: int, room: int, grows: Callable[[int], bool]) -> np.ndarray:
         """The first run that holds `count` slots, from `home` on if there is one; where there is none, few pieces.
@@ -73,35 +63,28 @@ class FreeSlots:
         Returns:
             int64 [count], ascending.
         """
-        end = self.end(count)
+        end = self._end(count)
         lows, highs = self._runs(home)
-        for wanted in halves(self.most_room(room)):
-            if (start := _fitting(count, lows, highs, end, wanted, grows)) is not None:
-                slots = np.arange(start, start + count)
-                break
-        else:
-            slots = _pieces(count, lows, np.minimum(highs, end))
-        self.take_all(slots)
+        start = self._fitting(count, lows, highs, end, min(room, self._capacity // ROOM_PART), grows)
+        slots = np.arange(start, start + count) if start is not None else _pieces(count, lows, np.minimum(highs, end))
+        self._view[slots] = False
+        self.count -= count
+        self.reached = max(self.reached, int(slots[-1]) + 1)
         return slots
 
-    def take_all(self, slots: np.ndarray) -> None:
-        """Take some free slots."""
-        if len(slots):
-            self._view[slots] = False
-            self.count -= len(slots)
-            self.reached = max(self.reached, int(slots.max()) + 1)
+    def find_room(self, home: int, room: int, grows: Callable[[int], bool]) -> int:
+        """Where so much room begins, from `home` on if there is any; `home` where there is none.
 
-    def exchange(self, given: np.ndarray, taken: np.ndarray) -> None:
-        """Give some slots back and take as many; what is given may be taken."""
-        self._view[given] = True
-        self.count += len(given)
-        self.take_all(taken)
+        Args:
+            home: Where the prompt ends that the room is for.
+            room: How many slots are wanted.
+            grows: As for `take_run`.
+        """
+        lows, highs = self._runs(home)
+        start = self._fitting(0, lows, highs, self._end(0), min(room, self._capacity // ROOM_PART), grows)
+        return home if start is None else start
 
-    def most_room(self, room: int) -> int:
-        """How much of the room that is wanted behind a prompt it may have."""
-        return min(room, self._capacity // ROOM_PART)
-
-    def end(self, more: int) -> int:
+    def _end(self, more: int) -> int:
         """What `more` slots stay below; at least so many are free there."""
         in_use = self._capacity - self.count + more
         return min(self._capacity, max(self.reached, SPREAD * in_use + LEAST_SPREAD))
@@ -123,22 +106,17 @@ class FreeSlots:
         edges = np.roll(edges, -(place + place % 2))
         return edges[::2], edges[1::2]
 
-
-def halves(room: int) -> Iterable[int]:
-    """What is made do with in place of so much room, one after the other: half of it, a quarter, none."""
-    return dict.fromkeys((room, room // 2, room // 4, 0))
-
-
-def _fitting(
-    count: int, lows: np.ndarray, highs: np.ndarray, end: int, room: int, grows: Callable[[int], bool]
-) -> int | None:
-    """Where the first run begins that has so much room behind it, and before it where somebody grows."""
-    for i in np.flatnonzero((highs - lows >= count + room) & (lows + count <= end)).tolist():
-        low = int(lows[i])
-        start = low + room if room and low and grows(low - 1) else low
-        if start + count <= end and start + count + room <= highs[i]:
-            return start
-    return None
+    def _fitting(
+        self, count: int, lows: np.ndarray, highs: np.ndarray, end: int, room: int, grows: Callable[[int], bool]
+    ) -> int | None:
+        """Where the first run begins that has room; half of it, a quarter of it, or none."""
+        for wanted in dict.fromkeys((room, room // 2, room // 4, 0)):
+            for i in np.flatnonzero((highs - lows >= count + wanted) & (lows + count <= end)).tolist():
+                low = int(lows[i])
+                start = low + wanted if wanted and low and grows(low - 1) else low
+                if start + count <= end and start + count + wanted <= highs[i]:
+                    return start
+        return None
 
 
 def _pieces(count: int, lows: np.ndarray, highs: np.ndarray) -> np.ndarray:

@@ -164,23 +164,6 @@ class KeyValuePool(Cache):
         return [tensor[:, torch.from_numpy(slots).to(tensor.device)] for tensor in tensors]
 
     @torch.inference_mode()
-    def move(self, sources: np.ndarray, targets: np.ndarray) -> None:
-        """Copy what lies in some slots to others, layer by layer.
-
-        Args:
-            sources: int64 array [slots].
-            targets: int64 array [slots]: where each of them goes; may be somebody else's source.
-        """
-        self._copies.clear()
-        self._grow(int(targets.max()) + 1)
-        read, write = torch.from_numpy(sources), torch.from_numpy(targets)
-        for store, dimension in self._stores():
-            for tensor in store.values():
-                # all is read before anything is written
-                rows = tensor.index_select(dimension, self._placed(read, tensor.device))
-                tensor.index_copy_(dimension, self._placed(write, tensor.device), rows)
-
-    @torch.inference_mode()
     def wipe(self, slots: np.ndarray) -> None:
         """Zero `slots`: a NaN left there would reach everybody who reads past it with weight zero."""
         for store, dimension in self._stores():

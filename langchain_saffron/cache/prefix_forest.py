@@ -5,19 +5,15 @@ because they share nodes; requests share a system prompt, and the next chat turn
 same reason (SAFFRON paper, section 4.4 and Proposition 2).
 """
 
-from array import array
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from langchain_saffron.cache.free_slots import FreeSlots
-from langchain_saffron.cache.kept_prompts import KeptPrompts
-from langchain_saffron.cache.placement import Path, make_way, rooms
 from langchain_saffron.errors import CacheFullError, SettingsError
 
 NO_PARENT = -1
-# the rooms of all that run are one in so many of all slots at most
-ROOMS_PART = 8
 
 
 class TokenForest:
@@ -31,22 +27,13 @@ class TokenForest:
         filled: bool array [capacity]: whether the slot's keys and values have been computed.
         depth: int array [capacity]: tokens above the node, which is also its position id.
         evictions: How many kept prompts were dropped because their slots were needed.
-        moved: How many nodes were put elsewhere so that a prompt lies together.
     """
 
-    def __init__(self, capacity: int, move: Callable[[np.ndarray, np.ndarray], None] | None = None) -> None:
-        """All slots are free.
-
-        Args:
-            capacity: How many there are.
-            move: Copies keys and values from some slots to others, which may be among them; without it, everything
-                stays where it lies.
-        """
+    def __init__(self, capacity: int) -> None:
         if not isinstance(capacity, int) or capacity < 1:
             raise SettingsError(f"max_cache_tokens: a KV cache needs at least one slot, not {capacity!r}")
         self.capacity = capacity
-        self.evictions = self.moved = 0
-        self._move = move
+        self.evictions = 0
         self.clear()
 
     def clear(self) -> None:
@@ -57,7 +44,7 @@ class TokenForest:
         self._parent = [NO_PARENT] * self.capacity
         self._references = [0] * self.capacity
         # references of those who work with a node, and children for which that holds: not of prompts that are kept
-        self._pins = array("q", bytes(8 * self.capacity))
+        self._pins = [0] * self.capacity
         self._pinned = 0
         self._children: dict[int, dict[int, int]] = {}
         self._roots: dict[str, dict[int, int]] = {}
@@ -65,7 +52,7 @@ class TokenForest:
         # from where on slots are taken for what grows below a node: the end of its prompt
         self._home = [0] * self.capacity
         self._slots = FreeSlots(self.capacity)
-        self._kept = KeptPrompts()
+        self._kept: OrderedDict[int, None] = OrderedDict()
         self._paths: dict[int, np.ndarray] = {}
 
     @property
@@ -126,15 +113,13 @@ class TokenForest:
         """Add `tokens` below `parent`, sharing what exists, and take a reference on the last one.
 
         A prompt, which has no `parent`, takes a run of slots behind what it shares, or the first one that holds it.
-        What grows below takes the lowest free slots behind the prompt: it is read together with it. Where there is no
-        such run, what is kept makes way: it moves, as does what the prompt shares with nobody that works.
+        What grows below takes the lowest free slots behind the prompt: it is read together with it.
 
         Args:
             tokens: What to add.
             parent: The node above the first one; -1 for a prompt.
             salt: Prompts share with those of the same salt.
-            room: How many slots a prompt would like to have free behind it, for what will grow there. Kept prompts are
-                dropped for it, but it fails for want of its own slots only.
+            room: How many slots a prompt would like to have free behind it, for what will grow there.
             home: For what grows below the end of a prompt: what `home` said of it when the prompt was inserted, so
                 that each of several requests with one prompt has its own room. `None` for the latest one's.
 
@@ -144,22 +129,33 @@ class TokenForest:
         Raises:
             CacheFullError: No slot is left, not even by dropping kept prompts. Nothing was added.
         """
-        if parent == NO_PARENT:
-            return self._insert_prompt(tokens, salt, room)
         nodes = self._match(tokens, parent, salt)
         tip = nodes[-1] if nodes else parent
         # what it grows from must not be evicted to make room for it
-        self.acquire(tip)
+        if tip != NO_PARENT:
+            self.acquire(tip)
         if len(nodes) == len(tokens):
+            if room and nodes:
+                self._home[tip] = self._slots.find_room(self._home[tip], room, self._grows(nodes))
             return nodes
         try:
             rest = tokens[len(nodes) :]
             self._make_room(len(rest))
-            home = self._home[tip] if home is None else home
-            slots = [self._slots.take(home) for _ in rest]
+            if parent == NO_PARENT:
+                slots = self._take_run(len(rest), nodes, room)
+                home = slots[-1] + 1
+            else:
+                home = self._home[tip] if home is None else home
+                slots = [self._slots.take(home) for _ in rest]
             self._grow(rest, slots, tip, home, salt)
+            try:
+                self.acquire(slots[-1])
+            except BaseException:
+                self._drop_unused(slots[-1])
+                raise
         finally:
-            self.release(tip)
+            if tip != NO_PARENT:
+                self.release(tip)
         return nodes + slots
 
     def home(self, node: int) -> int:
@@ -203,10 +199,10 @@ class TokenForest:
         """
         if node not in self._kept:
             self._references[node] += 1
-            self._kept.add(node)
+            self._kept[node] = None
         elif briefly:
             return
-        self._kept.touch(node, last=not briefly)
+        self._kept.move_to_end(node, last=not briefly)
 
     def drop_kept(self) -> None:
         """Forget all kept prompts."""
@@ -239,145 +235,30 @@ class TokenForest:
             below = self._children.get(node)
         return nodes
 
-    def _make_room(self, count: int, room: int = 0) -> None:
-        """Drop kept prompts until so many slots are free, and room besides, as far as that goes."""
+    def _make_room(self, count: int) -> None:
+        """Drop kept prompts until so many slots are free."""
         if count > self.available:
             raise CacheFullError(
                 f"all {self.capacity} slots of the KV cache are in use: raise max_cache_tokens, or lower width, "
-                "max_tokens or what keeps a search wide: its min_width or width_floor, or a rule's at_least"
+                "max_tokens or what keeps a search from becoming narrower: its min_width or width_floor, or a rule's "
+                "at_least"
             )
-        while self._kept and self._slots.count < count + room:
+        while self._slots.count < count:
             self._evict()
             self.evictions += 1
 
-    def _insert_prompt(self, tokens: Sequence[int], salt: str, room: int) -> list[int]:
-        nodes = self._match(tokens, NO_PARENT, salt)
-        rest = tokens[len(nodes) :]
-        shared = sum(self._pins[node] > 0 for node in nodes)
-        if nodes:
-            # what it goes on from must not be evicted to make room for it
-            self.acquire(nodes[-1])
-        slots: list[int] = []
-        try:
-            # where nothing moves, more free slots are no run
-            self._make_room(len(rest), self._rooms(nodes[shared:], room) if self._move and room else 0)
-            nodes, start = self._gather(nodes, shared, len(rest), room)
-            if rest:
-                slots = self._take_run(nodes, start, len(rest), room)
-                self._grow(rest, slots, nodes[-1] if nodes else NO_PARENT, slots[-1] + 1, salt)
-            elif nodes:
-                self.acquire(nodes[-1])
-                if start is not None:
-                    self._home[nodes[-1]] = start
-        finally:
-            if nodes:
-                self.release(nodes[-1])
-        return nodes + slots
-
-    def _gather(self, nodes: list[int], shared: int, count: int, room: int) -> tuple[list[int], int | None]:
-        """Have what a prompt shares, and a run for its rest, lie so that they are read as one span or two.
-
-        Args:
-            nodes: What it shares.
-            shared: How many of the first of them others work with, too.
-            count: Slots of the rest.
-            room: What is wanted behind it.
-
-        Returns:
-            Where `nodes` lie now; and where the run begins, `None` where there is none with all of the room.
-        """
-        if not room:
-            return nodes, None
-        path, slots = Path.of(nodes, shared), self._slots
-        start = slots.find_run(count, self._home_of(nodes), room, self._grows(nodes))
-        if self._move is None or (start is not None and path.reads_well(start, count)):
-            return nodes, start
-        end = slots.end(count)
-        busy = self._busy(nodes[shared:], end)
-        # once it moves, all of it does that may: one span beats two in every step, and the copy is made once
-        path = Path(path.slots, shared)
-        if (found := make_way(slots.free[:end], busy, path, count, slots.most_room(room))) is None:
-            return nodes, start
-        self._relocate(found.sources, found.targets)
-        begin = found.start + len(path.tail)
-        return [*path.head.tolist(), *range(found.start, begin)], begin
-
-    def _busy(self, mine: list[int], end: int) -> np.ndarray:
-        """With which of the slots below `end` somebody works: bool array.
-
-        Args:
-            mine: Nodes that only the prompt being inserted works with.
-            end: Above all of them.
-        """
-        busy: np.ndarray = np.frombuffer(self._pins, dtype=np.int64)[:end] > 0
-        busy[mine] = False
-        return busy
-
-    def _rooms(self, mine: list[int], room: int) -> int:
-        """Slots that should be free besides those of a prompt's rest: its own room, and what is left of others'."""
-        slots = self._slots
-        room, end = slots.most_room(room), slots.reached
-        return room + min(rooms(slots.free[:end], self._busy(mine, end), room), self.capacity // ROOMS_PART)
-
-    def _take_run(self, shared: list[int], start: int | None, count: int, room: int) -> list[int]:
-        """Slots for the rest of a prompt that shares some nodes: from `start` on, if there is a run."""
-        if start is None:
-            return self._slots.take_run(count, self._home_of(shared), room, self._grows(shared)).tolist()
-        self._slots.take_all(np.arange(start, start + count))
-        return list(range(start, start + count))
-
-    def _home_of(self, path: list[int]) -> int:
-        return self._home[path[-1]] if path else 0
+    def _take_run(self, count: int, shared: list[int], room: int) -> list[int]:
+        """Slots for the rest of a prompt that shares some nodes."""
+        home = self._home[shared[-1]] if shared else 0
+        return self._slots.take_run(count, home, room, self._grows(shared)).tolist()
 
     def _grows(self, shared: list[int]) -> Callable[[int], bool]:
         """Whether others than a prompt, which holds what it shares, work with what lies in a slot."""
         mine = set(shared)
         return lambda slot: self._pins[slot] > (slot in mine)
 
-    def _relocate(self, sources: np.ndarray, targets: np.ndarray) -> None:
-        """Put nodes with which nobody works, but for the prompt that is being inserted, into other slots.
-
-        Args:
-            sources: int64 array [nodes].
-            targets: int64 array [nodes]: free slots, or sources.
-        """
-        if not len(sources):
-            return
-        assert self._move is not None
-        filled, depth = self.filled[sources], self.depth[sources]
-        if filled.any():
-            self._move(sources[filled], targets[filled])
-        target = dict(zip(sources.tolist(), targets.tolist(), strict=True))
-        columns = self._token, self._parent, self._references, self._pins
-        values = [[column[node] for column in columns] for node in target]
-        children = [self._children.pop(node, None) for node in target]
-        salts = {target[node]: self._salt_of_root.pop(node) for node in target if node in self._salt_of_root}
-        self._salt_of_root.update(salts)
-        for node in target:
-            self._references[node] = self._pins[node] = 0
-        self._slots.exchange(sources, targets)
-        self.filled[sources] = False
-        self.filled[targets], self.depth[targets] = filled, depth
-        for node, of_node, below in zip(target.values(), values, children, strict=True):
-            for column, value in zip(columns, of_node, strict=True):
-                column[node] = value
-            self._home[node] = node + 1
-            if below is not None:
-                self._children[node] = below
-        for node, below in zip(target.values(), children, strict=True):
-            above = self._parent[node] = target.get(self._parent[node], self._parent[node])
-            siblings = self._roots[salts[node]] if above == NO_PARENT else self._children[above]
-            siblings[self._token[node]] = node
-        for node, below in zip(target.values(), children, strict=True):
-            for child in (below or {}).values():
-                self._parent[child] = node
-        self._kept.move(target)
-        # with what lies below, nobody works either
-        self._paths = {node: path for node, path in self._paths.items() if self._pins[node] and node not in target}
-        self.moved += len(target)
-
     def _grow(self, tokens: Sequence[int], slots: list[int], tip: int, home: int, salt: str) -> None:
-        """Put tokens into `slots`, one below the other, the first below `tip`, and take a reference on the last one."""
+        """Put tokens into `slots`, one below the other, the first below `tip`."""
         above, depth = tip, 0
         if tip == NO_PARENT:
             below = self._roots.setdefault(salt, {})
@@ -391,11 +272,6 @@ class TokenForest:
             above, depth = slot, depth + 1
             if slot != last:
                 below = self._children[slot] = {}
-        try:
-            self.acquire(last)
-        except BaseException:
-            self._drop_unused(last)
-            raise
 
     def _remove(self, node: int) -> int:
         parent = self._parent[node]
@@ -414,6 +290,6 @@ class TokenForest:
         return parent
 
     def _evict(self) -> None:
-        node = self._kept.pop()
+        node, _ = self._kept.popitem(last=False)
         self._references[node] -= 1
         self._drop_unused(node)

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from langchain_saffron.cache.attention_mask import SlotColumns, paths_above, seen_columns
-from langchain_saffron.cache.placement import few_holes
+from langchain_saffron.cache.attention_mask import SlotColumns, few_holes, paths_above, seen_columns
 from langchain_saffron.cache.prefix_forest import TokenForest
 
 
@@ -90,27 +89,20 @@ def _spans(seen_by_all: np.ndarray, run: tuple[int, int], rest: np.ndarray) -> t
     """
     low, high = run
     before = int(np.searchsorted(rest, low))
-    beside = SlotColumns.of(rest, beside=run)
-    if low == high or (not before and isinstance(beside.slots, tuple)):
-        return run, beside
+    if low == high or not before:
+        return run, SlotColumns.of(rest, beside=run)
     begins, ends = np.insert(rest, before, low), np.insert(rest + 1, before, high)
-    bottom, top = int(begins[0]), int(ends[-1])
-    if before and few_holes(top - bottom, len(rest) + high - low):
+    count, bottom, top = len(rest) + high - low, int(begins[0]), int(ends[-1])
+    if few_holes(top - bottom, count):
         # the run lies amid the rest: a mask over all of it
         return (0, 0), SlotColumns((bottom, top))
-    # what many prompts begin with may lie far from where this one goes on, before it or behind it
+    # what many prompts begin with may lie far from where this one goes on
     cut = int(np.argmax(begins[1:] - ends[:-1])) + 1
-    halves = begins[:cut], begins[cut:]
-    spans = (bottom, int(ends[cut - 1])), (int(begins[cut]), top)
-    # the run counts as all of its slots
-    counts = [len(half) + (high - low - 1) * (low in half) for half in halves]
-    for head, tail in ((0, 1), (1, 0)):
-        is_run = spans[head][1] - spans[head][0] == counts[head]
-        if is_run and few_holes(spans[tail][1] - spans[tail][0], counts[tail]):
-            seen = halves[head][halves[head] != low]
-            if bool(np.isin(seen, seen_by_all).all()):
-                return spans[head], SlotColumns(spans[tail])
-    return run, beside
+    head, end, begin = rest[:cut], int(ends[cut - 1]), int(begins[cut])
+    is_run = cut <= before and end - bottom == cut
+    if is_run and few_holes(top - begin, count - cut) and bool(np.isin(head, seen_by_all).all()):
+        return (bottom, end), SlotColumns((begin, top))
+    return run, SlotColumns.of(rest, beside=run)
 
 
 def _outside(slots: np.ndarray, span: tuple[int, int]) -> np.ndarray:

@@ -172,7 +172,6 @@ class SaffronEngine:
             num_requests_waiting=self._worker.waiting,
             kv_cache_usage_perc=1 - forest.available / forest.capacity,
             kv_cache_evictions=forest.evictions,
-            kv_cache_moves=forest.moved,
             pauses=self.scheduler.pauses,
             admission_rejections=self._worker.rejections.copy(),
         )

@@ -72,7 +72,6 @@ class EngineMetrics:
         num_requests_waiting: Requests that wait to begin or, paused, to go on.
         kv_cache_usage_perc: The policy's slots that running requests hold, of all: 0 to 1.
         kv_cache_evictions: Kept prompts that the policy's cache dropped because their slots were needed.
-        kv_cache_moves: Slots of kept prompts that moved in the policy's cache so that a new one lies together.
         prefix_cache_queries: Prompt tokens that were looked up in the policy's cache.
         prefix_cache_hits: Those that were there.
         prompt_tokens: Of requests that began.
@@ -97,7 +96,6 @@ class EngineMetrics:
     num_requests_waiting: int = 0
     kv_cache_usage_perc: float = 0.0
     kv_cache_evictions: int = 0
-    kv_cache_moves: int = 0
     prefix_cache_queries: int = 0
     prefix_cache_hits: int = 0
     prompt_tokens: int = 0

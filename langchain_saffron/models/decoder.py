@@ -84,9 +84,8 @@ class TrieDecoder:
         self.name = name
         model = plain_model(model, name)
         self.model = model.eval()
+        self.forest = TokenForest(max_cache_tokens)
         self.pool = KeyValuePool(max_cache_tokens)
-        # a step that CUDA replays copies what it reads together, wherever it lies
-        self.forest = TokenForest(max_cache_tokens, self.pool.move if self.device.type == "cpu" else None)
         self._too_large = (
             f"the {name} ran out of memory: lower max_cache_tokens (now {max_cache_tokens:,}), effort or width, send "
             "fewer requests at once, or load it in a smaller dtype"

@@ -14,7 +14,7 @@ from langchain_saffron.server.metrics import EngineCollector, merged
 CHAT = "/v1/chat/completions"
 NAMES = {
     "num_requests_running", "num_requests_waiting", "kv_cache_usage_perc", "prefix_cache_queries", "prefix_cache_hits",
-    "kv_cache_evictions", "kv_cache_moves",
+    "kv_cache_evictions",
     "prompt_tokens", "generation_tokens", "time_to_first_token_seconds", "inter_token_latency_seconds",
     "e2e_request_latency_seconds", "request_queue_time_seconds", "request_success", "admission_rejections", "refusals",
     "tflops", "answer_risk",

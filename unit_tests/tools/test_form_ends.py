@@ -68,7 +68,8 @@ def test_a_call_is_whole_whenever_the_shortest_one_fits(family, markers):
                 text = tokenizer.decode(written)
                 # under "auto" an only call may be begun that does not fit: saying nothing would be whole, but no answer
                 if choice == "auto" and not state.accepting:
-                    assert len(written) == limit and not answer.content.strip(), text
+                    assert len(written) == limit, text
+                    assert not answer.content.strip(), text
                     assert [call.error is None for call in answer.calls] in ([], [False]), text
                     continue
                 assert state.accepting, text
