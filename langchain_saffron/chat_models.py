@@ -41,6 +41,7 @@ from langchain_saffron.interface.response_format import (
 )
 from langchain_saffron.interface.structured_output import Method, structured
 from langchain_saffron.models.mrm import MultifurcationRewardModel
+from langchain_saffron.runtime.files import local_path
 from langchain_saffron.templates.template_variables import check_variables
 from langchain_saffron.tools import ToolFormat, ToolRequest, get_tool_format, tool_request
 from langchain_saffron.tools.request import check_tools
@@ -217,7 +218,7 @@ class ChatSaffron(SaffronFields, BaseChatModel):
         mrm = source if self.engine is None else self.engine.reward_model
         if isinstance(mrm, MultifurcationRewardModel):
             return mrm.decoder.context
-        return mrm_context(Path(mrm).expanduser()) if isinstance(mrm, str | Path) else None
+        return mrm_context(local_path(mrm)) if isinstance(mrm, str | Path) else None
 
     def get_token_ids(self, text: str) -> list[int]:
         """The policy's tokens of a text."""

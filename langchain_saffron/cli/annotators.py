@@ -91,8 +91,14 @@ def over_ray(load: "Callable[[], Annotator]", workers: int, device: str | None) 
             ray.shutdown()
 
 
-def _load(models: Models) -> Any:
+def _tokenizer(name: str) -> Any:
+    from langchain_saffron.embedded import named_part
     from langchain_saffron.models.loading import load_tokenizer
+
+    return load_tokenizer(named_part(name, "policy"), "model to be trained")
+
+
+def _load(models: Models) -> Any:
     from langchain_saffron.models.prm import ProcessRewardModel
     from langchain_saffron.models.text_prm import TextRewardModel
     from langchain_saffron.runtime.devices import default_device, default_dtype
@@ -100,7 +106,7 @@ def _load(models: Models) -> Any:
     if (function := named_function("prm", models.prm)) is not None:
         if models.tokenizer is None:
             raise SettingsError("prm: a function needs --tokenizer, that of the model to be trained")
-        return ProcessRewardModel.from_function(function, load_tokenizer(models.tokenizer, "tokenizer"), models.prm)
+        return ProcessRewardModel.from_function(function, _tokenizer(models.tokenizer), models.prm)
     device = models.device or default_device()
     prm = ProcessRewardModel.from_pretrained(
         models.prm,
@@ -110,7 +116,7 @@ def _load(models: Models) -> Any:
         safe=models.safe,
         unsafe=models.unsafe,
     )
-    return prm if models.tokenizer is None else TextRewardModel(prm, load_tokenizer(models.tokenizer, "tokenizer"))
+    return prm if models.tokenizer is None else TextRewardModel(prm, _tokenizer(models.tokenizer))
 
 
 def _policy(models: Models, policy: str) -> tuple[Any, Any]:

@@ -11,6 +11,7 @@ import torch
 
 from langchain_saffron.engine.engine import SaffronEngine
 from langchain_saffron.models.fingerprint import file_stamp
+from langchain_saffron.runtime.files import local_path
 from langchain_saffron.runtime.forks import renew_after_fork
 
 
@@ -85,7 +86,7 @@ def source_key(value: Any) -> Any:
     Training once more into the same directory makes another model of it.
     """
     if isinstance(value, str | Path) and str(value):
-        path = Path(value).expanduser()
+        path = local_path(value)
         try:
             if path.exists():
                 return f"{path.resolve()}@{file_stamp(path)}"

@@ -161,7 +161,7 @@ class AfterThought(Constraint):
 
     @property
     def blank(self) -> bool:
-        """Whether nothing has been said yet, but for thoughts and white space."""
+        """Whether nothing has been said yet, but for thoughts, white space and what a call may begin with."""
         return self._tail is not None or all(one.blank for one in self._inner)
 
     @property

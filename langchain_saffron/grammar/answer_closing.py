@@ -94,6 +94,12 @@ class AnswerCloser:
         opened = len(text) - len(text.translate(None, _OPENING))
         return closer.rise * (1 + opened)
 
+    def begins_call(self, text: bytes) -> bool:
+        """Whether `text` may be the beginning of what a call begins with, and is no more yet."""
+        closer = self._get()
+        openings = closer.openings if isinstance(closer, CallsCloser | PartsCloser) else ()
+        return any(opening.startswith(text) for opening in openings)
+
     def ends(self, text: bytes) -> list[list[int]]:
         """Ways to make `text` whole that are likely to be the shortest, best first."""
         closer = self._get()

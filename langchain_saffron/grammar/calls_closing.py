@@ -12,7 +12,11 @@ from langchain_saffron.grammar.leaf_closing import ByteGrammars, character_end
 
 
 class CallsCloser:
-    """The shortest end of an answer with tool calls."""
+    """The shortest end of an answer with tool calls.
+
+    Attributes:
+        openings: What calls begin with.
+    """
 
     def __init__(
         self, source: str, grammars: ByteGrammars, cost: Callable[[bytes], int], document: Closer | None
@@ -32,6 +36,7 @@ class CallsCloser:
             for tag in self._grammar["tags"]
         ]
         self._trigger = self._grammar["trigger"].encode()
+        self.openings = frozenset(tag["begin"].encode() for tag in self._grammar["tags"])
         self._separator = self._grammar["separator"].encode()
         self._document = document
         self.rise = max(closer.rise + cost(begin + end) for begin, closer, end in self._tags)

@@ -130,8 +130,12 @@ class GrammarMatcher(Constraint):
 
     @property
     def blank(self) -> bool:
-        """Whether nothing but white space has been written, as far as is known."""
-        return self._parent is None or (self._tokens.closer is not None and not self._text().strip())
+        """Whether nothing has been written but white space and what a call may begin with, as far as is known."""
+        closer = self._tokens.closer
+        if self._parent is None or closer is None:
+            return self._parent is None
+        text = self._text().strip()
+        return not text or closer.begins_call(text)
 
     @property
     def torn(self) -> bool:

@@ -21,7 +21,11 @@ _KEPT = 4
 
 
 class PartsCloser:
-    """Reads an answer by all rules at once, as far as it goes."""
+    """Reads an answer by all rules at once, as far as it goes.
+
+    Attributes:
+        openings: What calls begin with.
+    """
 
     def __init__(
         self, source: str, grammars: ByteGrammars, cost: Callable[[bytes], int], document: Closer | None = None
@@ -36,6 +40,8 @@ class PartsCloser:
         """
         rules: dict[str, list[list[Item]]] = json.loads(source)["rules"]
         self._rules = {name: [[*items] for items in alternatives] for name, alternatives in rules.items()}
+        every = [item for alternatives in rules.values() for items in alternatives for item in items]
+        self.openings = frozenset(item[1].encode() for item in every if item[0] == "head")
         self._grammars, self._cost, self._document = grammars, cost, document
         if document is not None:
             self._rules["start"].append([["document"]])

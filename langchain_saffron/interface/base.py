@@ -21,6 +21,7 @@ from langchain_saffron.interface.response_format import read_response_format
 from langchain_saffron.models.quantization import check_quantization
 from langchain_saffron.models.wrapped import is_pipeline
 from langchain_saffron.runtime.devices import default_device, default_dtype
+from langchain_saffron.runtime.files import local_path
 from langchain_saffron.settings import (
     EFFORTS,
     ComputeBudget,
@@ -352,7 +353,7 @@ class SaffronFields(Fields):
         """The policy's directory or file, if it can be read without loading or downloading anything."""
         if self.engine is not None or (self.model is not None and not isinstance(self.model, str | Path)):
             return None
-        path = self._world.policy if self._world is not None else Path(str(self.model)).expanduser()
+        path = self._world.policy if self._world is not None else local_path(self.model)
         return path if path.exists() else None
 
 

@@ -13,6 +13,7 @@ from langchain_saffron.models.adapted import adapter_directory
 from langchain_saffron.models.gguf_reader import read_header
 from langchain_saffron.models.mrm_files import named_base, read_config
 from langchain_saffron.models.source import find_gguf
+from langchain_saffron.runtime.files import local_path
 from langchain_saffron.templates.thought_form import KNOWN_FORMS
 from langchain_saffron.tools import detect_tool_format
 from langchain_saffron.tools.form_probe import shows_tools
@@ -75,7 +76,7 @@ def mrm_context(directory: Path) -> int | None:
     if here is not None or not directory.is_dir():
         return here
     try:
-        base = Path(named_base(directory, read_config(directory))).expanduser()
+        base = local_path(named_base(directory, read_config(directory)))
     except ModelLoadError:
         return None
     return _read(base / "config.json").get("max_position_embeddings")
@@ -92,7 +93,7 @@ def local_facts(source: Path | None) -> ModelFacts | None:
     try:
         if (adapter := adapter_directory(source)) is not None:
             name = named_base(adapter, {})
-            base = local_facts(Path(name).expanduser() if Path(name).expanduser().exists() else None)
+            base = local_facts(local_path(name) if local_path(name).exists() else None)
             own = _templates(adapter)
             facts = base or known_facts(name)
             return replace(facts, chat_template=template_for_tools(own)) if own else facts

@@ -15,6 +15,7 @@ from langchain_saffron.errors import ModelLoadError
 from langchain_saffron.models.lora import is_head, read_adapter_config
 from langchain_saffron.models.mrm_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, named_base
 from langchain_saffron.models.smollm2_base import HUB_ID, find_base
+from langchain_saffron.runtime.files import local_path
 
 HEAD_FILE = "head.safetensors"
 # which a config without labels would have: one output, the reward
@@ -27,7 +28,7 @@ def adapter_directory(source: Any) -> Path | None:
     """The directory, where `source` is that of an adapter; `None` for any other model."""
     if isinstance(source, torch.nn.Module):
         return None
-    directory = Path(source).expanduser()
+    directory = local_path(source)
     holds = (directory / ADAPTER_CONFIG).is_file() and not (directory / "config.json").exists()
     return directory if holds else None
 

@@ -1,6 +1,5 @@
 """Which models classify, a whole text or each of its tokens, and by which class they are loaded."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from transformers import (
 from langchain_saffron.models.adapted import adapter_base, has_head
 from langchain_saffron.models.source import ModelSource, find_gguf
 from langchain_saffron.models.stream_guard import ARCHITECTURE, StreamGuard
+from langchain_saffron.runtime.files import local_path
 
 # by how an architecture's name ends
 _KINDS = {
@@ -56,7 +56,7 @@ def loading_class(model: ModelSource, load: dict[str, Any]) -> Any:
     if not has_head(model):
         return _kind(model, load) or AutoModelForSequenceClassification
     # whose own head, if it has one, the adapter's takes the place of
-    classifies = is_classifier(adapter_base(Path(str(model)).expanduser()), load)
+    classifies = is_classifier(adapter_base(local_path(model)), load)
     return AutoModelForSequenceClassification if classifies else AutoModelForCausalLM
 
 

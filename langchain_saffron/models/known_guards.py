@@ -14,6 +14,7 @@ from langchain_saffron.errors import ModelNotFoundError, SaffronError, Vocabular
 from langchain_saffron.models.loading import load_tokenizer
 from langchain_saffron.models.source import find_gguf
 from langchain_saffron.models.vocabulary import check_vocabularies
+from langchain_saffron.runtime.files import local_path
 
 # how it is known whether two models share a vocabulary
 Evidence = Literal["compared", "tokens", "name"]
@@ -148,7 +149,7 @@ def _family(policy: str, tokenizer: Any) -> tuple[str | None, Evidence | None]:
 
 def _local_tokenizer(source: str | Path) -> Any:
     """The tokenizer of a model that is on this machine; `None` for one that is not."""
-    path = Path(source).expanduser()
+    path = local_path(source)
     if path.exists():
         return load_tokenizer(path, "policy")
     text = str(source)

@@ -18,6 +18,7 @@ from langchain_saffron.models.mrm_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from langchain_saffron.models.source import ModelSource, find_gguf, not_found, refuse_missing
 from langchain_saffron.models.wrapped import plain_model
 from langchain_saffron.runtime.devices import torch_dtype
+from langchain_saffron.runtime.files import local_path
 from langchain_saffron.runtime.memory import memory_errors
 from langchain_saffron.runtime.threads import on_own_thread
 
@@ -79,7 +80,7 @@ def load_causal_lm(
             f"attn_implementation={attn_implementation!r} cannot take the mask of a tree: use 'sdpa' or 'eager'"
         )
     gguf = find_gguf(source, name, revision, hf_token)
-    if gguf is None and not Path(source).expanduser().is_dir():
+    if gguf is None and not local_path(source).is_dir():
         refuse_missing(source, name)
     options = {
         "revision": revision,
@@ -157,7 +158,7 @@ def load_tokenizer(
     if (adapter := adapter_directory(where)) is not None and not (adapter / "tokenizer.json").is_file():
         return load_tokenizer(adapter_base(adapter), f"{name}'s base", revision, hf_token, trust_remote_code)
     gguf = find_gguf(where, name, revision, hf_token)
-    if gguf is None and not Path(where).expanduser().is_dir():
+    if gguf is None and not local_path(where).is_dir():
         refuse_missing(source if isinstance(source, Path) else where, name)
     try:
         if gguf is not None:
@@ -198,13 +199,13 @@ def _too_large(source: object, name: str) -> str:
 
 def _load_error(source: object, name: str, error: Exception) -> ModelLoadError:
     """What loading failed with: a damaged directory is another matter than none."""
-    if missing := _missing_shard(Path(str(source)).expanduser()):
+    if missing := _missing_shard(local_path(source)):
         return ModelLoadError(
             f"the {name} {str(source)!r} is incomplete: its index names {missing!r}, which is not there: copy or "
             "download it again"
         )
     # transformers raises OSError for what the hub does not have, or what cannot be fetched from it
-    if isinstance(error, OSError) and not Path(str(source)).expanduser().exists():
+    if isinstance(error, OSError) and not local_path(source).exists():
         return not_found(source, name, error)
     return ModelLoadError(f"the {name} {str(source)!r} cannot be loaded: {error}")
 

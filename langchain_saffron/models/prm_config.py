@@ -6,7 +6,7 @@ import torch
 
 from langchain_saffron.errors import ModelLoadError, SettingsError
 from langchain_saffron.models.source import ModelSource
-from langchain_saffron.runtime.files import read_json
+from langchain_saffron.runtime.files import local_path, read_json
 from langchain_saffron.templates.guard_prompt import PRESETS, GuardPrompt, preset_of
 from langchain_saffron.templates.reward_template import RewardTemplate
 
@@ -37,7 +37,7 @@ def find_guard_prompt(model: ModelSource, guard: str | GuardPrompt | None) -> Gu
     if guard is not None:
         return PRESETS[guard]
     name = model_name(model)
-    stored = Path(name).expanduser() / CONFIG_FILE
+    stored = local_path(name) / CONFIG_FILE
     if name and stored.is_file():
         return GuardPrompt.of_file(stored)
     if (known := preset_of(name)) is not None:

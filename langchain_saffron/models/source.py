@@ -8,6 +8,7 @@ import torch
 
 from langchain_saffron.errors import ModelLoadError, ModelNotFoundError
 from langchain_saffron.models.mrm_files import ADAPTER_CONFIG
+from langchain_saffron.runtime.files import local_path
 
 ModelSource = str | Path | torch.nn.Module
 
@@ -21,7 +22,7 @@ def resolve_directory(path: str | Path, name: str, revision: str | None = None, 
     Raises:
         ModelNotFoundError: There is no such directory, and the hub has no such id or cannot be reached.
     """
-    directory = Path(path).expanduser()
+    directory = local_path(path)
     if directory.is_dir():
         return directory
     if directory.is_file():
@@ -47,7 +48,7 @@ def find_gguf(source: ModelSource, name: str, revision: str | None = None, hf_to
     """
     if isinstance(source, torch.nn.Module):
         return None
-    path = Path(source).expanduser()
+    path = local_path(source)
     if path.is_dir():
         return _only_gguf(path, name)
     if path.is_file():

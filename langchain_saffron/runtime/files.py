@@ -1,4 +1,4 @@
-"""Writing such that a reader never sees half a file, and nothing is lost when the disk is full."""
+"""Paths that users name, and writing such that a reader never sees half a file and nothing is lost on a full disk."""
 
 import json
 import os
@@ -11,9 +11,29 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from langchain_saffron.errors import SaffronError, StorageError
+from langchain_saffron.errors import ModelNotFoundError, SaffronError, StorageError
 
 _SUFFIX = ".partial"
+# what file systems take: bytes of a name, and of a path
+_LONGEST_NAME, _LONGEST_PATH = 255, 4095
+
+
+def local_path(source: object) -> Path:
+    """Where a model would lie if its name is that of a file or directory; `~` is the user's home, if that is known.
+
+    Args:
+        source: A name: a path or a hub id.
+
+    Raises:
+        ModelNotFoundError: It is too long for the name of anything.
+    """
+    path = Path(os.path.expanduser(str(source)))
+    lengths = [len(os.fsencode(part)) for part in (str(path), *path.parts)]
+    if lengths[0] > _LONGEST_PATH or max(lengths[1:], default=0) > _LONGEST_NAME:
+        raise ModelNotFoundError(
+            f"{str(source)[:40]!r} and so on is too long for the name of a model, or of a directory"
+        )
+    return path
 
 
 @contextmanager

@@ -41,7 +41,10 @@ class Constraint(ABC):
 
     @property
     def blank(self) -> bool:
-        """Whether nothing has been said yet, but for thoughts and white space; `False` where that is not known."""
+        """Whether nothing has been said yet, but for thoughts, white space and what a call may begin with.
+
+        `False` where that is not known.
+        """
         return False
 
     @property

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ class RewardData:
         Raises:
             CorpusError: It is not there, incomplete, empty or of no known shape.
         """
-        path = Path(path).expanduser()
+        path = Path(os.path.expanduser(path))
         manifest = read_manifest(path) if path.is_dir() else None
         rows = read_table(path) if manifest is None else read_shards(path, manifest)
         samples = [sample for sample in rows if sample.known.any()]

@@ -12,7 +12,7 @@ import torch
 
 from langchain_saffron.errors import TrainingError
 from langchain_saffron.models.mrm_files import ADAPTER_CONFIG, CONFIG_FILE, read_config, write_mrm_files
-from langchain_saffron.runtime.files import storing, whole
+from langchain_saffron.runtime.files import local_path, storing, whole
 from langchain_saffron.templates.reward_template import RewardTemplate
 from langchain_saffron.training.calibration import plot_agreement
 from langchain_saffron.training.model_card import PLOT, model_card
@@ -55,7 +55,7 @@ def trained_epochs(out: Path, run: dict[str, Any]) -> int:
 
 def base_name(base: str, out: Path) -> str:
     """How the base is named in `out`: a hub id, a relative path if they lie side by side, else an absolute one."""
-    path = Path(base).expanduser().resolve()
+    path = local_path(base).resolve()
     if not path.exists():
         return base
     together = out.resolve().parent

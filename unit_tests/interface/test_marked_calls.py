@@ -47,6 +47,22 @@ def test_names_come_first_and_arguments_as_they_are_written(family):
     assert (message.text, message.invalid_tool_calls) == ("So.", [])
 
 
+@pytest.mark.parametrize("effort", ["off", "medium"])
+@pytest.mark.parametrize("family", ["mistral", "deepseek", "typed", "marked", "own"])
+def test_an_only_call_that_does_not_fit_is_cut_and_not_left_out(family, effort):
+    # "typed" and "marked" begin their calls with plain text, which could be an answer
+    tokenizer = byte_level_tokenizer(chat_template=FAMILIES[family], extra_tokens=MARKERS)
+    call = written(FAMILIES[family], CALL)
+    half = len(tokenizer.encode(call, add_special_tokens=False)) // 2
+    seen = range(len(tokenizer)) if effort == "medium" else None
+    chat = scripted_chat(tokenizer, call, tools=TOOLS, effort=effort, seen=seen).bind_tools(TOOLS)
+    assert [(one["name"], one["args"]) for one in chat.invoke("Hi").tool_calls] == CALL
+    message = chat.invoke("Hi", max_tokens=half)
+    assert message.response_metadata["finish_reason"] == "length"
+    assert message.usage_metadata["output_tokens"] == half
+    assert (message.text, message.tool_calls, len(message.invalid_tool_calls)) == ("", [], 1)
+
+
 @pytest.mark.parametrize("family", MARKED)
 def test_a_cut_call_is_an_invalid_one(family):
     tokenizer = byte_level_tokenizer(chat_template=FAMILIES[family], extra_tokens=MARKERS)

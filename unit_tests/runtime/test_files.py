@@ -8,8 +8,8 @@ from contextlib import suppress
 import pytest
 from safetensors import SafetensorError
 
-from langchain_saffron.errors import StorageError
-from langchain_saffron.runtime.files import whole, write_json
+from langchain_saffron.errors import ModelNotFoundError, StorageError
+from langchain_saffron.runtime.files import local_path, whole, write_json
 from unit_tests.disks import content
 
 
@@ -95,3 +95,14 @@ def test_a_place_below_a_file_is_told(tmp_path):
     with suppress(StorageError):
         write_json(tmp_path / "file" / "below", 1)
     assert content(tmp_path) == {"file": b"mine"}
+
+
+def test_any_name_is_a_path_or_too_long(monkeypatch: pytest.MonkeyPatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert local_path("~/models") == tmp_path / "models"
+    # whoever has no home here is no reason to fail otherwise than by "there is no such directory"
+    assert str(local_path("~nobody-of-that-name/models")) == "~nobody-of-that-name/models"
+    for name in ("x" * 256, "ä" * 128, "/".join(["ab"] * 2000)):
+        with pytest.raises(ModelNotFoundError, match="too long"):
+            local_path(name)
+    assert not local_path("x" * 255).exists()
