@@ -13,6 +13,7 @@ from integration_tests.template_table import COLUMNS, as_markdown, measure, shar
 from langchain_saffron import ChatSaffron
 from langchain_saffron.errors import ModelLoadError
 from langchain_saffron.interface.prompts import PromptRenderer
+from langchain_saffron.interface.tool_templates import ToolTemplates
 from langchain_saffron.models.loading import load_tokenizer
 from langchain_saffron.models.source import find_gguf
 from unit_tests.builders import CHATML, GEMMA, LLAMA3, byte_level_tokenizer
@@ -61,7 +62,7 @@ def test_nothing_is_wrong_of_a_template(name):
 
 @pytest.mark.slow
 def test_the_table_finds_what_is_wrong(monkeypatch):
-    monkeypatch.setattr(PromptRenderer, "knows_tools", False)
+    monkeypatch.setattr(ToolTemplates, "are_shown", False)
     row = measure(QWEN25)
     assert {row[column].state for column in ("auto", "any", "named")} == {"wrong"}
     assert row["plain"].state == "right"

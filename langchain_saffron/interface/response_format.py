@@ -1,5 +1,6 @@
 """The `response_format` of a call: what an answer has to look like, in any of the ecosystem's forms."""
 
+import builtins
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -168,7 +169,7 @@ def _refuse_plain_types(schema: Any) -> None:
     """What LangChain would take for a function: an answer would have to hold the arguments of its constructor."""
     kind = get_origin(schema) or schema
     plain = kind in (Union, UnionType) or (
-        isinstance(kind, type) and (kind.__module__ == "builtins" or issubclass(kind, Enum))
+        isinstance(kind, type) and (vars(builtins).get(kind.__name__) is kind or issubclass(kind, Enum))
     )
     if plain:
         shown = schema.__name__ if isinstance(schema, type) else schema
