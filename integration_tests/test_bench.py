@@ -7,6 +7,8 @@ from importlib.util import find_spec
 
 import pytest
 
+from langchain_saffron.bench import measurements
+from langchain_saffron.cli.bench import bench
 from langchain_saffron.runtime.devices import computes_bfloat16
 
 pytestmark = pytest.mark.slow
@@ -45,11 +47,24 @@ def test_the_peer_bench_sets_llama_cpp_beside_ours(tmp_path):
     assert "tokens a second, int8 ÷ llama.cpp" in ratios
 
 
-def test_a_model_is_for_the_peer_bench_only():
-    command = [sys.executable, "-m", "langchain_saffron", "bench", "--model", "some.gguf"]
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [(["--model", "some.gguf"], "--model"), (["--peer", "llama.cpp", "--vocabulary", "600"], "--vocabulary")],
+)
+def test_the_bench_makes_its_own_models_and_the_peer_bench_takes_one(options, named):
+    command = [sys.executable, "-m", "langchain_saffron", "bench", *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
-    assert "--model" in done.stderr
+    assert named in done.stderr
+
+
+def test_the_sharp_policy_knows_as_many_tokens_as_are_asked_for(capsys, monkeypatch):
+    sizes = []
+    real = measurements.random_model
+    monkeypatch.setattr(measurements, "random_model", lambda *shape: (sizes.append(shape[1]), real(*shape))[1])
+    bench(quick=True, only=["sharp"], vocabulary=777)
+    assert set(sizes) == {777}
+    assert "all tokens scored: " in capsys.readouterr().out
 
 
 def test_parts_of_the_bench(tmp_path):

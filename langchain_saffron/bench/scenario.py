@@ -30,6 +30,7 @@ class Scenario:
         policy: The policy's shape.
         reward: The reward model's.
         vocabulary: Tokens of both.
+        sharp_vocabulary: Tokens of both where the policy is `sharp`.
         prompt: Prompt tokens.
         new: Tokens of an answer.
         width: Beams of the wide search.
@@ -44,6 +45,7 @@ class Scenario:
     policy: Shape = Shape(30, 576, 9, 3, 1536)
     reward: Shape = Shape(16, 512, 8, 2, 1408)
     vocabulary: int = 16_384
+    sharp_vocabulary: int = 49_152
     prompt: int = 1024
     new: int = 64
     width: int = 16
@@ -60,7 +62,7 @@ class Scenario:
         SmolLM2's nucleus holds 7 tokens on the average of its own answers, and 2 at the median (`top_p` 0.8); this
         one's 6.5 and 6.
         """
-        return replace(self, sharpness=SHARP, vocabulary=3 * self.vocabulary)
+        return replace(self, sharpness=SHARP, vocabulary=self.sharp_vocabulary)
 
     @property
     def guard(self) -> str:
@@ -72,7 +74,7 @@ class Scenario:
 SHARP = 15.0
 FULL = Scenario()
 _SMALL = Shape(2, 64, 4, 2, 128)
-QUICK = Scenario(_SMALL, _SMALL, vocabulary=512, prompt=64, new=16, repeats=1, conversation=24)
+QUICK = Scenario(_SMALL, _SMALL, vocabulary=512, sharp_vocabulary=1536, prompt=64, new=16, repeats=1, conversation=24)
 
 
 @on_own_thread

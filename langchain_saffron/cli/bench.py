@@ -1,7 +1,7 @@
 """`saffron bench`: how fast the search is, as ratios within one run."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,6 +21,12 @@ def bench(
         typer.Option(
             metavar="PART",
             help="Measure only search, sharp, beams, chats, grammars, bfloat16, int8 or annotation; several.",
+        ),
+    ] = None,
+    vocabulary: Annotated[
+        int | None,
+        typer.Option(
+            min=512, help="Tokens that the policy of the part sharp knows: SmolLM2 has 49,152, Llama 3 128,256."
         ),
     ] = None,
     peer: Annotated[
@@ -57,8 +63,13 @@ def bench(
         raise SettingsError("model: the bench makes its own models, but for --peer")
     if peer is not None and only:
         raise SettingsError("only: --peer measures nothing but plain decoding")
+    if peer is not None and vocabulary is not None:
+        raise SettingsError("vocabulary: the model of --peer has its own")
+    scenario = QUICK if quick else FULL
+    if vocabulary is not None:
+        scenario = replace(scenario, sharp_vocabulary=vocabulary)
     report = Report()
-    for item in run(QUICK if quick else FULL, device, only or ()) if peer is None else run_peer(model, quick):
+    for item in run(scenario, device, only or ()) if peer is None else run_peer(model, quick):
         if isinstance(item, Report):
             report = item
         elif isinstance(item, Measured):
