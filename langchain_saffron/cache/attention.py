@@ -72,7 +72,7 @@ def tree_attention(
     Returns:
         [1, rows, heads, size], and no weights.
     """
-    plan: AttentionPlan | StaticPlan | None = getattr(_active, "plan", None)
+    plan = active_plan()
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     if plan is None:
         if softcap is None and s_aux is None:
